@@ -1,0 +1,55 @@
+"""Every knob of the operator process, read from `HOOP_*` environment variables at start-up."""
+
+from typing import Annotated
+
+from pydantic import Field, StringConstraints
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Glob = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+
+
+class Settings(BaseSettings):
+    """The operator's settings; a field `x` is read from the environment variable `HOOP_X`."""
+
+    model_config = SettingsConfigDict(env_prefix="HOOP_", frozen=True)
+
+    instance: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] = "default"
+    """Who we are to the servers: part of every role's ownership comment. A rebuilt cluster keeps it, a copy of a
+    cluster that runs beside the original must be given another."""
+
+    agent_id: str | None = None
+    """With one, only resources of that `spec.agentId` are served; without, only those that name none."""
+
+    watch_namespaces: list[str] = []
+    """Namespaces to serve, as a JSON list; empty serves the whole cluster."""
+
+    allowed_hosts: list[Glob] = []
+    """Host globs and CIDR networks that resources may name, as a JSON list; empty allows all. Link-local addresses
+    are refused whatever stands here."""
+
+    connections_per_server: Annotated[int, Field(ge=1, le=100)] = 4
+    """The most sessions that are open on one server at a time."""
+
+    idle_seconds: Annotated[float, Field(gt=0, le=30)] = 20.0
+    """Seconds after which an unused session is closed; the contract promises at most 30."""
+
+    connect_timeout_seconds: Annotated[int, Field(ge=2, le=60)] = 10
+    """Seconds that connecting to a server may take."""
+
+    lock_timeout_seconds: Annotated[float, Field(gt=0)] = 5.0
+    """Seconds that a statement waits for a lock before the run fails and is tried again."""
+
+    statement_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that one statement may run."""
+
+    drift_interval_seconds: Annotated[float, Field(ge=1)] = 300.0
+    """Seconds between two looks at a server on which nothing is known to have changed, jittered by a tenth."""
+
+    retry_seconds_max: Annotated[float, Field(ge=1, le=50)] = 30.0
+    """The longest pause between two attempts at something that failed; it starts at one second and doubles."""
+
+    liveness_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port of the liveness endpoint; 0 serves none."""
+
+    log_level: Annotated[str, StringConstraints(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
+    """Least severe level that is logged."""
