@@ -1,0 +1,135 @@
+"""From what a plan asks for and what a server holds to the statements between the two."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hoop_operator.crd import Privilege
+from hoop_operator.errors import PlanReason
+from hoop_operator.planner.grants import Difference, database_difference, shared_difference
+from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
+from hoop_operator.planner.roles import conflict, foreign_members, role_difference, source_role_problems
+from hoop_operator.planner.statements import Phase, Statement
+
+
+@dataclass(frozen=True, slots=True)
+class RolePlan:
+    """What is to be done for one role, and what stands against it."""
+
+    statements: tuple[Statement, ...]
+    """In order. Where there are problems these are revokes alone: nothing is granted after a failed check."""
+    problems: tuple[tuple[PlanReason, str], ...]
+    """Everything that is wrong, the reason of the first being the reason of the whole."""
+    withheld_routines: tuple[str, ...]
+    """Routines that EXECUTE leaves out because an extension keeps them from PUBLIC."""
+    uncovered_owners: tuple[str, ...]
+    """Owners whose future objects cannot be covered, with the SQL that would change that."""
+    observations: tuple[str, ...]
+    """What a person should know although nothing is done about it."""
+
+
+def databases_of(desired: DesiredRole, server: Server) -> frozenset[str]:
+    """The databases that have to be read before `plan_role` can tell: those of the scopes, and wherever it holds more."""
+    if not desired.manages_grants:
+        return frozenset()
+    scoped = frozenset(scope.database for scope in desired.scopes)
+    return frozenset(
+        name
+        for name in scoped | server.holdings.get(desired.name, frozenset())
+        if name in server.databases and server.databases[name].accepts_connections
+    )
+
+
+def plan_role(desired: DesiredRole, server: Server, databases: Mapping[str, DatabaseState]) -> RolePlan:
+    """Plan one role.
+
+    Parameters
+    ----------
+    desired
+        What the plan asks for.
+    server
+        The server as a whole.
+    databases
+        The databases named by `databases_of`; one that vanished between listing and reading may be absent.
+    """
+    if reason := conflict(desired, server):
+        return RolePlan((), ((PlanReason.ROLE_CONFLICT, reason),), (), (), ())
+    difference = Difference()
+    difference.problems += source_role_problems(desired, server)
+    difference.problems += _scope_problems(desired, server, databases)
+    difference.extend(role_difference(desired, server))
+    if desired.manages_grants:
+        difference.extend(shared_difference(desired, server))
+        for name in sorted(databases_of(desired, server) & databases.keys()):
+            difference.extend(database_difference(desired, databases[name], server))
+    statements = sorted(difference.statements, key=_order)
+    if difference.problems:
+        statements = [statement for statement in statements if statement.phase is Phase.REVOKE]
+    return RolePlan(
+        statements=tuple(statements),
+        problems=tuple(difference.problems),
+        withheld_routines=tuple(difference.withheld_routines),
+        uncovered_owners=tuple(difference.uncovered_owners),
+        observations=tuple(_observations(desired, server, databases)),
+    )
+
+
+def _order(statement: Statement) -> tuple[bool, str, Phase]:
+    """The server as a whole first: a role has to exist before a database can name it."""
+    return statement.database is not None, statement.database or "", statement.phase
+
+
+def _scope_problems(
+    desired: DesiredRole, server: Server, databases: Mapping[str, DatabaseState]
+) -> list[tuple[PlanReason, str]]:
+    problems = []
+    for name in sorted({scope.database for scope in desired.scopes}):
+        database = server.databases.get(name)
+        if database is None:
+            why = "does not exist; create it, or correct spec.scopes (upper and lower case matter)"
+        elif database.is_template:
+            why = "is a template database, which is never a scope; name another one in spec.scopes"
+        elif not database.accepts_connections:
+            why = "takes no connections (ALLOW_CONNECTIONS is false); allow them, or take it out of spec.scopes"
+        elif name not in databases:
+            why = "was dropped while the plan was made"
+        else:
+            schemas = sorted(scope.schema for scope in desired.scopes if scope.database == name)
+            problems += [
+                (
+                    PlanReason.SCHEMA_NOT_FOUND,
+                    f'schema "{schema}" does not exist in database "{name}"; create it, or correct spec.scopes '
+                    f"(upper and lower case matter)",
+                )
+                for schema in schemas
+                if schema not in databases[name].schemas
+            ]
+            continue
+        problems.append((PlanReason.DATABASE_NOT_FOUND, f'database "{name}" {why}'))
+    return problems
+
+
+def _observations(
+    desired: DesiredRole, server: Server, databases: Mapping[str, DatabaseState]
+) -> list[str]:
+    observations = []
+    if members := foreign_members(desired, server):
+        names = ", ".join(f'"{name}"' for name in members)
+        observations.append(f"members of the role that somebody else put there: {names}")
+    if not desired.manages_grants:
+        return observations
+    unreadable = sorted(
+        name
+        for name in server.holdings.get(desired.name, frozenset())
+        if name in server.databases and not server.databases[name].accepts_connections
+    )
+    observations += [
+        f'the role holds something in database "{name}", which takes no connections' for name in unreadable
+    ]
+    creatable = {
+        scope.database for scope in desired.scopes if Privilege.CREATE in desired.privileges
+    }
+    for name, state in sorted(databases.items()):
+        if name not in creatable and (owned := state.owned.get(desired.name)):
+            shown = ", ".join(owned[:10]) + (f" and {len(owned) - 10} more" if len(owned) > 10 else "")
+            observations.append(f'in database "{name}" the role owns what the plan lets it no longer create: {shown}')
+    return observations

@@ -1,0 +1,256 @@
+"""The role itself: its existence, attributes, ownership comment, memberships, and the danger of a source role."""
+
+from collections.abc import Iterator
+
+from psycopg import sql
+
+from hoop_operator.errors import PlanReason
+from hoop_operator.planner.grants import Difference
+from hoop_operator.planner.model import COMMENT_PREFIX, DesiredRole, Membership, Role, Server
+from hoop_operator.planner.statements import Phase, Statement, grantee_list, render
+
+INHERIT_PER_MEMBERSHIP = 160000
+"""The server version from which on each membership has INHERIT and SET options of its own."""
+
+DANGEROUS_ROLES = frozenset(
+    {
+        "pg_execute_server_program",
+        "pg_read_server_files",
+        "pg_write_server_files",
+        "pg_write_all_data",
+        "pg_maintain",
+        "pg_monitor",
+        "pg_signal_backend",
+        "pg_checkpoint",
+        "pg_create_subscription",
+        "rds_superuser",
+        "rds_replication",
+        "rds_iam",
+        "rds_password",
+        "cloudsqlsuperuser",
+        "azure_pg_admin",
+    }
+)
+"""Roles whose members reach beyond the data: the server's files and processes, other sessions, or everybody's rows."""
+
+
+def role_difference(desired: DesiredRole, server: Server) -> Difference:
+    """What it takes to have the role exist with the right comment, attributes and memberships."""
+    difference = Difference()
+    role = server.roles.get(desired.name)
+    if role is None:
+        difference.statements += _create(desired)
+    else:
+        difference.statements += _comment(desired, role)
+        difference.statements += _attributes(role)
+    difference.extend(_memberships(desired, server))
+    return difference
+
+
+def conflict(desired: DesiredRole, server: Server) -> str | None:
+    """Why an existing role of that name is not this plan's to touch; None where it is, or where there is none."""
+    role = server.roles.get(desired.name)
+    if role is None or role.comment == desired.identity.comment:
+        return None
+    if role.comment is not None and role.comment.startswith(COMMENT_PREFIX):
+        claimant = role.comment.removeprefix(COMMENT_PREFIX)
+        return (
+            f'role "{role.name}" already belongs to the plan {claimant} (instance/namespace/plan), as its comment says; '
+            f"choose another spec.role, or delete that plan first"
+        )
+    if role.oid == desired.known_oid and not role.superuser:
+        return None
+    return (
+        f'role "{role.name}" exists already and was not created by this operator; it stays untouched: choose another '
+        f"spec.role, or drop or rename the existing role"
+    )
+
+
+def source_role_problems(desired: DesiredRole, server: Server) -> Iterator[tuple[PlanReason, str]]:
+    """What speaks against an external plan's source role."""
+    source = desired.source_role
+    if source is None:
+        return
+    if source == desired.name:
+        yield PlanReason.INVALID_SPEC, f'spec.sourceRole "{source}" is the plan\'s own role; name another one'
+        return
+    if source not in server.roles:
+        yield (
+            PlanReason.SOURCE_ROLE_NOT_FOUND,
+            f'source role "{source}" does not exist on the server; create it, or correct spec.sourceRole '
+            f"(upper and lower case matter)",
+        )
+        return
+    if source not in desired.dangerous_source_roles_allowed and (dangers := dangers_of(source, desired.name, server)):
+        yield (
+            PlanReason.DANGEROUS_SOURCE_ROLE,
+            f'source role "{source}" is dangerous: {"; ".join(dangers)}. Choose a lesser role, or have the owner of the '
+            f"HoopResource list it by name in spec.guardrails.sourceRoles",
+        )
+    if not server.admin_is_superuser and not _may_grant_membership(source, server):
+        command = render(
+            "GRANT {} TO {} WITH ADMIN OPTION;", sql.Identifier(source), sql.Identifier(server.admin)
+        )
+        yield (
+            PlanReason.INSUFFICIENT_PRIVILEGE,
+            f'the admin "{server.admin}" may not grant membership in "{source}"; an administrator has to run: {command}',
+        )
+
+
+def dangers_of(source: str, member: str, server: Server) -> list[str]:
+    """In words, why a role must not be handed out without an explicit word: by itself or by what can be reached.
+
+    INHERIT, SET and ADMIN count alike: each is a way to the other role's power (manual, "Role Membership").
+    """
+    dangers = []
+    for name in sorted(reachable_roles(source, server)):
+        role = server.roles[name]
+        traits = [
+            trait
+            for trait, present in (
+                ("is a superuser", role.superuser),
+                ("has CREATEROLE", role.createrole),
+                ("has CREATEDB", role.createdb),
+                ("has BYPASSRLS", role.bypassrls),
+                ("has REPLICATION", role.replication),
+                ("gives access beyond the data", name in DANGEROUS_ROLES),
+                ("is the admin itself", name == server.admin),
+                (
+                    "belongs to a plan",
+                    name != member and role.comment is not None and role.comment.startswith(COMMENT_PREFIX),
+                ),
+            )
+            if present
+        ]
+        if traits:
+            way = "it" if name == source else f'"{name}", which it reaches,'
+            dangers.append(f"{way} {' and '.join(traits)}")
+    return dangers
+
+
+def reachable_roles(source: str, server: Server) -> frozenset[str]:
+    """`source` and all roles of which it is a member at any depth."""
+    reached: set[str] = set()
+    pending = [source]
+    while pending:
+        name = pending.pop()
+        if name in reached or name not in server.roles:
+            continue
+        reached.add(name)
+        pending += [membership.role for membership in server.memberships if membership.member == name]
+    return frozenset(reached)
+
+
+def foreign_members(desired: DesiredRole, server: Server) -> list[str]:
+    """Members of our role that somebody else put there.
+
+    The creator of a role is made its member by the server itself from version 16 on: that is not foreign.
+    """
+    return sorted(
+        {
+            membership.member
+            for membership in server.memberships
+            if membership.role == desired.name and membership.member != server.admin
+        }
+    )
+
+
+def _may_grant_membership(source: str, server: Server) -> bool:
+    if server.version < INHERIT_PER_MEMBERSHIP and server.admin_can_create_role:
+        return not server.roles[source].superuser
+    return any(
+        membership.role == source and membership.member == server.admin and membership.admin
+        for membership in server.memberships
+    )
+
+
+def _create(desired: DesiredRole) -> Iterator[Statement]:
+    head = render("CREATE ROLE {} LOGIN INHERIT PASSWORD", sql.Identifier(desired.name))
+    yield Statement(Phase.ROLE, None, head, verifier_of=desired.name)
+    yield _comment_statement(desired)
+
+
+def _comment(desired: DesiredRole, role: Role) -> Iterator[Statement]:
+    if role.comment != desired.identity.comment:
+        yield _comment_statement(desired)
+
+
+def _comment_statement(desired: DesiredRole) -> Statement:
+    head = render(
+        "COMMENT ON ROLE {} IS {}", sql.Identifier(desired.name), sql.Literal(desired.identity.comment)
+    )
+    return Statement(Phase.ROLE, None, head)
+
+
+def _attributes(role: Role) -> Iterator[Statement]:
+    """Only what differs is named: a plain CREATEROLE admin may not even mention some attributes."""
+    options = [
+        option
+        for option, differs in (
+            (sql.SQL("NOSUPERUSER"), role.superuser),
+            (sql.SQL("NOCREATEDB"), role.createdb),
+            (sql.SQL("NOCREATEROLE"), role.createrole),
+            (sql.SQL("NOREPLICATION"), role.replication),
+            (sql.SQL("NOBYPASSRLS"), role.bypassrls),
+            (sql.SQL("INHERIT"), not role.inherit),
+            (sql.SQL("LOGIN"), not role.login),
+            (sql.SQL("CONNECTION LIMIT -1"), role.connection_limit != -1),
+            (sql.SQL("VALID UNTIL 'infinity'"), role.expires),
+        )
+        if differs
+    ]
+    if options:
+        head = render("ALTER ROLE {} {}", sql.Identifier(role.name), sql.SQL(" ").join(options))
+        yield Statement(Phase.ALTER, None, head)
+
+
+def password_statement(name: str) -> Statement:
+    """Set a role's password, by its verifier."""
+    return Statement(Phase.ALTER, None, render("ALTER ROLE {} PASSWORD", sql.Identifier(name)), verifier_of=name)
+
+
+def _memberships(desired: DesiredRole, server: Server) -> Difference:
+    difference = Difference()
+    held = [membership for membership in server.memberships if membership.member == desired.name]
+    handed_on = {membership.role for membership in server.memberships if membership.grantor == desired.name}
+    for membership in held:
+        wanted = membership.role == desired.source_role
+        if wanted and not membership.admin:
+            continue
+        if membership.role in handed_on:
+            members = [m.member for m in server.memberships if m.grantor == desired.name and m.role == membership.role]
+            difference.problems.append(
+                (
+                    PlanReason.DEPENDENT_GRANTS,
+                    f'membership in "{membership.role}" was passed on by {desired.name} to {grantee_list(members)}, who '
+                    f"would lose it; nothing is cascaded: to let it go, run: "
+                    f"{render('REVOKE {} FROM', sql.Identifier(membership.role))} {grantee_list(members)} "
+                    f"GRANTED BY {grantee_list([desired.name])};",
+                )
+            )
+            continue
+        difference.statements.append(_revoke_membership(membership, server, option_only=wanted))
+    if desired.source_role is not None and not _inherits(desired.source_role, held):
+        options = sql.SQL(" WITH INHERIT TRUE" if server.version >= INHERIT_PER_MEMBERSHIP else "")
+        head = render(
+            "GRANT {} TO {}{}", sql.Identifier(desired.source_role), sql.Identifier(desired.name), options
+        )
+        difference.statements.append(Statement(Phase.GRANT, None, head))
+    return difference
+
+
+def _inherits(source: str, held: list[Membership]) -> bool:
+    return any(membership.role == source and membership.inherit for membership in held)
+
+
+def _revoke_membership(membership: Membership, server: Server, *, option_only: bool) -> Statement:
+    option = sql.SQL("ADMIN OPTION FOR " if option_only else "")
+    granted_by = (
+        sql.SQL(" GRANTED BY {}").format(sql.Identifier(membership.grantor))
+        if server.version >= INHERIT_PER_MEMBERSHIP
+        else sql.SQL("")
+    )
+    head = render(
+        "REVOKE {}{} FROM {}{}", option, sql.Identifier(membership.role), sql.Identifier(membership.member), granted_by
+    )
+    return Statement(Phase.REVOKE, None, head)

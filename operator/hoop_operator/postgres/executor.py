@@ -1,0 +1,63 @@
+"""Carrying out statements."""
+
+from collections.abc import Iterable, Mapping
+
+from psycopg import sql
+
+from hoop_operator.errors import StatementFailed
+from hoop_operator.planner.statements import Statement, chunks, render
+from hoop_operator.postgres.session import Transaction
+
+STATEMENTS_PER_QUERY = 100
+
+
+async def execute(transaction: Transaction, statements: Iterable[Statement], verifiers: Mapping[str, str]) -> None:
+    """Send statements, in order, many in one round trip.
+
+    Parameters
+    ----------
+    transaction
+        A transaction in the statements' database.
+    statements
+        What to send.
+    verifiers
+        The password verifier of each role that a statement sets one for.
+
+    Raises
+    ------
+    StatementFailed, ServerUnreachable
+        As the transaction's own; nothing of the transaction will last.
+    """
+    for part in chunks(statements, STATEMENTS_PER_QUERY):
+        await transaction.execute("; ".join(_sql(statement, verifiers) for statement in part))
+
+
+async def execute_singly(
+    transaction: Transaction, statements: Iterable[Statement], verifiers: Mapping[str, str]
+) -> None:
+    """Send statements one by one, so that the one that fails can be named.
+
+    Raises
+    ------
+    StatementFailed
+        The message names the statement as people get to see it.
+    ServerUnreachable
+        The connection broke.
+    """
+    for statement in statements:
+        try:
+            await transaction.execute(_sql(statement, verifiers))
+        except StatementFailed as failure:
+            raise StatementFailed(
+                f"{failure} (while running: {statement.text})", sqlstate=failure.sqlstate, detail=failure.detail
+            ) from None
+
+
+def _sql(statement: Statement, verifiers: Mapping[str, str]) -> str:
+    text = statement.sql
+    if statement.verifier_of:
+        text = f"{text} {sql.Literal(verifiers[statement.verifier_of]).as_string(None)}"
+    if statement.as_role:
+        role = render("SET LOCAL ROLE {}", sql.Identifier(statement.as_role))
+        text = f"{role}; {text}; SET LOCAL ROLE NONE"
+    return text

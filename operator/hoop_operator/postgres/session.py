@@ -1,0 +1,348 @@
+"""Sessions on one server as one resource's admin, out of reach of whoever owns a database there.
+
+A database's owner can attach settings to it (`ALTER DATABASE … SET role`, `search_path`) and plant functions and
+operators in its schemas. So every transaction says itself who it is, where names are looked up, how long it waits and
+whether it writes; and libpq is told everything, so that it consults neither environment nor files.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import tempfile
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import TupleRow, dict_row, tuple_row
+
+from hoop_operator.credentials.connection import Connection
+from hoop_operator.errors import AuthenticationFailed, ServerError, ServerUnreachable, StatementFailed
+
+AUTHENTICATION_MESSAGES = (
+    "password authentication failed",
+    "authentication method requirement",
+    "no password supplied",
+    "no pg_hba.conf entry",
+    "pg_hba.conf rejects",
+    "certificate authentication failed",
+    "is not permitted to log in",
+    "SCRAM",
+)
+"""What libpq and the server say in English about refused credentials; libpq gives no SQLSTATE for a failed connection."""
+
+NO_FILE = "/dev/null/none"
+"""A path at which nothing can ever be: an unset parameter would mean a file in the home directory."""
+
+VERIFYING_SSL_MODES = frozenset({"verify-ca", "verify-full"})
+
+CONNECTION_LOST = frozenset({"57P01", "57P02", "57P03", "57P04", "53300", "25006", "08000", "08003", "08006"})
+"""SQLSTATEs that speak of the server, not of the statement: shutting down, out of connections, read-only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How many sessions a turn may have, and how long each step may take, in seconds."""
+
+    sessions: int
+    connect_seconds: int
+    lock_seconds: float
+    statement_seconds: float
+
+
+class Transaction:
+    """One open transaction; every error of it is a `ServerError`."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        self._connection = connection
+
+    async def execute(self, text: str) -> None:
+        """Send SQL without parameters, one statement or several with semicolons between.
+
+        Raises
+        ------
+        StatementFailed
+            The server refused it; the message is the server's, the text is not repeated.
+        ServerUnreachable
+            The connection broke or the server cannot write now.
+        """
+        with translate_errors():
+            await self._connection.execute(text.encode())
+
+    async def fetch(self, query: sql.SQL, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+        """The rows of a query, each as a dictionary.
+
+        Raises
+        ------
+        StatementFailed, ServerUnreachable
+            As `execute`.
+        """
+        with translate_errors():
+            async with self._connection.cursor(row_factory=dict_row) as cursor:
+                await cursor.execute(query, parameters)
+                return await cursor.fetchall()
+
+
+class Sessions:
+    """The sessions of one resource during one turn: at most `limits.sessions`, kept by database, all closed in the end."""
+
+    def __init__(self, connection: Connection, limits: Limits, address_allowed: Callable[[str], bool]) -> None:
+        self._admin = connection
+        self._limits = limits
+        self._address_allowed = address_allowed
+        self._idle: dict[str, list[psycopg.AsyncConnection[TupleRow]]] = defaultdict(list)
+        self._slots = asyncio.Semaphore(limits.sessions)
+        self._open = 0
+
+    @contextlib.asynccontextmanager
+    async def transaction(self, database: str | None = None, *, write: bool = False) -> AsyncIterator[Transaction]:
+        """Run a transaction in a database, by default the admin's own; it commits unless the body raises.
+
+        A transaction that does not write sees one snapshot throughout.
+
+        Raises
+        ------
+        ServerUnreachable, AuthenticationFailed
+            No session could be had, or it broke.
+        StatementFailed
+            The server refused a statement or the commit.
+        """
+        name = database if database is not None else self._admin.database
+        async with self._slots:
+            connection = await self._session(name)
+            try:
+                with translate_errors():
+                    await connection.execute(self._preamble(write=write))
+                yield Transaction(connection)
+                with translate_errors():
+                    await connection.execute(b"COMMIT")
+            except BaseException:
+                await self._give_back_failed(name, connection)
+                raise
+            self._idle[name].append(connection)
+
+    async def can_log_in(self, user: str, password: str, database: str) -> bool | None:
+        """Whether a role can log in with a password; None where the server's answer tells neither way.
+
+        Raises
+        ------
+        ServerUnreachable
+            The server did not answer.
+        """
+        async with self._slots:
+            await self._make_room()
+            try:
+                connection = await self._connect(
+                    replace(
+                        self._admin,
+                        user=user,
+                        password=password,
+                        database=database,
+                        client_certificate=None,
+                        client_key=None,
+                    )
+                )
+            except AuthenticationFailed as refusal:
+                return False if "password authentication failed" in str(refusal) else None
+            await self._close(connection)
+            return True
+
+    async def close(self) -> None:
+        """Close every session."""
+        for connections in self._idle.values():
+            while connections:
+                await self._close(connections.pop())
+
+    async def _session(self, database: str) -> psycopg.AsyncConnection[TupleRow]:
+        if self._idle[database]:
+            return self._idle[database].pop()
+        await self._make_room()
+        return await self._connect(self._admin, database)
+
+    async def _make_room(self) -> None:
+        """Close an idle session if no further one may be opened: who holds a slot is entitled to a session."""
+        if self._open >= self._limits.sessions:
+            await self._close(next(connections for connections in self._idle.values() if connections).pop(0))
+
+    async def _close(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        self._open -= 1
+        await connection.close()
+
+    async def _give_back_failed(self, database: str, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        try:
+            await asyncio.wait_for(connection.execute(b"ROLLBACK"), timeout=self._limits.connect_seconds)
+        except (psycopg.Error, OSError, TimeoutError, asyncio.CancelledError):
+            await self._close(connection)
+        else:
+            self._idle[database].append(connection)
+
+    def _preamble(self, *, write: bool) -> bytes:
+        """Open a transaction that owes nothing to the settings of the database it runs in."""
+        mode = "READ COMMITTED, READ WRITE" if write else "REPEATABLE READ, READ ONLY"
+        lock, statement = (
+            int(seconds * 1000) for seconds in (self._limits.lock_seconds, self._limits.statement_seconds)
+        )
+        return (
+            f"BEGIN ISOLATION LEVEL {mode}, NOT DEFERRABLE; SET LOCAL ROLE NONE; "
+            f"SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = {lock}; "
+            f"SET LOCAL statement_timeout = {statement}; SET LOCAL transform_null_equals = off; SET LOCAL jit = off"
+        ).encode()
+
+    async def _connect(self, who: Connection, database: str | None = None) -> psycopg.AsyncConnection[TupleRow]:
+        seconds = min(who.connect_timeout or self._limits.connect_seconds, self._limits.connect_seconds)
+        self._open += 1
+        try:
+            return await self._connect_within(seconds, who, database or who.database)
+        except BaseException:
+            self._open -= 1
+            raise
+
+    async def _connect_within(
+        self, seconds: int, who: Connection, database: str
+    ) -> psycopg.AsyncConnection[TupleRow]:
+        try:
+            async with asyncio.timeout(seconds):
+                addresses = await self._resolve(who.host, who.port)
+                with _files(who) as paths:
+                    return await psycopg.AsyncConnection.connect(
+                        **_libpq_parameters(who, database, addresses, paths, seconds),
+                        autocommit=True,
+                        row_factory=tuple_row,
+                    )
+        except TimeoutError as error:
+            raise ServerUnreachable(
+                f"{who.host}:{who.port} did not answer within {seconds} s; check host, port, network policies and "
+                f"whether the server runs"
+            ) from error
+        except psycopg.OperationalError as error:
+            raise _connection_error(error, who) from None
+        except psycopg.Error as error:
+            raise ServerUnreachable(f"{who.host}:{who.port}: {_one_line(error)}") from None
+
+    async def _resolve(self, host: str, port: int) -> list[str]:
+        """The host's addresses, so that what was checked is what is connected to."""
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise ServerUnreachable(
+                f'host "{host}" cannot be resolved ({error.strerror or error}); check HOST and the cluster\'s DNS'
+            ) from error
+        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+        allowed = [address for address in addresses if self._address_allowed(address)]
+        if not allowed:
+            raise ServerUnreachable(
+                f'host "{host}" resolves to {", ".join(addresses)}, where the operator may not connect to; link-local '
+                f"addresses are always refused, others by the setting HOOP_ALLOWED_HOSTS"
+            )
+        return allowed
+
+
+@contextlib.asynccontextmanager
+async def open_sessions(
+    connection: Connection, limits: Limits, address_allowed: Callable[[str], bool]
+) -> AsyncIterator[Sessions]:
+    """Sessions for one resource; all are closed at the end, whatever happens."""
+    sessions = Sessions(connection, limits, address_allowed)
+    try:
+        yield sessions
+    finally:
+        await sessions.close()
+
+
+def forget_libpq_environment() -> None:
+    """Take every `PG*` variable out of this process's environment; libpq would fall back on them."""
+    for name in [name for name in os.environ if name.startswith("PG")]:
+        del os.environ[name]
+
+
+@contextlib.contextmanager
+def translate_errors() -> Iterator[None]:
+    """Raise psycopg's errors as ours.
+
+    Raises
+    ------
+    StatementFailed, ServerUnreachable
+        In place of what psycopg raised.
+    """
+    try:
+        yield
+    except psycopg.Error as error:
+        raise _statement_error(error) from None
+
+
+def _statement_error(error: psycopg.Error) -> ServerError:
+    message = error.diag.message_primary or _one_line(error)
+    if error.sqlstate is None or error.sqlstate in CONNECTION_LOST:
+        read_only = "the server is read-only (a standby?): " if error.sqlstate == "25006" else ""
+        return ServerUnreachable(f"{read_only}{message}")
+    return StatementFailed(message, sqlstate=error.sqlstate, detail=error.diag.message_detail or "")
+
+
+def _connection_error(error: psycopg.Error, who: Connection) -> ServerError:
+    message = _one_line(error)
+    if any(known in message for known in AUTHENTICATION_MESSAGES):
+        if "authentication method requirement" in message:
+            message += " (a cleartext password is sent only over TLS with sslmode verify-ca or verify-full)"
+        return AuthenticationFailed(message)
+    return ServerUnreachable(f"{who.host}:{who.port}: {message}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+@contextlib.contextmanager
+def _files(who: Connection) -> Iterator[dict[str, str]]:
+    """Certificates and key as files that only we can read, for libpq takes them no other way; gone once connected."""
+    contents = {
+        "sslrootcert": who.ca_certificate,
+        "sslcert": who.client_certificate,
+        "sslkey": who.client_key,
+    }
+    if not any(contents.values()):
+        yield {}
+        return
+    with tempfile.TemporaryDirectory(prefix="hoop-tls-") as directory:
+        paths = {}
+        for name, content in contents.items():
+            if content is not None:
+                path = Path(directory) / name
+                path.touch(mode=0o600)
+                path.write_text(content)
+                paths[name] = str(path)
+        yield paths
+
+
+def _libpq_parameters(
+    who: Connection, database: str, addresses: Sequence[str], paths: dict[str, str], seconds: int
+) -> dict[str, Any]:
+    """Every parameter for which libpq would otherwise ask its environment, a service file or the home directory."""
+    verified = who.sslmode in VERIFYING_SSL_MODES
+    client_certificate = "sslcert" in paths
+    return {
+        "host": ",".join([who.host] * len(addresses)),
+        "hostaddr": ",".join(addresses),
+        "port": str(who.port),
+        "user": who.user,
+        "password": who.password or "",
+        "dbname": database,
+        "sslmode": str(who.sslmode),
+        "sslrootcert": paths.get("sslrootcert", "system" if who.sslmode == "verify-full" else NO_FILE),
+        "sslcert": paths.get("sslcert", NO_FILE),
+        "sslkey": paths.get("sslkey", NO_FILE),
+        "sslcertmode": "allow" if client_certificate else "disable",
+        "sslcrl": NO_FILE,
+        "gssencmode": "disable",
+        "require_auth": "" if verified else "!password",
+        "passfile": NO_FILE,
+        "connect_timeout": str(max(2, seconds)),
+        "application_name": "hoop-operator",
+        "client_encoding": "utf8",
+        "target_session_attrs": "any",
+    }
+
+

@@ -1,0 +1,377 @@
+"""What a server and its databases hold, as far as some plans are concerned, in one query each.
+
+Every name is qualified and every transaction looks names up in `pg_catalog` alone (see `session`), so what a database
+owner may have planted is not met. ACLs are read as PostgreSQL keeps them (manual, `aclexplode`): the functions of the
+`has_table_privilege` kind would count what comes from PUBLIC, memberships and ownership.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, LiteralString
+
+from psycopg import sql
+
+from hoop_operator.planner.model import (
+    AclEntry,
+    Database,
+    DatabaseObject,
+    DatabaseState,
+    DefaultAclEntry,
+    Membership,
+    ObjectKind,
+    Role,
+    Schema,
+    Server,
+)
+from hoop_operator.postgres.session import Transaction
+
+PARAMETER_ACL_SINCE = 150000
+MEMBERSHIP_OPTIONS_SINCE = 160000
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the admin is and may do on its server."""
+
+    version: int
+    """As `server_version_num` has it."""
+    version_text: str
+    """As people say it, such as 18.6."""
+    system_identifier: str | None
+    admin: str
+    is_superuser: bool
+    can_create_role: bool
+    verifiers_readable: bool
+    read_only: bool
+
+
+CAPABILITIES: LiteralString = """
+SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS version,
+       pg_catalog.split_part(pg_catalog.current_setting('server_version'), ' ', 1) AS version_text,
+       r.rolname AS admin,
+       r.rolsuper AS is_superuser,
+       r.rolsuper OR r.rolcreaterole AS can_create_role,
+       pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'SELECT') AS verifiers_readable,
+       pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE') AS control_readable,
+       pg_catalog.pg_is_in_recovery() AS read_only
+  FROM pg_catalog.pg_roles AS r
+ WHERE r.rolname = current_user
+"""
+
+SYSTEM_IDENTIFIER: LiteralString = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
+
+SERVER_ROLES: LiteralString = """
+WITH RECURSIVE reached AS (
+    SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname = ANY (%(sources)s)
+    UNION
+    SELECT m.roleid FROM reached AS r JOIN pg_catalog.pg_auth_members AS m ON m.member = r.oid
+)
+SELECT r.oid, r.rolname, r.rolcanlogin, r.rolinherit, r.rolsuper, r.rolcreatedb, r.rolcreaterole, r.rolreplication,
+       r.rolbypassrls, r.rolconnlimit,
+       r.rolvaliduntil IS NOT NULL AND r.rolvaliduntil <> 'infinity' AS expires,
+       pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
+       {verifier} AS verifier
+  FROM {source} AS r
+ WHERE r.rolname = ANY (%(names)s) OR r.oid IN (SELECT oid FROM reached)
+"""
+
+SERVER_MEMBERSHIPS: LiteralString = """
+SELECT pg_catalog.pg_get_userbyid(m.roleid) AS role, pg_catalog.pg_get_userbyid(m.member) AS member,
+       pg_catalog.pg_get_userbyid(m.grantor) AS grantor, m.admin_option AS admin,
+       {inherit} AS inherit, {set} AS set
+  FROM pg_catalog.pg_auth_members AS m
+ WHERE m.roleid = ANY (%(oids)s) OR m.member = ANY (%(oids)s) OR m.grantor = ANY (%(oids)s)
+    OR pg_catalog.pg_get_userbyid(m.member) = current_user
+"""
+
+SERVER_REST: LiteralString = """
+WITH carrier AS (
+    SELECT 'DATABASE' AS kind, oid, datname AS name, datdba AS owner, datacl AS acl FROM pg_catalog.pg_database
+    UNION ALL
+    SELECT 'TABLESPACE', oid, spcname, spcowner, spcacl FROM pg_catalog.pg_tablespace
+    {parameters}
+), entry AS (
+    SELECT c.kind, c.oid, c.name, c.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable
+      FROM carrier AS c, LATERAL pg_catalog.aclexplode(c.acl) AS a
+     WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> c.owner)
+        OR (a.grantor = ANY (%(oids)s) AND a.grantor <> c.owner)
+), dependency AS (
+    SELECT s.refobjid, s.dbid, s.deptype FROM pg_catalog.pg_shdepend AS s
+     WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(oids)s) AND s.dbid <> 0
+     GROUP BY s.refobjid, s.dbid, s.deptype
+)
+SELECT
+  (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r WHERE r.rolsuper) AS superusers,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(d.oid, d.datname, pg_catalog.pg_get_userbyid(d.datdba),
+          d.datallowconn AND d.datconnlimit <> -2, d.datistemplate)) FROM pg_catalog.pg_database AS d) AS databases,
+  (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(e.kind, NULL, e.oid, e.name,
+          pg_catalog.pg_get_userbyid(e.owner), '[]'::pg_catalog.jsonb, false)) FROM entry AS e) AS objects,
+  (SELECT pg_catalog.json_agg(g.row) FROM (
+      SELECT pg_catalog.json_build_array(e.kind, NULL, e.privilege_type, e.is_grantable, NULL,
+               CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
+               pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid)) AS row
+        FROM entry AS e GROUP BY e.kind, e.privilege_type, e.is_grantable, e.grantee, e.grantor) AS g) AS acl,
+  (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(pg_catalog.pg_get_userbyid(y.refobjid), d.datname))
+     FROM dependency AS y JOIN pg_catalog.pg_database AS d ON d.oid = y.dbid) AS holdings,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid, c.name,
+          pg_catalog.pg_get_userbyid(c.owner), '[]'::pg_catalog.json, false))
+     FROM carrier AS c WHERE c.owner = ANY (%(oids)s) AND c.kind <> 'PARAMETER') AS owned,
+  (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
+    WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE')
+      AND (r.oid IN (SELECT owner FROM carrier) OR r.oid IN (SELECT grantor FROM entry))) AS not_administered
+"""
+
+PARAMETERS: LiteralString = """
+    UNION ALL
+    SELECT 'PARAMETER', oid, parname, 10, paracl FROM pg_catalog.pg_parameter_acl
+"""
+"""Parameters belong to nobody; grants on them come from the bootstrap superuser, whose OID is 10."""
+
+DATABASE: LiteralString = """
+WITH asked AS MATERIALIZED (
+    SELECT n.oid, n.nspname, n.nspowner, n.nspacl FROM pg_catalog.pg_namespace AS n WHERE n.nspname = ANY (%(schemas)s)
+), carrier AS MATERIALIZED (
+    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid, c.relnamespace AS namespace,
+           c.relname AS name, c.relowner AS owner, c.relacl AS acl, NULL::pg_catalog.name AS "column"
+      FROM pg_catalog.pg_class AS c
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+       AND (c.relacl IS NOT NULL OR c.relnamespace IN (SELECT oid FROM asked))
+    UNION ALL
+    SELECT 'TABLE', c.oid, c.relnamespace, c.relname, c.relowner, a.attacl, a.attname
+      FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
+     WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
+    UNION ALL
+    SELECT 'ROUTINE', p.oid, p.pronamespace, p.proname, p.proowner, p.proacl, NULL
+      FROM pg_catalog.pg_proc AS p
+     WHERE p.proacl IS NOT NULL OR p.pronamespace IN (SELECT oid FROM asked)
+    UNION ALL
+    SELECT 'SCHEMA', n.oid, NULL, n.nspname, n.nspowner, n.nspacl, NULL FROM pg_catalog.pg_namespace AS n
+     WHERE n.nspacl IS NOT NULL OR n.oid IN (SELECT oid FROM asked)
+    UNION ALL
+    SELECT 'TYPE', t.oid, t.typnamespace, t.typname, t.typowner, t.typacl, NULL FROM pg_catalog.pg_type AS t
+     WHERE t.typacl IS NOT NULL
+    UNION ALL
+    SELECT 'LANGUAGE', l.oid, NULL, l.lanname, l.lanowner, l.lanacl, NULL FROM pg_catalog.pg_language AS l
+    UNION ALL
+    SELECT 'LARGE OBJECT', o.oid, NULL, o.oid::text::pg_catalog.name, o.lomowner, o.lomacl, NULL
+      FROM pg_catalog.pg_largeobject_metadata AS o
+    UNION ALL
+    SELECT 'FOREIGN DATA WRAPPER', f.oid, NULL, f.fdwname, f.fdwowner, f.fdwacl, NULL
+      FROM pg_catalog.pg_foreign_data_wrapper AS f
+    UNION ALL
+    SELECT 'FOREIGN SERVER', s.oid, NULL, s.srvname, s.srvowner, s.srvacl, NULL FROM pg_catalog.pg_foreign_server AS s
+), entry AS MATERIALIZED (
+    SELECT c.kind, c.namespace, c.oid, c.owner, c."column", a.grantee, a.grantor, a.privilege_type, a.is_grantable
+      FROM carrier AS c, LATERAL pg_catalog.aclexplode(c.acl) AS a
+     WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> c.owner)
+        OR (a.grantor = ANY (%(oids)s) AND a.grantor <> c.owner)
+), listed AS MATERIALIZED (
+    SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
+     WHERE c."column" IS NULL AND c.namespace IN (SELECT oid FROM asked) AND c.kind IN ('TABLE', 'SEQUENCE', 'ROUTINE')
+    UNION
+    SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
+     WHERE c.kind = 'SCHEMA' AND c.oid IN (SELECT oid FROM asked)
+    UNION
+    SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
+     WHERE EXISTS (SELECT FROM entry AS e WHERE e.kind = c.kind AND e.oid = c.oid)
+), default_entry AS (
+    SELECT d.defaclrole AS owner, d.defaclnamespace AS namespace, d.defaclobjtype, a.grantee, a.privilege_type,
+           a.is_grantable
+      FROM pg_catalog.pg_default_acl AS d LEFT JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) AS a ON true
+     WHERE a.grantee = ANY (%(oids)s) OR d.defaclrole = ANY (%(oids)s)
+)
+SELECT
+  (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database AS d
+    WHERE d.datname = pg_catalog.current_database()) AS owner,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.oid, s.nspname, pg_catalog.pg_get_userbyid(s.nspowner),
+          (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.pg_get_userbyid(a.grantee))
+             FROM pg_catalog.aclexplode(s.nspacl) AS a WHERE a.privilege_type = 'CREATE' AND a.grantee <> 0)))
+     FROM asked AS s) AS schemas,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(l.kind, n.nspname, l.oid, l.name,
+          pg_catalog.pg_get_userbyid(l.owner),
+          CASE l.kind WHEN 'ROUTINE' THEN (
+              SELECT pg_catalog.json_agg(pg_catalog.json_build_array(tn.nspname, t.typname) ORDER BY x.position)
+                FROM pg_catalog.pg_proc AS p, LATERAL pg_catalog.unnest(p.proargtypes::pg_catalog.oid[])
+                     WITH ORDINALITY AS x (type, position)
+                JOIN pg_catalog.pg_type AS t ON t.oid = x.type
+                JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace
+               WHERE p.oid = l.oid) END,
+          l.kind = 'ROUTINE'
+          AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                       WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = l.oid
+                         AND d.deptype = 'e')
+          AND EXISTS (SELECT FROM pg_catalog.pg_proc AS p
+                       WHERE p.oid = l.oid AND p.proacl IS NOT NULL
+                         AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) AS a
+                                          WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE'))))
+     FROM listed AS l LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = l.namespace) AS objects,
+  (SELECT pg_catalog.json_agg(g.row) FROM (
+      SELECT pg_catalog.json_build_array(e.kind, n.nspname, e.privilege_type, e.is_grantable, e."column",
+               CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
+               pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid)) AS row
+        FROM entry AS e LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = e.namespace
+       GROUP BY e.kind, n.nspname, e.privilege_type, e.is_grantable, e."column", e.grantee, e.grantor) AS g) AS acl,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.owner), n.nspname,
+          d.defaclobjtype,
+          CASE d.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(coalesce(d.grantee, d.owner)) END,
+          coalesce(d.privilege_type, ''), coalesce(d.is_grantable, false)))
+     FROM default_entry AS d LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = d.namespace) AS default_acl,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(s.refobjid),
+          pg_catalog.pg_describe_object(s.classid, s.objid, s.objsubid)))
+     FROM pg_catalog.pg_shdepend AS s
+    WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(oids)s)
+      AND s.deptype = 'o' AND s.classid <> 'pg_catalog.pg_default_acl'::pg_catalog.regclass
+      AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database AS d
+                     WHERE d.datname = pg_catalog.current_database())) AS owned,
+  (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
+    WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE')
+      AND (r.oid IN (SELECT owner FROM listed) OR r.oid IN (SELECT grantor FROM entry)
+           OR r.oid IN (SELECT owner FROM default_entry) OR r.oid IN (SELECT nspowner FROM asked)
+           OR r.oid IN (SELECT a.grantee FROM asked AS s, LATERAL pg_catalog.aclexplode(s.nspacl) AS a))
+  ) AS not_administered
+"""
+
+DEFAULT_ACL_OBJECTS: Mapping[str, str] = {
+    "r": "TABLES",
+    "S": "SEQUENCES",
+    "f": "ROUTINES",
+    "T": "TYPES",
+    "n": "SCHEMAS",
+    "L": "LARGE OBJECTS",
+}
+
+
+async def read_capabilities(transaction: Transaction) -> Capabilities:
+    """What the admin is and may do.
+
+    Raises
+    ------
+    ServerError
+        The server could not be asked.
+    """
+    (row,) = await transaction.fetch(sql.SQL(CAPABILITIES), {})
+    system_identifier = None
+    if row.pop("control_readable"):
+        ((system_identifier,),) = [tuple(r.values()) for r in await transaction.fetch(sql.SQL(SYSTEM_IDENTIFIER), {})]
+    return Capabilities(system_identifier=system_identifier, **row)
+
+
+async def read_server(
+    transaction: Transaction, capabilities: Capabilities, names: Iterable[str], sources: Iterable[str]
+) -> Server:
+    """The server as a whole, as far as the roles `names` and the source roles `sources` are concerned.
+
+    Raises
+    ------
+    ServerError
+        The server could not be read.
+    """
+    names = sorted(set(names))
+    verifiers = capabilities.verifiers_readable
+    roles_query = sql.SQL(SERVER_ROLES).format(
+        verifier=sql.SQL("r.rolpassword" if verifiers else "NULL"),
+        source=sql.SQL("pg_catalog.pg_authid" if verifiers else "pg_catalog.pg_roles"),
+    )
+    roles = {
+        row["rolname"]: Role(*row.values())
+        for row in await transaction.fetch(roles_query, {"names": names, "sources": sorted(set(sources))})
+    }
+    options = capabilities.version >= MEMBERSHIP_OPTIONS_SINCE
+    memberships_query = sql.SQL(SERVER_MEMBERSHIPS).format(
+        inherit=sql.SQL("m.inherit_option" if options else "true"), set=sql.SQL("m.set_option" if options else "true")
+    )
+    memberships = await transaction.fetch(memberships_query, {"oids": [role.oid for role in roles.values()]})
+    rest_query = sql.SQL(SERVER_REST).format(
+        parameters=sql.SQL(PARAMETERS if capabilities.version >= PARAMETER_ACL_SINCE else "")
+    )
+    (rest,) = await transaction.fetch(rest_query, {"oids": [roles[name].oid for name in names if name in roles]})
+    holdings: dict[str, set[str]] = defaultdict(set)
+    for name, database in rest["holdings"] or ():
+        holdings[name].add(database)
+    owned: dict[str, list[DatabaseObject]] = defaultdict(list)
+    for row in rest["owned"] or ():
+        target = _object(row)
+        owned[target.owner].append(target)
+    return Server(
+        version=capabilities.version,
+        system_identifier=capabilities.system_identifier,
+        admin=capabilities.admin,
+        admin_is_superuser=capabilities.is_superuser,
+        admin_can_create_role=capabilities.can_create_role,
+        verifiers_readable=verifiers,
+        roles=roles,
+        superusers=frozenset(rest["superusers"]),
+        memberships=tuple(Membership(**row) for row in memberships),
+        databases={row[1]: Database(*row) for row in rest["databases"]},
+        shared_objects=_objects(rest["objects"]),
+        acl=_acl(rest["acl"]),
+        holdings={name: frozenset(databases) for name, databases in holdings.items()},
+        owned={name: tuple(targets) for name, targets in owned.items()},
+        not_administered=frozenset(rest["not_administered"] or ()),
+    )
+
+
+async def read_database(
+    transaction: Transaction, name: str, role_oids: Iterable[int], schemas: Iterable[str]
+) -> DatabaseState:
+    """One database: the schemas asked for, and all that the roles hold, own or gave in any other.
+
+    Parameters
+    ----------
+    transaction
+        A transaction in that database.
+    name
+        The database's name.
+    role_oids
+        The plans' roles, those that exist.
+    schemas
+        The schemas of the plans' scopes in this database.
+
+    Raises
+    ------
+    ServerError
+        The database could not be read.
+    """
+    parameters = {"oids": sorted(set(role_oids)), "schemas": sorted(set(schemas))}
+    (row,) = await transaction.fetch(sql.SQL(DATABASE), parameters)
+    owned: dict[str, list[str]] = defaultdict(list)
+    for role, description in row["owned"] or ():
+        owned[role].append(description)
+    return DatabaseState(
+        name=name,
+        owner=row["owner"],
+        schemas={
+            schema: Schema(oid, schema, owner, frozenset(creators or ()))
+            for oid, schema, owner, creators in row["schemas"] or ()
+        },
+        objects=_objects(row["objects"]),
+        acl=_acl(row["acl"]),
+        default_acl=tuple(
+            DefaultAclEntry(owner, schema, DEFAULT_ACL_OBJECTS[objects], grantee, privilege, grantable)
+            for owner, schema, objects, grantee, privilege, grantable in row["default_acl"] or ()
+        ),
+        owned={role: tuple(descriptions) for role, descriptions in owned.items()},
+        not_administered=frozenset(row["not_administered"] or ()),
+    )
+
+
+def _object(row: list[Any]) -> DatabaseObject:
+    kind, schema, oid, name, owner, argument_types, withheld = row
+    types = tuple((type_schema, type_name) for type_schema, type_name in argument_types or ())
+    return DatabaseObject(oid, ObjectKind(kind), schema, name, owner, types, withheld)
+
+
+def _objects(rows: Iterable[list[Any]] | None) -> dict[ObjectKind, dict[int, DatabaseObject]]:
+    objects: dict[ObjectKind, dict[int, DatabaseObject]] = defaultdict(dict)
+    for row in rows or ():
+        target = _object(row)
+        objects[target.kind][target.oid] = target
+    return dict(objects)
+
+
+def _acl(rows: Iterable[list[Any]] | None) -> tuple[AclEntry, ...]:
+    return tuple(
+        AclEntry(grantee, grantor, ObjectKind(kind), schema, privilege, grantable, frozenset(oids), column)
+        for kind, schema, privilege, grantable, column, grantee, grantor, oids in rows or ()
+    )
