@@ -1,0 +1,1 @@
+"""A real Kubernetes control plane, PostgreSQL and the operator on one machine, without docker."""

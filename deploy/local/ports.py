@@ -1,0 +1,37 @@
+"""Free ports of this machine, remembered in files."""
+
+import socket
+from pathlib import Path
+
+
+def choose(file: Path) -> int:
+    """Return the port that `file` remembers, or when that is taken or there is none, a free one from now on.
+
+    A restarted part so keeps its address, and whoever knew it finds it again. The files of one folder never
+    remember the same port.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    of_others = {remembered(other) for other in file.parent.iterdir() if other != file}
+    wanted = remembered(file) if file.exists() else 0
+    chosen = _bindable(wanted) or _bindable(0)
+    while chosen in of_others:
+        chosen = _bindable(0)
+    file.write_text(str(chosen))
+    return chosen
+
+
+def remembered(file: Path) -> int:
+    """Return the port that was chosen for `file`."""
+    return int(file.read_text())
+
+
+def _bindable(wanted: int) -> int:
+    with socket.socket() as probe:
+        # A server's last connections linger after it; they do not keep its successor from listening.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            return 0
+        found: int = probe.getsockname()[1]
+        return found
