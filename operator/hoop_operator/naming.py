@@ -36,7 +36,7 @@ def role_name(resource_name: str, label: str) -> str:
     room = ROLE_NAME_BYTES - len(f"{_PREFIX}__{label_slug}_{digest}")
     if room < 1:
         raise ValueError(
-            f"spec.role is {1 - room} characters too long for a PostgreSQL role name; shorten it"
+            f"spec.role is too long for a PostgreSQL role name; shorten it by {1 - room} or more"
         )
     resource_slug = (_slug(resource_name) or "x")[:room].rstrip("_")
     return f"{_PREFIX}_{resource_slug}_{label_slug}_{digest}"
