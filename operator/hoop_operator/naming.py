@@ -32,11 +32,11 @@ def role_name(resource_name: str, label: str) -> str:
     digest = hashlib.sha256(f"{resource_name}:{label}".encode()).hexdigest()[:_HASH_DIGITS]
     label_slug = _slug(label)
     if not label_slug:
-        raise ValueError("spec.role has none of A-Z, a-z and 0-9; choose a label with at least one of them")
+        raise ValueError("the label has none of A-Z, a-z and 0-9; choose one that has")
     room = ROLE_NAME_BYTES - len(f"{_PREFIX}__{label_slug}_{digest}")
     if room < 1:
         raise ValueError(
-            f"spec.role is too long for a PostgreSQL role name; shorten it by {1 - room} or more"
+            f"the label is too long for a PostgreSQL role name; shorten it by {1 - room} or more"
         )
     resource_slug = (_slug(resource_name) or "x")[:room].rstrip("_")
     return f"{_PREFIX}_{resource_slug}_{label_slug}_{digest}"

@@ -33,7 +33,7 @@ def test_role_names_are_those_of_hoop(resource_name: str, label: str, expected: 
 
 @pytest.mark.parametrize("label", ["___", "", "ÄÖÜ", "-"])
 def test_a_label_without_ascii_letter_or_digit_is_refused(label: str) -> None:
-    with pytest.raises(ValueError, match=r"spec\.role has none of A-Z, a-z and 0-9"):
+    with pytest.raises(ValueError, match=r"the label has none of A-Z, a-z and 0-9"):
         role_name("shop", label)
 
 
@@ -44,9 +44,9 @@ def test_the_longest_label_leaves_one_byte_for_the_resource() -> None:
 
 
 def test_a_label_that_leaves_no_byte_for_the_resource_is_refused_with_the_excess() -> None:
-    with pytest.raises(ValueError, match=r"spec\.role is too long .* shorten it by 1 or more"):
+    with pytest.raises(ValueError, match=r"the label is too long .* shorten it by 1 or more"):
         role_name("shop", "a" * 45)
-    with pytest.raises(ValueError, match=r"spec\.role is too long .* shorten it by 16 or more"):
+    with pytest.raises(ValueError, match=r"the label is too long .* shorten it by 16 or more"):
         role_name("shop", "a" * 60)
 
 
