@@ -163,11 +163,11 @@ LabelValue = Annotated[
 
 Timestamp = Annotated[AwareDatetime, PlainSerializer(_in_whole_seconds, when_used="json")]
 
-Counter = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
+NonNegative = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
 
-ReportedName = Annotated[str, clip(253), Field(max_length=253)]
+ReportedName = Annotated[str, Field(max_length=253), clip(253)]
 
-Message = Annotated[str, clip(32768), Field(max_length=32768)]
+Message = Annotated[str, Field(max_length=32768), clip(32768)]
 
 
 class Approval(StrEnum):
@@ -216,7 +216,7 @@ class Condition(KubernetesModel):
     last_transition_time: Timestamp
     """When `status` last became what it is."""
 
-    observed_generation: Counter | None = None
+    observed_generation: NonNegative | None = None
     """The `metadata.generation` that was looked at."""
 
 

@@ -11,18 +11,19 @@ from hoop_operator.crd.common import (
     SET,
     Approval,
     Conditions,
-    Counter,
     DnsLabel,
     DnsSubdomain,
     KubernetesModel,
     LabelValue,
     Message,
+    NonNegative,
     Outcome,
     Privilege,
     ReportedName,
     Scope,
     Timestamp,
     checked,
+    clip,
     immutable,
     keyed_by,
     no_key,
@@ -280,7 +281,7 @@ class Guardrails(KubernetesModel):
 
     scopes: AllowedScopes | None = None
     """Databases and schemas that managed plans may name, as globs: `shop`, `shop.reporting`, `shop.*`,
-    `team_*.*`."""
+    `team_*.*`; no schema means `public`."""
 
     source_roles: AllowedSourceRoles | None = None
     """Source roles that external plans may name, as globs. A dangerous one (superuser, CREATEROLE, file
@@ -364,7 +365,7 @@ class HoopResourceSpec(KubernetesModel):
 class ServerInfo(KubernetesModel):
     """What the PostgreSQL server said of itself at the last probe."""
 
-    version: Annotated[str, Field(max_length=64)]
+    version: Annotated[str, Field(max_length=64), clip(64)]
     """Version of the server, such as 18.1."""
 
     system_identifier: Annotated[str, Field(max_length=20)]
@@ -408,7 +409,7 @@ class HoopResourceStatus(KubernetesModel):
     updated_at: Timestamp | None = None
     """When the last run ended."""
 
-    observed_generation: Counter | None = None
+    observed_generation: NonNegative | None = None
     """The `metadata.generation` that the last run looked at."""
 
     server: ServerInfo | None = None
@@ -423,7 +424,7 @@ class HoopResourceStatus(KubernetesModel):
     ] = ()
     """Secrets that hold the variables of `spec.roles`."""
 
-    plans: Counter | None = None
+    plans: NonNegative | None = None
     """How many plans use the resource."""
 
     conditions: Conditions = ()

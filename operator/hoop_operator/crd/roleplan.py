@@ -11,12 +11,12 @@ from hoop_operator.crd.common import (
     SET,
     Approval,
     Conditions,
-    Counter,
     DnsLabel,
     DnsSubdomain,
     KubernetesModel,
     LabelValue,
     Message,
+    NonNegative,
     Outcome,
     Privilege,
     ReportedName,
@@ -285,11 +285,12 @@ class HoopRolePlanSpec(KubernetesModel):
     """Do nothing while true; deletion still works. Default: false."""
 
 
-StatementText = Annotated[str, clip(2048), Field(max_length=2048)]
+StatementText = Annotated[str, Field(max_length=2048), clip(2048)]
 
-HistoryMessage = Annotated[str, clip(1024), Field(max_length=1024)]
+HistoryMessage = Annotated[str, Field(max_length=1024), clip(1024)]
 
-AnnotationValueSeen = Annotated[str, clip(1024), Field(max_length=1024)]
+# All annotations of an object share 256 KiB, so none is cut: it has to compare equal the next time.
+AnnotationValueSeen = Annotated[str, Field(max_length=262144)]
 
 
 class ServiceBinding(KubernetesModel):
@@ -310,12 +311,12 @@ class ComputedPlan(KubernetesModel):
 
     statements: Annotated[
         tuple[StatementText, ...],
-        clip(MAX_STATEMENTS),
         Field(max_length=MAX_STATEMENTS, json_schema_extra=ATOMIC),
+        clip(MAX_STATEMENTS),
     ] = ()
     """Its statements in order, without passwords; the first 256 of them."""
 
-    count: Counter
+    count: NonNegative
     """How many statements it has."""
 
     computed_at: Timestamp
@@ -328,7 +329,7 @@ class HistoryEntry(KubernetesModel):
     sid: Annotated[str, Field(max_length=36)]
     """Identity of the run."""
 
-    trigger: Annotated[str, clip(64), Field(max_length=64)]
+    trigger: Annotated[str, Field(max_length=64), clip(64)]
     """What the run was for."""
 
     checksum: Annotated[str, Field(max_length=128)] | None = None
@@ -340,7 +341,7 @@ class HistoryEntry(KubernetesModel):
     message: HistoryMessage = ""
     """What failed; empty on success."""
 
-    statement_count: Counter = 0
+    statement_count: NonNegative = 0
     """How many statements its plan had."""
 
     started_at: Timestamp
@@ -363,19 +364,19 @@ class HoopRolePlanStatus(KubernetesModel):
     message: Message | None = None
     """What failed and what to do; empty on success."""
 
-    resource_name: Annotated[str, clip(128), Field(max_length=128)] | None = None
+    resource_name: Annotated[str, Field(max_length=128), clip(128)] | None = None
     """Name of the resource that the role's name derives from."""
 
     role: Annotated[str, Field(max_length=63)] | None = None
     """Name of the PostgreSQL role."""
 
-    role_oid: Counter | None = None
+    role_oid: NonNegative | None = None
     """OID of the PostgreSQL role, by which it is known again."""
 
     system_identifier: Annotated[str, Field(max_length=20)] | None = None
     """Identity of the database cluster that the role lives on, as of the last apply."""
 
-    observed_generation: Counter | None = None
+    observed_generation: NonNegative | None = None
     """The `metadata.generation` that the last run looked at."""
 
     secret_name: ReportedName | None = None
@@ -394,7 +395,7 @@ class HoopRolePlanStatus(KubernetesModel):
     """When the password was last changed."""
 
     history: Annotated[
-        tuple[HistoryEntry, ...], clip(MAX_HISTORY), Field(max_length=MAX_HISTORY, json_schema_extra=ATOMIC)
+        tuple[HistoryEntry, ...], Field(max_length=MAX_HISTORY, json_schema_extra=ATOMIC), clip(MAX_HISTORY)
     ] = ()
     """The last ten runs, newest first."""
 
@@ -404,7 +405,7 @@ class HoopRolePlanStatus(KubernetesModel):
     observed_rotate_at: AnnotationValueSeen | None = None
     """Value of the annotation `hoop.dev/rotate-at` that was last acted on."""
 
-    rotated_generation: Counter | None = None
+    rotated_generation: NonNegative | None = None
     """The `metadata.generation` for which `spec.rotatePassword` was last acted on."""
 
     conditions: Conditions = ()
