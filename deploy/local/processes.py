@@ -46,8 +46,13 @@ def start(
             start_new_session=True,
         )
     _children[child.pid] = child
+    write_record(record, child.pid)
+
+
+def write_record(record: Path, pid: int) -> None:
+    """Record a process, so that it can be found again by whoever reads the file."""
     record.parent.mkdir(parents=True, exist_ok=True)
-    write_private(record, json.dumps({"pid": child.pid, "started": started(child.pid)}))
+    write_private(record, json.dumps({"pid": pid, "started": started(pid)}))
 
 
 def started(pid: int) -> str | None:
@@ -82,9 +87,11 @@ def running(record: Path) -> int | None:
     except FileNotFoundError:
         return None
     pid: int = written["pid"]
+    if written["started"] is not None and started(pid) == written["started"]:
+        return pid
     if (child := _children.get(pid)) is not None and child.poll() is not None:
         del _children[pid]
-    return pid if written["started"] is not None and started(pid) == written["started"] else None
+    return None
 
 
 def stop(record: Path, *, ask: signal.Signals = signal.SIGTERM, patience: float = 15) -> None:

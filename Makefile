@@ -1,0 +1,68 @@
+# Every target works on a machine that has Python >= 3.11 and make; the rest is installed into .venv.
+# PYTHON=python3.12 picks another interpreter, PG=15 another PostgreSQL (14 to 18).
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+PIP_TOOLS := pip-tools==7.6.2
+
+.DEFAULT_GOAL := help
+.PHONY: help up down demo test check bench test-matrix e2e crds requirements
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: $(INSTALLED) ## Start control plane, PostgreSQL and operator in the background
+	@PYTHONPATH=deploy $(BIN)/python -m local up
+
+down: $(INSTALLED) ## Stop them; their data stays in .local/
+	@PYTHONPATH=deploy $(BIN)/python -m local down
+
+demo: $(INSTALLED) ## Watch the operator do its main job, step by step
+	@PYTHONPATH=deploy $(BIN)/python -m local.demo
+
+test: $(INSTALLED) ## Run every test that needs no foreign cluster
+	$(BIN)/pytest tests/unit tests/integration
+
+check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy operator/hoop_operator deploy/local tests
+	$(BIN)/lint-imports
+	$(BIN)/python -m hoop_operator.crd --check
+
+bench: $(INSTALLED) ## Measure the cost of 100 and 1,000 plans
+	@PYTHONPATH=deploy:tests $(BIN)/python -m bench
+
+test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14, 15, 16, 17 and 18
+	@set -e; for version in 14 15 16 17 18; do \
+	  echo "PostgreSQL $$version"; PG=$$version $(BIN)/pytest tests/integration; done
+
+e2e: $(INSTALLED) ## Run the end-to-end tests against the cluster that KUBECONFIG names
+	$(BIN)/pytest tests/e2e
+
+crds: $(INSTALLED) ## Write crds/ anew from the models
+	$(BIN)/python -m hoop_operator.crd
+
+requirements: export CUSTOM_COMPILE_COMMAND := make requirements
+requirements: ## Pin what pyproject.toml asks for, anew
+	$(PYTHON) -m venv build/pip-tools
+	build/pip-tools/bin/pip install --quiet $(PIP_TOOLS)
+	build/pip-tools/bin/pip-compile $(COMPILE) --output-file requirements.txt pyproject.toml
+	build/pip-tools/bin/pip-compile $(COMPILE) --extra dev --build-deps-for editable --allow-unsafe \
+	  --output-file requirements-dev.txt pyproject.toml
+
+COMPILE := --quiet --upgrade --strip-extras --generate-hashes \
+  --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
+
+$(INSTALLED): requirements-dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || { \
+	  echo "Python 3.11 or newer with its venv module is needed; this is what '$(PYTHON)' is:"; \
+	  $(PYTHON) --version; \
+	  echo "Install one (on Debian and Ubuntu also python3-venv), or name it: make PYTHON=/path/to/python3"; \
+	  exit 1; } >&2
+	@echo "Installing the pinned requirements into .venv"
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-dev.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@

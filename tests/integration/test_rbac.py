@@ -1,0 +1,118 @@
+"""What the shipped roles allow, asked of the API server itself."""
+
+import json
+import time
+
+import pytest
+
+from local import cluster
+from local.errors import StackError
+from local.stack import Stack
+
+OPERATOR = "system:serviceaccount:hoop-system:hoop-operator"
+
+
+def may(stack: Stack, who: tuple[str, ...], verb: str, resource: str, namespace: str) -> bool:
+    try:
+        answer = cluster.kubectl(
+            stack.kubeconfig, "auth", "can-i", verb, resource, f"--namespace={namespace}", *who
+        )
+    except StackError:  # kubectl exits with 1 for a "no"
+        return False
+    return answer.strip() == "yes"
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource"),
+    [
+        ("watch", "hoopresources.hoop.dev"),
+        ("patch", "hooproleplans.hoop.dev/status"),
+        ("create", "secrets"),
+        ("get", "namespaces"),
+        ("create", "events.events.k8s.io"),
+    ],
+)
+def test_the_operator_may_do_its_work(stack: Stack, namespace: str, verb: str, resource: str) -> None:
+    assert may(stack, (f"--as={OPERATOR}",), verb, resource, namespace)
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource"),
+    [
+        ("create", "hooproleplans.hoop.dev"),
+        ("delete", "hoopresources.hoop.dev"),
+        ("update", "hooproleplans.hoop.dev"),
+        ("approve", "hooproleplans.hoop.dev"),
+        ("deletecollection", "secrets"),
+        ("create", "configmaps"),
+        ("list", "namespaces"),
+        ("list", "customresourcedefinitions.apiextensions.k8s.io"),
+        ("create", "serviceaccounts/token"),
+        ("impersonate", "users"),
+        ("escalate", "clusterroles.rbac.authorization.k8s.io"),
+        ("create", "pods"),
+    ],
+)
+def test_the_operator_may_do_nothing_else(stack: Stack, namespace: str, verb: str, resource: str) -> None:
+    assert not may(stack, (f"--as={OPERATOR}",), verb, resource, namespace)
+
+
+@pytest.fixture
+def people(stack: Stack, namespace: str) -> str:
+    """Bind users named after Kubernetes' roles for people; wait until our rules are in those roles."""
+    for role in ("view", "edit", "admin"):
+        cluster.kubectl(
+            stack.kubeconfig,
+            f"--namespace={namespace}",
+            "create",
+            "rolebinding",
+            role,
+            f"--clusterrole={role}",
+            f"--user={role}",
+        )
+    deadline = time.monotonic() + 30
+    while not may(stack, ("--as=admin",), "create", "hoopresources.hoop.dev", namespace):
+        assert time.monotonic() < deadline
+    return namespace
+
+
+@pytest.mark.parametrize(
+    ("role", "verb", "resource", "allowed"),
+    [
+        ("view", "get", "hooproleplans", True),
+        ("view", "create", "hooproleplans", False),
+        ("view", "get", "hoopresources", False),
+        ("edit", "get", "hooproleplans", True),
+        ("edit", "create", "hooproleplans", True),
+        ("edit", "approve", "hooproleplans", False),
+        ("edit", "get", "hoopresources", False),
+        ("edit", "create", "hoopresources", False),
+        ("admin", "create", "hooproleplans", True),
+        ("admin", "get", "hoopresources", True),
+        ("admin", "create", "hoopresources", True),
+        ("admin", "approve", "hooproleplans", False),
+    ],
+)
+def test_people_get_plans_by_view_and_edit_but_resources_by_admin_alone(
+    stack: Stack, people: str, role: str, verb: str, resource: str, allowed: bool
+) -> None:
+    assert may(stack, (f"--as={role}",), verb, f"{resource}.hoop.dev", people) is allowed
+
+
+def test_an_owned_secret_goes_with_its_owner_and_a_namespace_ends(stack: Stack, namespace: str) -> None:
+    def kubectl(*arguments: str, manifest: str | None = None) -> str:
+        return cluster.kubectl(stack.kubeconfig, f"--namespace={namespace}", *arguments, manifest=manifest)
+
+    kubectl("create", "configmap", "owner")
+    uid = json.loads(kubectl("get", "configmap", "owner", "--output=json"))["metadata"]["uid"]
+    owner = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner", "uid": uid, "controller": True}
+    owned = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "owned", "ownerReferences": [owner]},
+    }
+    kubectl("create", "--filename=-", manifest=json.dumps(owned))
+    kubectl("delete", "configmap", "owner")
+    kubectl("wait", "--for=delete", "secret/owned", "--timeout=60s")
+    cluster.kubectl(stack.kubeconfig, "create", "namespace", f"{namespace}-2")
+    cluster.kubectl(stack.kubeconfig, "delete", "namespace", f"{namespace}-2", "--wait", "--timeout=60s")
