@@ -1,0 +1,262 @@
+"""A thin client of the Kubernetes API: plain dictionaries in and out, every failure a `ClusterError`.
+
+Models are left out on purpose: building and validating them costs more than the rest of a write. What the
+official client does well is used: finding the cluster, its authentication and the connection pool.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client import ApiClient, Configuration
+from kubernetes.aio.config import ConfigException
+
+from hoop_operator.errors import (
+    AccessDenied,
+    ClusterError,
+    ClusterUnavailable,
+    ObjectConflict,
+    ObjectNotFound,
+    ObjectRejected,
+)
+
+PAGE_SIZE = 500
+REQUESTS_AT_ONCE = 32
+REQUEST_SECONDS = 30.0
+RETRY_AFTER_SECONDS_MAX = 10.0
+WATCH_SECONDS = 240
+
+_config: Any = config
+"""The official client's loaders, which carry no annotations."""
+
+_JSON = "application/json"
+_MERGE_PATCH = "application/merge-patch+json"
+_JSON_PATCH = "application/json-patch+json"
+_MESSAGE_LENGTH = 1024
+
+_CONFIDENTIAL = {"secrets", "hoopresources"}
+"""Plurals of the kinds that hold credentials, which the API server may quote when it refuses one."""
+
+_ERROR_BY_STATUS: dict[int, type[ClusterError]] = {
+    401: AccessDenied,
+    403: AccessDenied,
+    404: ObjectNotFound,
+    408: ClusterUnavailable,
+    409: ObjectConflict,
+    410: ClusterUnavailable,
+    429: ClusterUnavailable,
+}
+
+
+class KubernetesApi:
+    """The API server, as raw JSON by path; `paths` has the paths.
+
+    When the API server or the way to it fails, every method raises the `ClusterError` that fits, and nothing
+    else. At most `REQUESTS_AT_ONCE` requests are under way at a time, watches not counted; each may take
+    `REQUEST_SECONDS`. A request that the server puts off (429) is sent once more at the time it asks for.
+    """
+
+    def __init__(self, client: ApiClient) -> None:
+        self._client: Any = client
+        self._free = asyncio.Semaphore(REQUESTS_AT_ONCE)
+
+    async def get(self, path: str, **params: str) -> dict[str, Any]:
+        """Return the object or list at `path`; `params` are those of the query."""
+        return await self._request("GET", path, params=params)
+
+    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create an object in the collection at `path`; returns it as stored."""
+        return await self._request("POST", path, body=body)
+
+    async def merge_patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge `body` into the object (RFC 7386); returns it as stored."""
+        return await self._request("PATCH", path, body=body, content_type=_MERGE_PATCH)
+
+    async def json_patch(self, path: str, operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Apply `operations` to the object (RFC 6902); returns it as stored.
+
+        A `test` that fails raises `ObjectRejected`.
+        """
+        return await self._request("PATCH", path, body=list(operations), content_type=_JSON_PATCH)
+
+    async def delete(
+        self, path: str, *, uid: str | None = None, resource_version: str | None = None
+    ) -> dict[str, Any]:
+        """Delete the object; raises `ObjectConflict` when it is not the one of that uid and version."""
+        preconditions = {}
+        if uid is not None:
+            preconditions["uid"] = uid
+        if resource_version is not None:
+            preconditions["resourceVersion"] = resource_version
+        return await self._request("DELETE", path, body={"preconditions": preconditions})
+
+    async def pages(
+        self, path: str, params: Mapping[str, str] | None = None, *, accept: str = _JSON
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the list at `path` in pages of `PAGE_SIZE`, which together are one consistent view."""
+        query = {**(params or {}), "limit": str(PAGE_SIZE)}
+        while True:
+            page = await self._request("GET", path, params=query, accept=accept)
+            yield page
+            following = page["metadata"].get("continue")
+            if not following:
+                return
+            query["continue"] = following
+
+    async def watch(
+        self, path: str, resource_version: str, *, accept: str = _JSON
+    ) -> AsyncGenerator[dict[str, Any], None]:
+        """Yield the events of the collection at `path` after `resource_version`, bookmarks among them.
+
+        Ends by itself after `WATCH_SECONDS`. Too old a version raises `ClusterUnavailable` of status 410.
+        """
+        query = {
+            "watch": "true",
+            "resourceVersion": resource_version,
+            "allowWatchBookmarks": "true",
+            "timeoutSeconds": str(WATCH_SECONDS),
+        }
+        limits = aiohttp.ClientTimeout(total=WATCH_SECONDS + REQUEST_SECONDS, connect=REQUEST_SECONDS)
+        async with self._exchange("GET", path, params=query, accept=accept, limits=limits) as response:
+            if response.status != 200:
+                raise failure("GET", path, response.status, _object(await response.read()))
+            async for line in response.content:
+                event = _object(line)
+                if event.get("type") == "ERROR":
+                    raise failure("GET", path, event["object"].get("code", 500), event["object"])
+                if not event:
+                    raise ClusterUnavailable(f"Kubernetes API: GET {path}: the watch broke off in an event")
+                yield event
+
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        body: Any = None,
+        content_type: str = _JSON,
+        accept: str = _JSON,
+    ) -> dict[str, Any]:
+        limits = aiohttp.ClientTimeout(total=REQUEST_SECONDS)
+        retried = False
+        while True:
+            exchange = self._exchange(
+                method,
+                path,
+                limits=limits,
+                params=params,
+                accept=accept,
+                content_type=content_type,
+                body=body,
+            )
+            async with self._free, exchange as response:
+                answer = _object(await response.read())
+            if response.status == 429 and not retried:
+                await asyncio.sleep(retry_after(response.headers))
+                retried = True
+                continue
+            if response.status >= 300:
+                raise failure(method, path, response.status, answer)
+            if not answer:
+                raise ClusterUnavailable(f"Kubernetes API: {method} {path}: the answer is not a JSON object")
+            return answer
+
+    @asynccontextmanager
+    async def _exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        limits: aiohttp.ClientTimeout,
+        params: Mapping[str, str] | None,
+        accept: str,
+        content_type: str = _JSON,
+        body: Any = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send one request and yield the answer, whatever its status."""
+        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._client.user_agent}
+        url = self._client.configuration.host + path
+        if params:
+            url += "?" + urlencode(params)
+        try:
+            await self._client.update_params_for_auth(headers, None, ["BearerToken"], path, method, body)
+            answer = await self._client.rest_client.request(
+                method, url, headers=headers, body=body, _request_timeout=limits
+            )
+            async with answer.response as response:
+                yield response
+        except (aiohttp.ClientError, OSError, ConfigException) as error:
+            # Not chained: the client's exceptions carry the request, and with it the bearer token.
+            raise ClusterUnavailable(
+                f"Kubernetes API: {method} {path}: {type(error).__name__}: {error}".rstrip(": ")
+            ) from None
+
+
+@asynccontextmanager
+async def connect() -> AsyncIterator[KubernetesApi]:
+    """Open the client of the cluster that we run in, or else of the one that KUBECONFIG names.
+
+    Raises `ClusterUnavailable` when there is neither.
+    """
+    configuration = Configuration()
+    # No limit here: KubernetesApi bounds its requests itself, and watches must not take their place.
+    configuration.connection_pool_maxsize = 0
+    try:
+        _config.load_incluster_config(configuration)
+        renewal = None
+    except ConfigException:
+        kubeconfig = await _load_kubeconfig(configuration)
+        renewal = asyncio.create_task(_config.refresh_token(kubeconfig, configuration))
+    try:
+        async with ApiClient(configuration) as client:
+            client.user_agent = "hoop-operator"
+            yield KubernetesApi(client)
+    finally:
+        if renewal is not None:
+            renewal.cancel()
+            await asyncio.gather(renewal, return_exceptions=True)
+
+
+def failure(method: str, path: str, status: int, answer: Mapping[str, Any]) -> ClusterError:
+    """Return the error that a refusal stands for; `answer` is the `Status` object that came with it, if any.
+
+    The server's own words are repeated, save where they might quote a credential.
+    """
+    text = f"Kubernetes API: {method} {path}: {status} {answer.get('reason', '')}".rstrip()
+    message = str(answer.get("message", ""))
+    if message and not _CONFIDENTIAL.intersection(path.split("/")):
+        text += f": {message[:_MESSAGE_LENGTH]}"
+    error = _ERROR_BY_STATUS.get(status, ClusterUnavailable if status >= 500 else ObjectRejected)
+    return error(text, status=status)
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Return how many seconds an answer of status 429 asks to wait, within reason."""
+    asked = headers.get("Retry-After", "")
+    return min(float(asked), RETRY_AFTER_SECONDS_MAX) if asked.isdecimal() else 1.0
+
+
+def _object(answer: bytes) -> dict[str, Any]:
+    """Return the object in an answer; an empty one when it is something else, such as a proxy's page."""
+    try:
+        decoded = json.loads(answer)
+    except ValueError:
+        return {}
+    return decoded if isinstance(decoded, dict) else {}
+
+
+async def _load_kubeconfig(configuration: Configuration) -> Any:
+    path = os.environ.get("KUBECONFIG") or _config.KUBE_CONFIG_DEFAULT_LOCATION
+    try:
+        return await _config.load_kube_config(path, client_configuration=configuration, persist_config=False)
+    except ConfigException as error:
+        raise ClusterUnavailable(
+            f"no cluster to talk to: not in a pod, and {path} cannot be used ({error}); set KUBECONFIG"
+        ) from error

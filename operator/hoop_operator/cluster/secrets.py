@@ -1,0 +1,253 @@
+"""Reading and writing Secrets, such that what is not ours in them is never lost.
+
+What we wrote is remembered on the Secret itself: the annotation `hoop.dev/managed` lists our keys of `data`,
+`labels` and `annotations`. A later write takes away those of them that are no longer wanted, and leaves what
+others added.
+"""
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from hoop_operator.cluster import paths
+from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.crd.common import API_VERSION
+from hoop_operator.errors import ObjectConflict, ObjectNotFound
+
+MANAGED_BY = {"app.kubernetes.io/managed-by": "hoop-operator"}
+MANAGED_ANNOTATION = "hoop.dev/managed"
+
+_V = TypeVar("_V")
+
+
+@dataclass(frozen=True)
+class Owner:
+    """The object of ours that controls a Secret: with it the Secret goes."""
+
+    kind: str
+    name: str
+    uid: str
+
+    def reference(self) -> dict[str, Any]:
+        """Return the entry of `metadata.ownerReferences`."""
+        return {
+            "apiVersion": API_VERSION,
+            "kind": self.kind,
+            "name": self.name,
+            "uid": self.uid,
+            "controller": True,
+            "blockOwnerDeletion": True,
+        }
+
+
+@dataclass(frozen=True)
+class Secret:
+    """A Secret as it was read; `repr` shows nothing of its contents."""
+
+    namespace: str
+    name: str
+    uid: str
+    resource_version: str
+    type: str
+    data: Mapping[str, bytes] = field(repr=False)
+    labels: Mapping[str, str] = field(repr=False)
+    annotations: Mapping[str, str] = field(repr=False)  # kubectl keeps a copy of the whole object there
+    owner_references: Sequence[Mapping[str, Any]] = field(repr=False)
+    deleting: bool
+
+    @property
+    def owner(self) -> Owner | None:
+        """The controller, if it has one; of whatever API group."""
+        for reference in self.owner_references:
+            if reference.get("controller"):
+                return Owner(kind=reference["kind"], name=reference["name"], uid=reference["uid"])
+        return None
+
+
+@dataclass(frozen=True)
+class _Contents:
+    data: dict[str, bytes] = field(repr=False)
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+async def read_secret(api: KubernetesApi, namespace: str, name: str) -> Secret | None:
+    """Return a Secret, None when there is none of that name."""
+    try:
+        return decode(await api.get(paths.secret(namespace, name)))
+    except ObjectNotFound:
+        return None
+
+
+async def read_config_map(api: KubernetesApi, namespace: str, name: str) -> dict[str, bytes] | None:
+    """Return the entries of a ConfigMap, text and binary ones; None when there is none of that name."""
+    try:
+        body = await api.get(paths.config_map(namespace, name))
+    except ObjectNotFound:
+        return None
+    text = {key: value.encode() for key, value in (body.get("data") or {}).items()}
+    return text | _decoded(body.get("binaryData"))
+
+
+async def create_secret(
+    api: KubernetesApi,
+    *,
+    namespace: str,
+    name: str,
+    type: str,  # noqa: A002 -- the field's name in the API
+    data: Mapping[str, str | bytes],
+    owner: Owner,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+) -> Secret:
+    """Create a Secret that `owner` controls; raises `ObjectConflict` when there is one of that name."""
+    contents = _ours(data, labels, annotations)
+    return await _create(api, namespace, name, type, contents, [owner.reference()])
+
+
+async def update_secret(
+    api: KubernetesApi,
+    current: Secret,
+    *,
+    type: str,  # noqa: A002 -- the field's name in the API
+    data: Mapping[str, str | bytes],
+    owner: Owner,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+) -> Secret:
+    """Make a Secret hold what is given, beside what others added to it, and return it as stored.
+
+    Keys, labels and annotations that an earlier call gave and this one does not are removed. Nothing is sent
+    when nothing differs. Another `type` means another Secret: this one is deleted, and one with the same
+    additions takes its place.
+
+    Raises `ObjectConflict` when the Secret is no longer the one in `current`, or another object controls it.
+    """
+    if current.owner is not None and current.owner.uid != owner.uid:
+        controller = f"{current.owner.kind} {current.owner.name}"
+        raise ObjectConflict(
+            f"Secret {current.namespace}/{current.name} is controlled by {controller}", status=409
+        )
+    contents = _beside_additions(current, _ours(data, labels, annotations))
+    references = list(current.owner_references)
+    if current.owner is None:
+        references.append(owner.reference())
+    if type != current.type:
+        await delete_secret(api, current)
+        return await _create(api, current.namespace, current.name, type, contents, references)
+    patch: dict[str, Any] = {}
+    if labels_patch := _difference(current.labels, contents.labels):
+        patch["labels"] = labels_patch
+    if annotations_patch := _difference(current.annotations, contents.annotations):
+        patch["annotations"] = annotations_patch
+    if current.owner is None:
+        patch["ownerReferences"] = references
+    data_patch = _difference(_encoded(current.data), _encoded(contents.data))
+    if not patch and not data_patch:
+        return current
+    patch["resourceVersion"] = current.resource_version
+    body = {"metadata": patch, "data": data_patch}
+    return decode(await api.merge_patch(paths.secret(current.namespace, current.name), body))
+
+
+async def delete_secret(api: KubernetesApi, secret: Secret) -> None:
+    """Delete the Secret if it is as it was read, else raise `ObjectConflict`; that it is gone is fine."""
+    path = paths.secret(secret.namespace, secret.name)
+    try:
+        await api.delete(path, uid=secret.uid, resource_version=secret.resource_version)
+    except ObjectNotFound:
+        return
+
+
+def decode(body: Mapping[str, Any]) -> Secret:
+    """Return the Secret that the API server describes."""
+    metadata = body["metadata"]
+    return Secret(
+        namespace=metadata["namespace"],
+        name=metadata["name"],
+        uid=metadata["uid"],
+        resource_version=metadata["resourceVersion"],
+        type=body.get("type", "Opaque"),
+        data=_decoded(body.get("data")),
+        labels=metadata.get("labels") or {},
+        annotations=metadata.get("annotations") or {},
+        owner_references=metadata.get("ownerReferences") or [],
+        deleting="deletionTimestamp" in metadata,
+    )
+
+
+async def _create(
+    api: KubernetesApi,
+    namespace: str,
+    name: str,
+    secret_type: str,
+    contents: _Contents,
+    owner_references: Sequence[Mapping[str, Any]],
+) -> Secret:
+    body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": contents.labels,
+            "annotations": contents.annotations,
+            "ownerReferences": owner_references,
+        },
+        "type": secret_type,
+        "data": _encoded(contents.data),
+    }
+    return decode(await api.create(paths.secrets(namespace), body))
+
+
+def _ours(
+    data: Mapping[str, str | bytes], labels: Mapping[str, str], annotations: Mapping[str, str]
+) -> _Contents:
+    """Return what we put into a Secret, the record of it included."""
+    labels = {**labels, **MANAGED_BY}
+    record = {"annotations": sorted(annotations), "data": sorted(data), "labels": sorted(labels)}
+    return _Contents(
+        data={key: value.encode() if isinstance(value, str) else value for key, value in data.items()},
+        labels=labels,
+        annotations={**annotations, MANAGED_ANNOTATION: json.dumps(record, separators=(",", ":"))},
+    )
+
+
+def _beside_additions(current: Secret, ours: _Contents) -> _Contents:
+    """Return `ours` together with what others added to `current`."""
+    record = _record(current)
+    return _Contents(
+        data=_without(current.data, record.get("data")) | ours.data,
+        labels=_without(current.labels, record.get("labels")) | ours.labels,
+        annotations=_without(current.annotations, record.get("annotations")) | ours.annotations,
+    )
+
+
+def _record(secret: Secret) -> dict[str, Any]:
+    """Return what we put into the Secret last time; empty when that is not known: then nothing is removed."""
+    try:
+        record = json.loads(secret.annotations.get(MANAGED_ANNOTATION, "{}"))
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _without(mapping: Mapping[str, _V], keys: Any) -> dict[str, _V]:
+    gone = keys if isinstance(keys, list) else []
+    return {key: value for key, value in mapping.items() if key not in gone}
+
+
+def _difference(current: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, str | None]:
+    """Return the merge patch that turns one mapping into the other."""
+    gone: dict[str, str | None] = dict.fromkeys(current.keys() - wanted.keys())
+    return gone | {key: value for key, value in wanted.items() if current.get(key) != value}
+
+
+def _encoded(data: Mapping[str, bytes]) -> dict[str, str]:
+    return {key: base64.b64encode(value).decode() for key, value in data.items()}
+
+
+def _decoded(data: Mapping[str, str] | None) -> dict[str, bytes]:
+    return {key: base64.b64decode(value) for key, value in (data or {}).items()}

@@ -1,0 +1,112 @@
+import pytest
+
+from hoop_operator.cluster import paths
+from hoop_operator.cluster.api import RETRY_AFTER_SECONDS_MAX, failure, retry_after
+from hoop_operator.errors import (
+    AccessDenied,
+    ClusterError,
+    ClusterUnavailable,
+    ObjectConflict,
+    ObjectNotFound,
+    ObjectRejected,
+)
+
+PASSWORD = "tell-nobody"
+QUOTING = {"reason": "Invalid", "message": f'Invalid value: "{PASSWORD}"'}
+
+
+@pytest.mark.parametrize(
+    ("status", "expected"),
+    [
+        (400, ObjectRejected),
+        (401, AccessDenied),
+        (403, AccessDenied),
+        (404, ObjectNotFound),
+        (405, ObjectRejected),
+        (408, ClusterUnavailable),
+        (409, ObjectConflict),
+        (410, ClusterUnavailable),
+        (413, ObjectRejected),
+        (422, ObjectRejected),
+        (429, ClusterUnavailable),
+        (500, ClusterUnavailable),
+        (503, ClusterUnavailable),
+    ],
+)
+def test_status_says_what_went_wrong(status: int, expected: type[ClusterError]) -> None:
+    error = failure("GET", "/api/v1/namespaces/a", status, {})
+
+    assert type(error) is expected
+    assert error.status == status
+
+
+def test_message_names_request_status_and_the_servers_words() -> None:
+    answer = {"reason": "NotFound", "message": 'namespaces "a" not found'}
+
+    assert str(failure("GET", "/api/v1/namespaces/a", 404, answer)) == (
+        'Kubernetes API: GET /api/v1/namespaces/a: 404 NotFound: namespaces "a" not found'
+    )
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        paths.secrets("a"),
+        paths.secret("a", "b"),
+        paths.hoop_resources("a"),
+        paths.hoop_resource("a", "b"),
+        paths.status(paths.hoop_resource("a", "b")),
+    ],
+)
+def test_servers_words_are_withheld_where_they_may_quote_a_credential(path: str) -> None:
+    error = failure("PATCH", path, 422, QUOTING)
+
+    assert str(error) == f"Kubernetes API: PATCH {path}: 422 Invalid"
+
+
+def test_servers_words_are_repeated_elsewhere() -> None:
+    assert PASSWORD in str(failure("PATCH", paths.hoop_role_plan("a", "b"), 422, QUOTING))
+
+
+@pytest.mark.parametrize(
+    ("asked", "seconds"),
+    [
+        ("0", 0),
+        ("3", 3),
+        ("86400", RETRY_AFTER_SECONDS_MAX),
+        ("Wed, 21 Oct 2026 07:28:00 GMT", 1),
+        ("-1", 1),
+        ("", 1),
+    ],
+)
+def test_waiting_is_bounded_whatever_the_server_asks(asked: str, seconds: float) -> None:
+    assert retry_after({"Retry-After": asked}) == seconds
+
+
+def test_waiting_takes_a_second_when_the_server_asks_nothing() -> None:
+    assert retry_after({}) == 1
+
+
+def test_paths_lead_where_the_objects_are() -> None:
+    body = {"kind": "HoopRolePlan", "metadata": {"namespace": "a", "name": "b"}}
+
+    assert paths.secret("a", "b") == "/api/v1/namespaces/a/secrets/b"
+    assert paths.secrets() == "/api/v1/secrets"
+    assert paths.config_map("a", "b") == "/api/v1/namespaces/a/configmaps/b"
+    assert paths.namespace("a") == "/api/v1/namespaces/a"
+    assert paths.events("a") == "/apis/events.k8s.io/v1/namespaces/a/events"
+    assert paths.hoop_resource("a", "b") == "/apis/hoop.dev/v1alpha1/namespaces/a/hoopresources/b"
+    assert paths.custom_object(body) == "/apis/hoop.dev/v1alpha1/namespaces/a/hooproleplans/b"
+    assert paths.status(paths.custom_object(body)).endswith("/hooproleplans/b/status")
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../configmaps/x", "a/b", "a%2fb"])
+def test_no_name_leads_to_another_object(name: str) -> None:
+    with pytest.raises(ObjectRejected):
+        paths.secret("a", name)
+    with pytest.raises(ObjectRejected):
+        paths.secret(name, "b")
+
+
+def test_odd_characters_stay_within_the_name() -> None:
+    assert paths.secret("a", "b?watch=1#c d") == "/api/v1/namespaces/a/secrets/b%3Fwatch%3D1%23c%20d"
