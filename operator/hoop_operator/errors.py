@@ -10,6 +10,7 @@ object as they are.
     ├── ServerError           the PostgreSQL server
     │   ├── ServerUnreachable     no connection, or it broke
     │   ├── AuthenticationFailed  the server knows us not, or asks for a cleartext password
+    │   ├── DatabaseUnavailable   the server answers, but not for this database
     │   └── StatementFailed       the server refused a statement
     └── ClusterError          the Kubernetes API
         ├── ObjectNotFound        404
@@ -93,6 +94,10 @@ class ServerUnreachable(ServerError):
 
 class AuthenticationFailed(ServerError):
     """The server refuses the credentials, or asks for something we will not send."""
+
+
+class DatabaseUnavailable(ServerError):
+    """The server will not connect us to this one database: it is gone, closed, or not for us."""
 
 
 class StatementFailed(ServerError):

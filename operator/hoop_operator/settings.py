@@ -13,7 +13,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HOOP_", frozen=True)
 
-    instance: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] = "default"
+    instance: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] = (
+        "default"
+    )
     """Who we are to the servers: part of every role's ownership comment. A rebuilt cluster keeps it, a copy of a
     cluster that runs beside the original must be given another."""
 

@@ -100,7 +100,9 @@ def future_owners(schema: Schema, state: DatabaseState, superusers: frozenset[st
         for target in state.objects.get(kind, {}).values()
         if target.schema == schema.name
     }
-    creators = {state.owner if name == "pg_database_owner" else name for name in schema.creators | {schema.owner}}
+    creators = {
+        state.owner if name == "pg_database_owner" else name for name in schema.creators | {schema.owner}
+    }
     return frozenset(owners | (creators - superusers))
 
 
@@ -118,7 +120,9 @@ def shared_difference(desired: DesiredRole, server: Server) -> Difference:
     """CONNECT on the databases of a plan, and whatever else the role holds on objects of the server as a whole."""
     difference = Difference()
     wanted: Wanted = {}
-    databases = {server.databases[scope.database].oid for scope in desired.scopes if scope.database in server.databases}
+    databases = {
+        server.databases[scope.database].oid for scope in desired.scopes if scope.database in server.databases
+    }
     objects = {kind: dict(targets) for kind, targets in server.shared_objects.items()}
     objects.setdefault(ObjectKind.DATABASE, {}).update(
         (database.oid, DatabaseObject(database.oid, ObjectKind.DATABASE, None, database.name, database.owner))
@@ -165,10 +169,14 @@ def _wanted(desired: DesiredRole, state: DatabaseState, difference: Difference) 
             if kind is ObjectKind.SCHEMA:
                 oids = frozenset({schema.oid})
             else:
-                targets = [target for target in state.objects.get(kind, {}).values() if target.schema == schema.name]
+                targets = [
+                    target for target in state.objects.get(kind, {}).values() if target.schema == schema.name
+                ]
                 oids = frozenset(target.oid for target in targets if not target.withheld)
                 difference.withheld_routines += [
-                    f'"{state.name}": {object_reference(target).as_string(None)}' for target in targets if target.withheld
+                    f'"{state.name}": {object_reference(target).as_string(None)}'
+                    for target in targets
+                    if target.withheld
                 ]
             key_schema = None if kind is ObjectKind.SCHEMA else schema.name
             for name in names:
@@ -200,10 +208,12 @@ def _acl_difference(role: str, wanted: Wanted, place: _Place) -> Difference:
         for target in (place.objects[kind][oid] for oid in oids):
             if target.owner in place.not_administered:
                 powerless.setdefault(target.owner, f"grant {privilege} on {place.describe(target)}")
-    difference.problems += [_insufficient(place.admin, owner, action) for owner, action in sorted(powerless.items())]
+    difference.problems += [
+        _insufficient(place.admin, owner, action) for owner, action in sorted(powerless.items())
+    ]
     for (kind, schema, oids), privileges in by_objects.items():
-        for target, count in _targets(kind, schema, oids, place.objects):
-            head = render("GRANT {} ON {} TO", _privilege_list(privileges), target)
+        for meant, count in _targets(kind, schema, oids, place.objects):
+            head = render("GRANT {} ON {} TO", _privilege_list(privileges), meant)
             difference.statements.append(Statement(Phase.GRANT, place.database, head, (role,), objects=count))
     return difference
 
@@ -228,7 +238,10 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
                     continue
                 if dependents := passed_on.get((entry.kind, entry.privilege, entry.column, target.oid)):
                     difference.problems.append(
-                        (PlanReason.DEPENDENT_GRANTS, _dependent_grants(role, entry, place.describe(target), target, dependents))
+                        (
+                            PlanReason.DEPENDENT_GRANTS,
+                            _dependent_grants(role, entry, place.describe(target), target, dependents),
+                        )
                     )
                 elif entry.grantor in place.not_administered:
                     action = f"revoke {entry.privilege} on {place.describe(target)}"
@@ -236,16 +249,24 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
                 else:
                     by_grantor[None if entry.grantor == target.owner else entry.grantor].add(target.oid)
             for grantor, part in by_grantor.items():
-                revocation = _Revocation(entry.kind, entry.schema, grantor, entry.column, option_only, frozenset(part))
+                revocation = _Revocation(
+                    entry.kind, entry.schema, grantor, entry.column, option_only, frozenset(part)
+                )
                 grouped[revocation].add(entry.privilege)
-    difference.problems += [_insufficient(place.admin, owner, action) for owner, action in sorted(powerless.items())]
+    difference.problems += [
+        _insufficient(place.admin, owner, action) for owner, action in sorted(powerless.items())
+    ]
     for revocation, privileges in grouped.items():
         names = _privilege_list(privileges, revocation.column)
         option = sql.SQL("GRANT OPTION FOR ") if revocation.option_only else sql.SQL("")
-        for target_list, count in _targets(revocation.kind, revocation.schema, revocation.objects, place.objects):
+        for target_list, count in _targets(
+            revocation.kind, revocation.schema, revocation.objects, place.objects
+        ):
             head = render("REVOKE {}{} ON {} FROM", option, names, target_list)
             difference.statements.append(
-                Statement(Phase.REVOKE, place.database, head, (role,), as_role=revocation.as_role, objects=count)
+                Statement(
+                    Phase.REVOKE, place.database, head, (role,), as_role=revocation.as_role, objects=count
+                )
             )
     return difference
 
@@ -303,11 +324,19 @@ def _targets(
     if kind in PLURALS and schema is not None:
         in_schema = {oid for oid, target in objects[kind].items() if target.schema == schema}
         if oids == in_schema:
-            yield sql.SQL("ALL {} IN SCHEMA {}").format(sql.SQL(PLURALS[kind]), sql.Identifier(schema)), len(oids)
+            yield (
+                sql.SQL("ALL {} IN SCHEMA {}").format(sql.SQL(PLURALS[kind]), sql.Identifier(schema)),
+                len(oids),
+            )
             return
-    targets = sorted((objects[kind][oid] for oid in oids), key=lambda target: (target.schema or "", target.name))
+    targets = sorted(
+        (objects[kind][oid] for oid in oids), key=lambda target: (target.schema or "", target.name)
+    )
     for part in chunks(targets, OBJECTS_PER_STATEMENT):
-        yield sql.SQL("{} {}").format(keyword(kind), sql.SQL(", ").join(map(object_reference, part))), len(part)
+        yield (
+            sql.SQL("{} {}").format(keyword(kind), sql.SQL(", ").join(map(object_reference, part))),
+            len(part),
+        )
 
 
 def _privilege_list(privileges: Iterable[str], column: str | None = None) -> sql.Composable:
@@ -347,7 +376,9 @@ def _default_acl_difference(desired: DesiredRole, state: DatabaseState, server: 
         missing[owner, schema_name, plural].append(name)
     for (owner, schema_name, plural), names in sorted(missing.items(), key=str):
         difference.statements.append(
-            _alter_default(Phase.GRANT, state.name, role, (owner, schema_name, plural), names, "GRANT {} ON {} TO")
+            _alter_default(
+                Phase.GRANT, state.name, role, (owner, schema_name, plural), names, "GRANT {} ON {} TO"
+            )
         )
     extra: dict[tuple[str, str | None, str, bool], list[str]] = defaultdict(list)
     for entry in held:
@@ -356,7 +387,9 @@ def _default_acl_difference(desired: DesiredRole, state: DatabaseState, server: 
         elif entry.grantable:
             extra[entry.owner, entry.schema, entry.objects, True].append(entry.privilege)
     for (owner, schema_name, plural, option_only), names in sorted(extra.items(), key=str):
-        revoke: LiteralString = "REVOKE GRANT OPTION FOR {} ON {} FROM" if option_only else "REVOKE {} ON {} FROM"
+        revoke: LiteralString = (
+            "REVOKE GRANT OPTION FOR {} ON {} FROM" if option_only else "REVOKE {} ON {} FROM"
+        )
         if owner in state.not_administered:
             action = f'take back default privileges of {role} in database "{state.name}"'
             difference.problems.append(_insufficient(server.admin, owner, action))
@@ -392,10 +425,14 @@ def restore_own_defaults(role: str, state: DatabaseState) -> list[Statement]:
     An entry vanishes when it says what the server would do without it (manual, ALTER DEFAULT PRIVILEGES, Notes).
     """
     statements: list[Statement] = []
-    entries = {(entry.schema, entry.objects, entry.grantee) for entry in state.default_acl if entry.owner == role}
+    entries = {
+        (entry.schema, entry.objects, entry.grantee) for entry in state.default_acl if entry.owner == role
+    }
     for schema, objects, grantee in sorted(entries, key=str):
         if grantee != role:
-            statements.append(_own_default(role, state.name, schema, objects, "REVOKE ALL ON {} FROM {}", grantee))
+            statements.append(
+                _own_default(role, state.name, schema, objects, "REVOKE ALL ON {} FROM {}", grantee)
+            )
     for objects in sorted({objects for schema, objects, _ in entries if schema is None}):
         statements.append(_own_default(role, state.name, None, objects, "GRANT ALL ON {} TO {}", role))
         if objects in BUILT_IN_PUBLIC_DEFAULTS:
@@ -416,5 +453,3 @@ def _own_default(
     )
     phase = Phase.REVOKE if action.startswith("REVOKE") else Phase.GRANT
     return Statement(phase, database, head)
-
-

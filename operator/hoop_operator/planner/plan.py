@@ -7,7 +7,7 @@ from hoop_operator.crd import Privilege
 from hoop_operator.errors import PlanReason
 from hoop_operator.planner.grants import Difference, database_difference, shared_difference
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
-from hoop_operator.planner.roles import conflict, foreign_members, role_difference, source_role_problems
+from hoop_operator.planner.roles import conflict, foreign_memberships, role_difference, source_role_problems
 from hoop_operator.planner.statements import Phase, Statement
 
 
@@ -89,7 +89,9 @@ def _scope_problems(
         elif database.is_template:
             why = "is a template database, which is never a scope; name another one in spec.scopes"
         elif not database.accepts_connections:
-            why = "takes no connections (ALLOW_CONNECTIONS is false); allow them, or take it out of spec.scopes"
+            why = (
+                "takes no connections (ALLOW_CONNECTIONS is false); allow them, or take it out of spec.scopes"
+            )
         elif name not in databases:
             why = "was dropped while the plan was made"
         else:
@@ -108,12 +110,10 @@ def _scope_problems(
     return problems
 
 
-def _observations(
-    desired: DesiredRole, server: Server, databases: Mapping[str, DatabaseState]
-) -> list[str]:
+def _observations(desired: DesiredRole, server: Server, databases: Mapping[str, DatabaseState]) -> list[str]:
     observations = []
-    if members := foreign_members(desired, server):
-        names = ", ".join(f'"{name}"' for name in members)
+    if members := {membership.member for membership in foreign_memberships(desired, server)}:
+        names = ", ".join(f'"{name}"' for name in sorted(members))
         observations.append(f"members of the role that somebody else put there: {names}")
     if not desired.manages_grants:
         return observations
@@ -125,11 +125,11 @@ def _observations(
     observations += [
         f'the role holds something in database "{name}", which takes no connections' for name in unreadable
     ]
-    creatable = {
-        scope.database for scope in desired.scopes if Privilege.CREATE in desired.privileges
-    }
+    creatable = {scope.database for scope in desired.scopes if Privilege.CREATE in desired.privileges}
     for name, state in sorted(databases.items()):
         if name not in creatable and (owned := state.owned.get(desired.name)):
             shown = ", ".join(owned[:10]) + (f" and {len(owned) - 10} more" if len(owned) > 10 else "")
-            observations.append(f'in database "{name}" the role owns what the plan lets it no longer create: {shown}')
+            observations.append(
+                f'in database "{name}" the role owns what the plan lets it no longer create: {shown}'
+            )
     return observations

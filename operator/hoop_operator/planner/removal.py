@@ -10,15 +10,26 @@ from dataclasses import replace
 
 from psycopg import sql
 
-from hoop_operator.planner.grants import Difference, database_difference, restore_own_defaults, shared_difference
+from hoop_operator.planner.grants import (
+    Difference,
+    database_difference,
+    restore_own_defaults,
+    shared_difference,
+)
 from hoop_operator.planner.model import DatabaseState, DesiredRole, ObjectKind, Server
+from hoop_operator.planner.roles import foreign_memberships, revoke_membership
 from hoop_operator.planner.statements import Phase, Statement, keyword, object_reference, render
 
 
 def lock_out(desired: DesiredRole, server: Server) -> list[Statement]:
-    """First of all nobody logs in as the role any more."""
-    head = render("ALTER ROLE {} NOLOGIN", sql.Identifier(desired.name))
-    return [Statement(Phase.ALTER, None, head)] if server.roles[desired.name].login else []
+    """First of all nobody logs in as the role any more, nor acts as it by being its member."""
+    statements = [
+        revoke_membership(membership, server) for membership in foreign_memberships(desired, server)
+    ]
+    if server.roles[desired.name].login:
+        head = render("ALTER ROLE {} NOLOGIN", sql.Identifier(desired.name))
+        statements.insert(0, Statement(Phase.ALTER, None, head))
+    return statements
 
 
 def give_away_shared(desired: DesiredRole, server: Server) -> list[Statement]:
@@ -28,7 +39,10 @@ def give_away_shared(desired: DesiredRole, server: Server) -> list[Statement]:
             Phase.ALTER,
             None,
             render(
-                "ALTER {} {} OWNER TO {}", keyword(target.kind), object_reference(target), sql.Identifier(server.admin)
+                "ALTER {} {} OWNER TO {}",
+                keyword(target.kind),
+                object_reference(target),
+                sql.Identifier(server.admin),
             ),
         )
         for target in server.owned.get(desired.name, ())

@@ -81,7 +81,9 @@ def source_role_problems(desired: DesiredRole, server: Server) -> Iterator[tuple
             f"(upper and lower case matter)",
         )
         return
-    if source not in desired.dangerous_source_roles_allowed and (dangers := dangers_of(source, desired.name, server)):
+    if source not in desired.dangerous_source_roles_allowed and (
+        dangers := dangers_of(source, desired.name, server)
+    ):
         yield (
             PlanReason.DANGEROUS_SOURCE_ROLE,
             f'source role "{source}" is dangerous: {"; ".join(dangers)}. Choose a lesser role, or have the owner of the '
@@ -141,18 +143,16 @@ def reachable_roles(source: str, server: Server) -> frozenset[str]:
     return frozenset(reached)
 
 
-def foreign_members(desired: DesiredRole, server: Server) -> list[str]:
-    """Members of our role that somebody else put there.
+def foreign_memberships(desired: DesiredRole, server: Server) -> list[Membership]:
+    """Memberships in our role that somebody else made.
 
     The creator of a role is made its member by the server itself from version 16 on: that is not foreign.
     """
-    return sorted(
-        {
-            membership.member
-            for membership in server.memberships
-            if membership.role == desired.name and membership.member != server.admin
-        }
-    )
+    return [
+        membership
+        for membership in server.memberships
+        if membership.role == desired.name and membership.member != server.admin
+    ]
 
 
 def _may_grant_membership(source: str, server: Server) -> bool:
@@ -206,7 +206,9 @@ def _attributes(role: Role) -> Iterator[Statement]:
 
 def password_statement(name: str) -> Statement:
     """Set a role's password, by its verifier."""
-    return Statement(Phase.ALTER, None, render("ALTER ROLE {} PASSWORD", sql.Identifier(name)), verifier_of=name)
+    return Statement(
+        Phase.ALTER, None, render("ALTER ROLE {} PASSWORD", sql.Identifier(name)), verifier_of=name
+    )
 
 
 def _memberships(desired: DesiredRole, server: Server) -> Difference:
@@ -218,7 +220,11 @@ def _memberships(desired: DesiredRole, server: Server) -> Difference:
         if wanted and not membership.admin:
             continue
         if membership.role in handed_on:
-            members = [m.member for m in server.memberships if m.grantor == desired.name and m.role == membership.role]
+            members = [
+                m.member
+                for m in server.memberships
+                if m.grantor == desired.name and m.role == membership.role
+            ]
             difference.problems.append(
                 (
                     PlanReason.DEPENDENT_GRANTS,
@@ -229,7 +235,7 @@ def _memberships(desired: DesiredRole, server: Server) -> Difference:
                 )
             )
             continue
-        difference.statements.append(_revoke_membership(membership, server, option_only=wanted))
+        difference.statements.append(revoke_membership(membership, server, option_only=wanted))
     if desired.source_role is not None and not _inherits(desired.source_role, held):
         options = sql.SQL(" WITH INHERIT TRUE" if server.version >= INHERIT_PER_MEMBERSHIP else "")
         head = render(
@@ -243,7 +249,8 @@ def _inherits(source: str, held: list[Membership]) -> bool:
     return any(membership.role == source and membership.inherit for membership in held)
 
 
-def _revoke_membership(membership: Membership, server: Server, *, option_only: bool) -> Statement:
+def revoke_membership(membership: Membership, server: Server, *, option_only: bool = False) -> Statement:
+    """Take back a membership, or its ADMIN option alone, as the role that granted it."""
     option = sql.SQL("ADMIN OPTION FOR " if option_only else "")
     granted_by = (
         sql.SQL(" GRANTED BY {}").format(sql.Identifier(membership.grantor))
@@ -251,6 +258,10 @@ def _revoke_membership(membership: Membership, server: Server, *, option_only: b
         else sql.SQL("")
     )
     head = render(
-        "REVOKE {}{} FROM {}{}", option, sql.Identifier(membership.role), sql.Identifier(membership.member), granted_by
+        "REVOKE {}{} FROM {}{}",
+        option,
+        sql.Identifier(membership.role),
+        sql.Identifier(membership.member),
+        granted_by,
     )
     return Statement(Phase.REVOKE, None, head)

@@ -80,7 +80,7 @@ def keyword(word: str) -> sql.SQL:
     """
     if not all(part.isascii() and part.isalpha() and part.isupper() for part in word.split(" ")):
         raise ValueError(f"{word!r} is no SQL keyword")
-    return sql.SQL(word)  # type: ignore[arg-type]  # checked above: letters only
+    return sql.SQL(word)
 
 
 def object_reference(target: DatabaseObject) -> sql.Composable:
@@ -89,7 +89,11 @@ def object_reference(target: DatabaseObject) -> sql.Composable:
         return sql.Literal(target.oid)
     if target.kind is ObjectKind.PARAMETER:
         return sql.SQL(".").join(map(sql.Identifier, target.name.split(".")))
-    name = sql.Identifier(target.schema, target.name) if target.schema is not None else sql.Identifier(target.name)
+    name = (
+        sql.Identifier(target.schema, target.name)
+        if target.schema is not None
+        else sql.Identifier(target.name)
+    )
     if target.kind is ObjectKind.ROUTINE:
         types = sql.SQL(", ").join(sql.Identifier(*type_name) for type_name in target.argument_types)
         return sql.SQL("{}({})").format(name, types)

@@ -1,6 +1,7 @@
 """Carrying out statements."""
 
 from collections.abc import Iterable, Mapping
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -10,8 +11,14 @@ from hoop_operator.postgres.session import Transaction
 
 STATEMENTS_PER_QUERY = 100
 
+END_SESSIONS: LiteralString = """
+SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a WHERE a.usename = %(name)s
+"""
 
-async def execute(transaction: Transaction, statements: Iterable[Statement], verifiers: Mapping[str, str]) -> None:
+
+async def execute(
+    transaction: Transaction, statements: Iterable[Statement], verifiers: Mapping[str, str]
+) -> None:
     """Send statements, in order, many in one round trip.
 
     Parameters
@@ -49,7 +56,9 @@ async def execute_singly(
             await transaction.execute(_sql(statement, verifiers))
         except StatementFailed as failure:
             raise StatementFailed(
-                f"{failure} (while running: {statement.text})", sqlstate=failure.sqlstate, detail=failure.detail
+                f"{failure} (while running: {statement.text})",
+                sqlstate=failure.sqlstate,
+                detail=failure.detail,
             ) from None
 
 
@@ -61,3 +70,14 @@ def _sql(statement: Statement, verifiers: Mapping[str, str]) -> str:
         role = render("SET LOCAL ROLE {}", sql.Identifier(statement.as_role))
         text = f"{role}; {text}; SET LOCAL ROLE NONE"
     return text
+
+
+async def end_sessions(transaction: Transaction, name: str) -> None:
+    """End every session of a role.
+
+    Raises
+    ------
+    StatementFailed
+        The admin may not do that.
+    """
+    await transaction.fetch(sql.SQL(END_SESSIONS), {"name": name})

@@ -8,6 +8,7 @@ whether it writes; and libpq is told everything, so that it consults neither env
 import asyncio
 import contextlib
 import os
+import re
 import socket
 import tempfile
 from collections import defaultdict
@@ -21,7 +22,13 @@ from psycopg import sql
 from psycopg.rows import TupleRow, dict_row, tuple_row
 
 from hoop_operator.credentials.connection import Connection
-from hoop_operator.errors import AuthenticationFailed, ServerError, ServerUnreachable, StatementFailed
+from hoop_operator.errors import (
+    AuthenticationFailed,
+    DatabaseUnavailable,
+    ServerError,
+    ServerUnreachable,
+    StatementFailed,
+)
 
 AUTHENTICATION_MESSAGES = (
     "password authentication failed",
@@ -37,6 +44,12 @@ AUTHENTICATION_MESSAGES = (
 
 NO_FILE = "/dev/null/none"
 """A path at which nothing can ever be: an unset parameter would mean a file in the home directory."""
+
+DATABASE_MESSAGES = re.compile(
+    r'database ".*" does not exist|is not currently accepting connections|permission denied for database|'
+    r"cannot connect to invalid database"
+)
+"""What the server says in English when it is one database that cannot be connected to."""
 
 VERIFYING_SSL_MODES = frozenset({"verify-ca", "verify-full"})
 
@@ -57,8 +70,9 @@ class Limits:
 class Transaction:
     """One open transaction; every error of it is a `ServerError`."""
 
-    def __init__(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+    def __init__(self, connection: psycopg.AsyncConnection[TupleRow], seconds: float) -> None:
         self._connection = connection
+        self._seconds = seconds
 
     async def execute(self, text: str) -> None:
         """Send SQL without parameters, one statement or several with semicolons between.
@@ -71,9 +85,15 @@ class Transaction:
             The connection broke or the server cannot write now.
         """
         with translate_errors():
-            await self._connection.execute(text.encode())
+            async with asyncio.timeout(self._seconds):
+                await self._connection.execute(text.encode())
 
-    async def fetch(self, query: sql.SQL, parameters: dict[str, Any]) -> list[dict[str, Any]]:
+    def make_verifier(self, user: str, password: str) -> str:
+        """The SCRAM-SHA-256 verifier of any password, normalised as the server would (manual, `PQencryptPasswordConn`)."""
+        pgconn = self._connection.pgconn
+        return pgconn.encrypt_password(password.encode(), user.encode(), b"scram-sha-256").decode()
+
+    async def fetch(self, query: sql.SQL | sql.Composed, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         """The rows of a query, each as a dictionary.
 
         Raises
@@ -82,7 +102,10 @@ class Transaction:
             As `execute`.
         """
         with translate_errors():
-            async with self._connection.cursor(row_factory=dict_row) as cursor:
+            async with (
+                asyncio.timeout(self._seconds),
+                self._connection.cursor(row_factory=dict_row) as cursor,
+            ):
                 await cursor.execute(query, parameters)
                 return await cursor.fetchall()
 
@@ -90,16 +113,22 @@ class Transaction:
 class Sessions:
     """The sessions of one resource during one turn: at most `limits.sessions`, kept by database, all closed in the end."""
 
-    def __init__(self, connection: Connection, limits: Limits, address_allowed: Callable[[str], bool]) -> None:
+    def __init__(
+        self, connection: Connection, limits: Limits, address_allowed: Callable[[str], bool]
+    ) -> None:
         self._admin = connection
         self._limits = limits
         self._address_allowed = address_allowed
         self._idle: dict[str, list[psycopg.AsyncConnection[TupleRow]]] = defaultdict(list)
         self._slots = asyncio.Semaphore(limits.sessions)
         self._open = 0
+        # The server keeps the statement timeout itself; who keeps silent for longer than that is not there any more.
+        self._answer_seconds = limits.statement_seconds + limits.connect_seconds
 
     @contextlib.asynccontextmanager
-    async def transaction(self, database: str | None = None, *, write: bool = False) -> AsyncIterator[Transaction]:
+    async def transaction(
+        self, database: str | None = None, *, write: bool = False
+    ) -> AsyncIterator[Transaction]:
         """Run a transaction in a database, by default the admin's own; it commits unless the body raises.
 
         A transaction that does not write sees one snapshot throughout.
@@ -115,11 +144,10 @@ class Sessions:
         async with self._slots:
             connection = await self._session(name)
             try:
-                with translate_errors():
-                    await connection.execute(self._preamble(write=write))
-                yield Transaction(connection)
-                with translate_errors():
-                    await connection.execute(b"COMMIT")
+                transaction = Transaction(connection, self._answer_seconds)
+                await transaction.execute(self._preamble(write=write))
+                yield transaction
+                await transaction.execute("COMMIT")
             except BaseException:
                 await self._give_back_failed(name, connection)
                 raise
@@ -180,7 +208,7 @@ class Sessions:
         else:
             self._idle[database].append(connection)
 
-    def _preamble(self, *, write: bool) -> bytes:
+    def _preamble(self, *, write: bool) -> str:
         """Open a transaction that owes nothing to the settings of the database it runs in."""
         mode = "READ COMMITTED, READ WRITE" if write else "REPEATABLE READ, READ ONLY"
         lock, statement = (
@@ -190,9 +218,11 @@ class Sessions:
             f"BEGIN ISOLATION LEVEL {mode}, NOT DEFERRABLE; SET LOCAL ROLE NONE; "
             f"SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = {lock}; "
             f"SET LOCAL statement_timeout = {statement}; SET LOCAL transform_null_equals = off; SET LOCAL jit = off"
-        ).encode()
+        )
 
-    async def _connect(self, who: Connection, database: str | None = None) -> psycopg.AsyncConnection[TupleRow]:
+    async def _connect(
+        self, who: Connection, database: str | None = None
+    ) -> psycopg.AsyncConnection[TupleRow]:
         seconds = min(who.connect_timeout or self._limits.connect_seconds, self._limits.connect_seconds)
         self._open += 1
         try:
@@ -272,6 +302,8 @@ def translate_errors() -> Iterator[None]:
         yield
     except psycopg.Error as error:
         raise _statement_error(error) from None
+    except TimeoutError:
+        raise ServerUnreachable("the server does not answer any more") from None
 
 
 def _statement_error(error: psycopg.Error) -> ServerError:
@@ -288,6 +320,8 @@ def _connection_error(error: psycopg.Error, who: Connection) -> ServerError:
         if "authentication method requirement" in message:
             message += " (a cleartext password is sent only over TLS with sslmode verify-ca or verify-full)"
         return AuthenticationFailed(message)
+    if DATABASE_MESSAGES.search(message):
+        return DatabaseUnavailable(message)
     return ServerUnreachable(f"{who.host}:{who.port}: {message}")
 
 
@@ -340,9 +374,11 @@ def _libpq_parameters(
         "require_auth": "" if verified else "!password",
         "passfile": NO_FILE,
         "connect_timeout": str(max(2, seconds)),
+        "keepalives_idle": "10",
+        "keepalives_interval": "5",
+        "keepalives_count": "3",
+        "tcp_user_timeout": "20000",
         "application_name": "hoop-operator",
         "client_encoding": "utf8",
         "target_session_attrs": "any",
     }
-
-

@@ -253,7 +253,9 @@ async def read_capabilities(transaction: Transaction) -> Capabilities:
     (row,) = await transaction.fetch(sql.SQL(CAPABILITIES), {})
     system_identifier = None
     if row.pop("control_readable"):
-        ((system_identifier,),) = [tuple(r.values()) for r in await transaction.fetch(sql.SQL(SYSTEM_IDENTIFIER), {})]
+        ((system_identifier,),) = [
+            tuple(r.values()) for r in await transaction.fetch(sql.SQL(SYSTEM_IDENTIFIER), {})
+        ]
     return Capabilities(system_identifier=system_identifier, **row)
 
 
@@ -279,13 +281,16 @@ async def read_server(
     }
     options = capabilities.version >= MEMBERSHIP_OPTIONS_SINCE
     memberships_query = sql.SQL(SERVER_MEMBERSHIPS).format(
-        inherit=sql.SQL("m.inherit_option" if options else "true"), set=sql.SQL("m.set_option" if options else "true")
+        inherit=sql.SQL("m.inherit_option" if options else "true"),
+        set=sql.SQL("m.set_option" if options else "true"),
     )
     memberships = await transaction.fetch(memberships_query, {"oids": [role.oid for role in roles.values()]})
     rest_query = sql.SQL(SERVER_REST).format(
         parameters=sql.SQL(PARAMETERS if capabilities.version >= PARAMETER_ACL_SINCE else "")
     )
-    (rest,) = await transaction.fetch(rest_query, {"oids": [roles[name].oid for name in names if name in roles]})
+    (rest,) = await transaction.fetch(
+        rest_query, {"oids": [roles[name].oid for name in names if name in roles]}
+    )
     holdings: dict[str, set[str]] = defaultdict(set)
     for name, database in rest["holdings"] or ():
         holdings[name].add(database)

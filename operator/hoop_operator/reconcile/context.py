@@ -1,0 +1,40 @@
+"""What the parts of the reconciler share."""
+
+from dataclasses import dataclass
+
+from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.credentials.hosts import is_link_local
+from hoop_operator.postgres.session import Limits
+from hoop_operator.reconcile.clock import Clock
+from hoop_operator.reconcile.memory import Memory
+from hoop_operator.reconcile.objects import Resource
+from hoop_operator.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The means of every run."""
+
+    api: KubernetesApi
+    settings: Settings
+    memory: Memory
+    clock: Clock
+
+    @property
+    def limits(self) -> Limits:
+        """How many sessions a turn may have, and how long each step may take."""
+        return Limits(
+            sessions=self.settings.connections_per_server,
+            connect_seconds=self.settings.connect_timeout_seconds,
+            lock_seconds=self.settings.lock_timeout_seconds,
+            statement_seconds=self.settings.statement_timeout_seconds,
+        )
+
+    def serves(self, resource: Resource) -> bool:
+        """Whether a resource is this instance's: with an agent id its own only, without one those that name none."""
+        return resource.spec.agent_id == self.settings.agent_id
+
+
+def address_allowed(address: str) -> bool:
+    """Whether the operator may connect to an address that a host name resolved to."""
+    return not is_link_local(address)

@@ -1,0 +1,110 @@
+"""One inbox per server: whatever wakes a plan lands here, and one worker takes all that is there at once.
+
+So a thousand plans that wake together cost one look, catalog writes on a server do not collide, connections stay
+bounded, and a server that is slow, locked or dead delays its own plans only.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from hoop_operator.credentials.connection import Connection, Endpoint
+from hoop_operator.errors import ServerError
+from hoop_operator.postgres.session import Limits, open_sessions
+from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
+from hoop_operator.reconcile.objects import Key
+
+PLANS_PER_TURN = 200
+GATHERING_SECONDS = 0.05
+"""How long to wait for company after the first plan has arrived: a burst becomes few turns instead of many."""
+
+logger = logging.getLogger(__name__)
+
+TakeTurn = Callable[[Key, Mapping[Key, str]], Awaitable[None]]
+"""Carries out the waiting plans, each with its trigger, of one resource."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Probe:
+    connection: Connection
+    answer: "asyncio.Future[Capabilities]"
+
+
+class Inbox:
+    """What waits for one server, and the worker that sees to it."""
+
+    def __init__(
+        self, endpoint: Endpoint, limits: Limits, address_allowed: Callable[[str], bool], take_turn: TakeTurn
+    ) -> None:
+        self.endpoint = endpoint
+        self._limits = limits
+        self._address_allowed = address_allowed
+        self._take_turn = take_turn
+        self._probes: list[_Probe] = []
+        self._waiting: dict[Key, dict[Key, str]] = {}
+        self._something = asyncio.Event()
+        self._worker = asyncio.create_task(self._work(), name=f"inbox {endpoint.host}:{endpoint.port}")
+
+    def put(self, resource: Key, plan: Key, trigger: str) -> None:
+        """Have a plan of a resource carried out; one that waits already keeps its first trigger."""
+        self._waiting.setdefault(resource, {}).setdefault(plan, trigger)
+        self._something.set()
+
+    async def probe(self, connection: Connection) -> Capabilities:
+        """Ask the server who the admin is and what it may do, before any plan that waits.
+
+        Raises
+        ------
+        ServerError
+            The server could not be reached or asked.
+        """
+        answer: asyncio.Future[Capabilities] = asyncio.get_running_loop().create_future()
+        self._probes.append(_Probe(connection, answer))
+        self._something.set()
+        return await answer
+
+    async def close(self) -> None:
+        """Stop the worker; what waits is dropped, to be found again by looking."""
+        self._worker.cancel()
+        await asyncio.gather(self._worker, return_exceptions=True)
+        for probe in self._probes:
+            probe.answer.cancel()
+
+    async def _work(self) -> None:
+        while True:
+            await self._something.wait()
+            if not self._probes:
+                await asyncio.sleep(GATHERING_SECONDS)
+            self._something.clear()
+            for probe in self._take_probes():
+                await self._answer(probe)
+            for resource in list(self._waiting):
+                await self._carry_out(resource)
+
+    def _take_probes(self) -> Sequence[_Probe]:
+        probes, self._probes = self._probes, []
+        return probes
+
+    async def _carry_out(self, resource: Key) -> None:
+        """One turn of one resource; what is left over or came meanwhile waits for the next round of all resources."""
+        waiting = self._waiting.pop(resource)
+        taken = dict(list(waiting.items())[:PLANS_PER_TURN])
+        for plan in waiting.keys() - taken.keys():
+            self.put(resource, plan, waiting[plan])
+        try:
+            await self._take_turn(resource, taken)
+        except Exception:
+            logger.exception("A turn of resource %s failed in a way that nobody foresaw", resource)
+
+    async def _answer(self, probe: _Probe) -> None:
+        try:
+            async with open_sessions(probe.connection, self._limits, self._address_allowed) as sessions:
+                async with sessions.transaction() as transaction:
+                    capabilities = await read_capabilities(transaction)
+        except ServerError as error:
+            if not probe.answer.done():
+                probe.answer.set_exception(error)
+        else:
+            if not probe.answer.done():
+                probe.answer.set_result(capabilities)

@@ -1,0 +1,191 @@
+"""The two kinds as they came from the API server, with what the operator needs to know of them at hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from hoop_operator.cluster.secrets import Owner
+from hoop_operator.crd import DeletionPolicy, HoopResourceSpec, HoopRolePlanSpec
+from hoop_operator.naming import default_secret_name
+
+FINALIZER = "hoop.dev/operator"
+
+RECONCILE_AT = "hoop.dev/reconcile-at"
+ROTATE_AT = "hoop.dev/rotate-at"
+ABANDON = "hoop.dev/abandon"
+ADOPT = "hoop.dev/adopt"
+
+
+class Key(NamedTuple):
+    """Where an object of one kind is to be found."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Fingerprint(NamedTuple):
+    """What of an object asks for a run when it changes; our own writes leave it as it is."""
+
+    uid: str
+    generation: int
+    deleting: bool
+    annotations: tuple[str | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesObject:
+    """What both kinds have in common."""
+
+    body: Mapping[str, Any] = field(repr=False)
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        metadata = self.body["metadata"]
+        return Key(metadata["namespace"], metadata["name"])
+
+    @property
+    def uid(self) -> str:
+        """The object's own identity, never used again."""
+        return str(self.body["metadata"]["uid"])
+
+    @property
+    def generation(self) -> int:
+        """Counts the changes of the spec."""
+        return int(self.body["metadata"]["generation"])
+
+    @property
+    def resource_version(self) -> int:
+        """Grows with every change of the object (KEP-5504)."""
+        return int(self.body["metadata"]["resourceVersion"])
+
+    @property
+    def annotations(self) -> Mapping[str, str]:
+        """The object's annotations."""
+        return self.body["metadata"].get("annotations") or {}
+
+    @property
+    def deleting(self) -> bool:
+        """Whether somebody asked for its deletion."""
+        return "deletionTimestamp" in self.body["metadata"]
+
+    @property
+    def has_finalizer(self) -> bool:
+        """Whether it cannot go before we let it."""
+        return FINALIZER in (self.body["metadata"].get("finalizers") or ())
+
+    @property
+    def status(self) -> Mapping[str, Any]:
+        """The status as it was last written."""
+        return self.body.get("status") or {}
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What of it asks for a run when it changes."""
+        watched = (RECONCILE_AT, ROTATE_AT, ABANDON, ADOPT)
+        return Fingerprint(
+            self.uid, self.generation, self.deleting, tuple(self.annotations.get(name) for name in watched)
+        )
+
+    def condition(self, name: str) -> Mapping[str, Any]:
+        """A condition of the status; empty where there is none."""
+        for condition in self.status.get("conditions") or ():
+            if condition["type"] == name:
+                found: Mapping[str, Any] = condition
+                return found
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Resource(KubernetesObject):
+    """A HoopResource."""
+
+    spec: HoopResourceSpec
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> "Resource":
+        """Read the object.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            The spec does not follow its schema.
+        """
+        return cls(body, HoopResourceSpec.model_validate(body["spec"]))
+
+    @property
+    def api_name(self) -> str:
+        """The name that role names derive from."""
+        return self.spec.resource_name or self.key.name
+
+    @property
+    def is_postgres(self) -> bool:
+        """Whether plans can be run on it."""
+        return self.spec.type == "database" and self.spec.subtype == "postgres"
+
+    @property
+    def owner(self) -> Owner:
+        """The resource as the controller of Secrets."""
+        return Owner("HoopResource", self.key.name, self.uid)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan(KubernetesObject):
+    """A HoopRolePlan."""
+
+    spec: HoopRolePlanSpec
+
+    @classmethod
+    def parse(cls, body: Mapping[str, Any]) -> "Plan":
+        """Read the object.
+
+        Raises
+        ------
+        pydantic.ValidationError
+            The spec does not follow its schema.
+        """
+        return cls(body, HoopRolePlanSpec.model_validate(body["spec"]))
+
+    @property
+    def resource_key(self) -> Key:
+        """The HoopResource it refers to."""
+        reference = self.spec.resource_ref
+        return Key(reference.namespace or self.key.namespace, reference.name)
+
+    @property
+    def secret_name(self) -> str:
+        """Where its credentials go."""
+        return self.spec.secret_name or default_secret_name(self.key.name)
+
+    @property
+    def owner(self) -> Owner:
+        """The plan as the controller of its Secret."""
+        return Owner("HoopRolePlan", self.key.name, self.uid)
+
+    @property
+    def leaves_role(self) -> bool:
+        """Whether its deletion is not to touch the server."""
+        return self.annotations.get(ABANDON) == "true" or self.spec.deletion_policy is DeletionPolicy.RETAIN
+
+    @property
+    def is_new_input(self) -> bool:
+        """Whether its spec or an annotation that asks for a run differs from what the last run answered."""
+        status = self.status
+        return (
+            status.get("observedGeneration") != self.generation
+            or self.annotations.get(RECONCILE_AT) != status.get("observedReconcileAt")
+            or self.annotations.get(ROTATE_AT) != status.get("observedRotateAt")
+        )
+
+    @property
+    def asks_for_rotation(self) -> bool:
+        """Whether a rotation has been asked for that no run has made yet."""
+        status = self.status
+        rotate_at = self.annotations.get(ROTATE_AT, "")
+        return bool(
+            (self.spec.rotate_password and status.get("rotatedGeneration") != self.generation)
+            or (rotate_at and rotate_at != status.get("observedRotateAt", ""))
+        )

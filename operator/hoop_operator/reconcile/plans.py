@@ -1,0 +1,450 @@
+"""What is done about a HoopRolePlan, whatever woke it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from pydantic import ValidationError
+
+from hoop_operator.cluster import paths
+from hoop_operator.cluster.events import post_event
+from hoop_operator.cluster.finalizers import remove_finalizer
+from hoop_operator.cluster.namespaces import matches, namespace_labels
+from hoop_operator.crd import NamespacesFrom, PlanType
+from hoop_operator.credentials.connection import Connection, Endpoint
+from hoop_operator.errors import (
+    ClusterError,
+    ObjectNotFound,
+    PlanFailure,
+    PlanReason,
+    ResourceReason,
+    ServerError,
+    ServerUnreachable,
+)
+from hoop_operator.naming import role_name
+from hoop_operator.planner.model import DesiredRole, Identity
+from hoop_operator.postgres.session import Sessions, open_sessions
+from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
+from hoop_operator.reconcile.context import Context, address_allowed
+from hoop_operator.reconcile.desired import desired_role, secret_contents
+from hoop_operator.reconcile.inbox import Inbox
+from hoop_operator.reconcile.objects import FINALIZER, Fingerprint, Key, Plan, Resource
+from hoop_operator.reconcile.register import Registration
+from hoop_operator.reconcile.remove import remove_role
+from hoop_operator.reconcile.run import Run, status_of
+from hoop_operator.reconcile.single import SingleFlight
+from hoop_operator.reconcile.turn import Agreements, Turn, carry_out
+
+READS_VERIFIERS = "pg_read_all_data"
+"""A source role that is allowed, but reads the password verifiers of everybody."""
+
+logger = logging.getLogger(__name__)
+
+
+class Plans:
+    """Finds each plan's server, has it carried out there, and says on the object how that went."""
+
+    def __init__(
+        self,
+        context: Context,
+        inbox_of: Callable[[Endpoint], Inbox],
+        wake_resource: Callable[[Key, str], None],
+        count_users: Callable[[Key], None],
+    ) -> None:
+        self._context = context
+        self._inbox_of = inbox_of
+        self._wake_resource = wake_resource
+        self._count_users = count_users
+        self._agreements = Agreements()
+        self._handled: dict[Key, Fingerprint] = {}
+        self._reported: dict[Key, Fingerprint] = {}
+        self._in_turn: dict[Key, str | None] = {}
+        self._secret_versions: dict[Key, str | None] = {}
+        self._flight = SingleFlight(self._route)
+
+    def seen(self, plan: Plan) -> None:
+        """Take note of a plan as the API server has it now; see to it if it asks for something new."""
+        if not self._context.memory.see_plan(plan):
+            return
+        if self._handled.get(plan.key) != plan.fingerprint:
+            self.wake(plan.key, "spec")
+
+    def gone(self, key: Key) -> None:
+        """Take note that a plan does not exist any more."""
+        plan = self._context.memory.plans.get(key)
+        if plan is None:
+            return
+        self._context.memory.forget_plan(key)
+        self._context.clock.settle(("plan", key))
+        self._agreements.forget(plan)
+        for known in (self._handled, self._reported, self._secret_versions):
+            known.pop(key, None)
+        self._count_users(plan.resource_key)
+
+    def secret_changed(self, key: Key, resource_version: str | None) -> None:
+        """Take note that a plan's Secret is now of another version, None when it is gone."""
+        if key in self._in_turn or key not in self._secret_versions:
+            # The run that is under way, or still to come, will see it.
+            return
+        if self._secret_versions[key] != resource_version:
+            self.wake(key, "secret")
+
+    def wake(self, key: Key, trigger: str) -> None:
+        """Have a plan seen to, soon."""
+        if key in self._in_turn:
+            self._in_turn[key] = trigger
+        else:
+            self._flight.wake(key, trigger)
+
+    async def close(self) -> None:
+        """Stop what is under way."""
+        await self._flight.close()
+
+    async def _route(self, key: Key, trigger: str) -> None:
+        """Bring a plan to its server's inbox, or end its run where the server is not needed for that."""
+        memory = self._context.memory
+        plan = memory.plans.get(key)
+        if plan is None:
+            return
+        try:
+            resource = await self._resource_of(plan)
+            if resource is not None and not self._context.serves(resource):
+                return
+            self._handled[key] = plan.fingerprint
+            if plan.deleting:
+                await self._route_removal(plan, resource, trigger)
+                return
+            run = self._new_run(plan, trigger)
+            try:
+                registration = await self._registration_of(plan, resource)
+                if registration is not None and registration.connection is not None:
+                    self._inbox_of(registration.connection.endpoint).put(plan.resource_key, key, trigger)
+            except PlanFailure as failure:
+                run.fail(failure)
+                await self._finish(run)
+        except ObjectNotFound:
+            return
+        except ClusterError as error:
+            logger.warning("Plan %s waits for the Kubernetes API: %s", key, error)
+            self._context.clock.retry(("plan", key), lambda: self.wake(key, trigger))
+
+    def _new_run(self, plan: Plan, trigger: str) -> Run:
+        status = plan.status
+        if status.get("observedGeneration") != plan.generation:
+            trigger = "spec"
+        elif plan.is_new_input:
+            trigger = "annotation"
+        return Run(
+            plan, trigger, new_input=plan.is_new_input and self._reported.get(plan.key) != plan.fingerprint
+        )
+
+    async def _resource_of(self, plan: Plan) -> Resource | None:
+        """The plan's resource, asked for by name where no watch has brought it yet."""
+        memory, key = self._context.memory, plan.resource_key
+        if key not in memory.resources:
+            with suppress(ObjectNotFound, ValidationError):
+                memory.see_resource(Resource.parse(await self._context.api.get(paths.hoop_resource(*key))))
+        return memory.resources.get(key)
+
+    async def _registration_of(self, plan: Plan, resource: Resource | None) -> Registration | None:
+        """What is known of the plan's resource; None while it is being registered, which will wake the plan again.
+
+        Raises
+        ------
+        PlanFailure
+            Why the plan cannot be carried out now.
+        """
+        if plan.spec.suspend:
+            raise PlanFailure(PlanReason.SUSPENDED, "spec.suspend is true: nothing is done until it is false")
+        await self._check_reference(plan, resource)
+        if resource is None:
+            raise PlanFailure(
+                PlanReason.RESOURCE_NOT_FOUND,
+                f"HoopResource {plan.resource_key.name} does not exist in namespace {plan.resource_key.namespace}; "
+                f"create it, or correct spec.resourceRef",
+            )
+        if not resource.is_postgres:
+            desired_role(plan, resource, self._context.settings.instance)
+        registration = self._context.memory.registrations.get(resource.key)
+        if registration is not None and not registration.ready:
+            raise PlanFailure(
+                PlanReason.RESOURCE_NOT_READY,
+                f"HoopResource {resource.key.name} is not ready: {registration.reason}"
+                + (f": {registration.message}" if plan.key.namespace == resource.key.namespace else ""),
+            )
+        return registration
+
+    async def _check_reference(self, plan: Plan, resource: Resource | None) -> None:
+        """See that a plan of another namespace may refer to the resource; one that is missing looks the same.
+
+        Raises
+        ------
+        PlanFailure
+            `ReferenceNotAllowed`.
+        """
+        namespace = plan.key.namespace
+        if plan.resource_key.namespace == namespace:
+            return
+        allowed = resource.spec.allowed_namespaces if resource is not None else None
+        if allowed is not None and allowed.from_ == NamespacesFrom.ALL:
+            return
+        if allowed is not None and allowed.from_ == NamespacesFrom.SELECTOR and allowed.selector is not None:
+            selector = allowed.selector.model_dump(by_alias=True, exclude_none=True)
+            labels = await namespace_labels(self._context.api, namespace)
+            if labels is not None and matches(selector, labels):
+                return
+        raise PlanFailure(
+            PlanReason.REFERENCE_NOT_ALLOWED,
+            f"namespace {namespace} may not refer to HoopResource {plan.resource_key.name} in namespace "
+            f"{plan.resource_key.namespace}, or there is none; its owner has to allow it in spec.allowedNamespaces",
+        )
+
+    async def _route_removal(self, plan: Plan, resource: Resource | None, trigger: str) -> None:
+        if not plan.has_finalizer:
+            return
+        if plan.leaves_role:
+            await self._let_go(plan, None)
+            return
+        memory = self._context.memory
+        registration = memory.registrations.get(plan.resource_key)
+        if resource is not None and registration is None:
+            return
+        if registration is not None and registration.ready and registration.connection is not None:
+            self._inbox_of(registration.connection.endpoint).put(plan.resource_key, plan.key, trigger)
+            return
+        gone_for_good = resource is None or (
+            registration is not None
+            and registration.reason is ResourceReason.CREDENTIALS_UNRESOLVED
+            and await self._namespace_terminates(resource.key.namespace)
+        )
+        if not gone_for_good:
+            run = self._new_run(plan, trigger)
+            why = f"{registration.reason}: {registration.message}" if registration else ""
+            run.fail(
+                PlanFailure(
+                    PlanReason.RESOURCE_NOT_READY,
+                    f"the role cannot be removed while HoopResource {plan.resource_key.name} is not ready: {why}; to let "
+                    f'it go without touching PostgreSQL, set the annotation hoop.dev/abandon: "true"',
+                )
+            )
+            await self._finish(run)
+        elif (last_good := memory.last_good.get(plan.resource_key)) is not None:
+            self._inbox_of(last_good.endpoint).put(plan.resource_key, plan.key, trigger)
+        else:
+            await self._let_go(plan, self._left_behind(plan, "its HoopResource is gone"))
+
+    def _left_behind(self, plan: Plan, why: str) -> str:
+        role = plan.status.get("role") or "of the plan"
+        return f"role {role} was left behind on the server: {why}; drop it by hand"
+
+    async def _namespace_terminates(self, name: str) -> bool:
+        try:
+            body = await self._context.api.get(paths.namespace(name))
+        except ObjectNotFound:
+            return True
+        return "deletionTimestamp" in body["metadata"]
+
+    async def _let_go(self, plan: Plan, warning: str | None) -> None:
+        """Let a deleted plan go, with a warning about what it leaves behind."""
+        if warning:
+            await post_event(
+                self._context.api,
+                plan.body,
+                type="Warning",
+                reason="RoleLeftBehind",
+                message=warning,
+                action="Remove",
+            )
+        with suppress(ObjectNotFound):
+            body = await remove_finalizer(self._context.api, plan.body, FINALIZER)
+            self._context.memory.see_plan(Plan(body, plan.spec))
+
+    async def take_turn(self, resource_key: Key, waiting: Mapping[Key, str]) -> None:
+        """Carry out the plans of one resource that wait in a server's inbox, and see to those that changed meanwhile."""
+        memory = self._context.memory
+        plans = [(memory.plans[key], trigger) for key, trigger in waiting.items() if key in memory.plans]
+        self._in_turn.update((plan.key, None) for plan, _ in plans)
+        self._handled.update((plan.key, plan.fingerprint) for plan, _ in plans)
+        try:
+            changes = [self._new_run(plan, trigger) for plan, trigger in plans if not plan.deleting]
+            removals = [self._new_run(plan, trigger) for plan, trigger in plans if plan.deleting]
+            registration = memory.registrations.get(resource_key)
+            if changes and registration is not None and registration.ready:
+                await self._change(registration, changes)
+            if removals:
+                await self._remove(resource_key, removals)
+        finally:
+            for plan, _ in plans:
+                again = self._in_turn.pop(plan.key)
+                now = memory.plans.get(plan.key)
+                if now is not None and (again or self._handled.get(plan.key) != now.fingerprint):
+                    self.wake(plan.key, again or "spec")
+            self._count_users(resource_key)
+
+    async def _change(self, registration: Registration, runs: list[Run]) -> None:
+        resource, connection = registration.resource, registration.connection
+        if connection is None:
+            return
+        asked: dict[DesiredRole, Run] = {}
+        for run in runs:
+            run.resource_name = resource.api_name
+            try:
+                await self._check_reference(run.plan, resource)
+                desired = desired_role(run.plan, resource, self._context.settings.instance)
+                secret_contents(run.plan, resource, connection, desired.name, "")
+            except PlanFailure as failure:
+                run.fail(failure)
+            else:
+                asked[desired] = run
+        try:
+            async with self._sessions(connection) as sessions:
+                capabilities = await _capabilities(sessions)
+                turn = Turn(self._context.api, sessions, resource, connection, capabilities, self._agreements)
+                known = {
+                    replace(desired, known_oid=_known_oid(run.plan, capabilities)): run
+                    for desired, run in asked.items()
+                }
+                await carry_out(turn, known)
+        except ServerError as error:
+            for run in asked.values():
+                if run.succeeded:
+                    run.fail(PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
+            self._wake_resource(resource.key, "retry")
+        await asyncio.gather(*map(self._finish, runs))
+
+    async def _remove(self, resource_key: Key, runs: list[Run]) -> None:
+        """Remove the roles of deleted plans, one after the other, and let go of the plans whose role is gone."""
+        registration = self._context.memory.registrations.get(resource_key)
+        connection = registration.connection if registration is not None and registration.ready else None
+        connection = connection or self._context.memory.last_good.get(resource_key)
+        if connection is None:
+            return
+        try:
+            async with self._sessions(connection) as sessions:
+                capabilities = await _capabilities(sessions)
+                for run in runs:
+                    await self._remove_one(sessions, capabilities, registration, run)
+        except ServerError as error:
+            for run in runs:
+                if run.succeeded and run.plan.key in self._context.memory.plans:
+                    run.fail(PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
+                    await self._finish(run)
+            self._wake_resource(resource_key, "retry")
+
+    async def _remove_one(
+        self, sessions: Sessions, capabilities: Capabilities, registration: Registration | None, run: Run
+    ) -> None:
+        plan = run.plan
+        name = plan.status.get("role")
+        if name is None and registration is not None:
+            with suppress(ValueError):
+                name = role_name(registration.resource.api_name, plan.spec.role)
+        try:
+            if name is None:
+                await self._let_go(plan, self._left_behind(plan, "its name is not known any more"))
+                return
+            identity = Identity(self._context.settings.instance, plan.key.namespace, plan.key.name)
+            desired = DesiredRole(name, identity, known_oid=_known_oid(plan, capabilities))
+            not_ours = await remove_role(sessions, capabilities, desired)
+            await self._let_go(plan, self._left_behind(plan, not_ours) if not_ours else None)
+        except PlanFailure as failure:
+            run.fail(failure)
+            await self._finish(run)
+        except ClusterError as error:
+            logger.warning("Plan %s is removed, but cannot be let go yet: %s", plan.key, error)
+            self._context.clock.retry(("plan", plan.key), lambda: self.wake(plan.key, "retry"))
+
+    def _sessions(self, connection: Connection) -> AbstractAsyncContextManager[Sessions]:
+        return open_sessions(connection, self._context.limits, address_allowed)
+
+    async def _finish(self, run: Run) -> None:
+        """Say on the object how a run ended, unless that is said already, and see that a failure is tried again."""
+        plan, api, clock = run.plan, self._context.api, self._context.clock
+        if run.secret_version is not None:
+            self._secret_versions[plan.key] = run.secret_version
+        if run.succeeded or run.reason is PlanReason.SUSPENDED:
+            clock.settle(("plan", plan.key))
+        else:
+            clock.retry(("plan", plan.key), lambda: self.wake(plan.key, "retry"))
+        try:
+            patch = status_of(run, datetime.now(UTC))
+            if patch is not None:
+                body = await api.merge_patch(paths.status(paths.custom_object(plan.body)), {"status": patch})
+                self._context.memory.see_plan(Plan(body, plan.spec))
+            self._reported[plan.key] = plan.fingerprint
+            if patch is not None:
+                await self._post_events(run)
+        except ObjectNotFound:
+            return
+        except ClusterError as error:
+            logger.warning("The outcome of plan %s could not be written: %s", plan.key, error)
+            clock.retry(("plan", plan.key), lambda: self.wake(plan.key, "retry"))
+
+    async def _post_events(self, run: Run) -> None:
+        plan = run.plan
+        before = plan.condition("Ready")
+        events: list[tuple[Literal["Normal", "Warning"], str, str]] = []
+        if run.reason is PlanReason.SUSPENDED:
+            pass
+        elif not run.succeeded:
+            if (before.get("reason"), before.get("message")) != (run.reason, run.message):
+                events.append(("Warning", run.reason, run.message))
+        elif before.get("status") == "False":
+            events.append(("Normal", run.reason, f"role {run.role} is as the plan asks again"))
+        elif before and run.applied:
+            events.append(("Normal", run.reason, _what_changed(run)))
+        if plan.status.get("observedGeneration") != plan.generation:
+            events += [("Warning", reason, text) for reason, text in _advice(plan)]
+        for kind, reason, message in events:
+            await post_event(
+                self._context.api, plan.body, type=kind, reason=reason, message=message, action="Apply"
+            )
+
+
+async def _capabilities(sessions: Sessions) -> Capabilities:
+    async with sessions.transaction() as transaction:
+        capabilities = await read_capabilities(transaction)
+    if capabilities.read_only:
+        raise ServerUnreachable("the server is read-only (a standby)")
+    return capabilities
+
+
+def _known_oid(plan: Plan, capabilities: Capabilities) -> int | None:
+    """The OID of the plan's role, if that was seen on this very server."""
+    status = plan.status
+    identifier = capabilities.system_identifier
+    return status.get("roleOid") if identifier and identifier == status.get("systemIdentifier") else None
+
+
+def _what_changed(run: Run) -> str:
+    parts = []
+    if run.statements:
+        shown = "; ".join(statement.text for statement in run.statements[:3])
+        more = f" and {len(run.statements) - 3} more" if len(run.statements) > 3 else ""
+        parts.append(f"{len(run.statements)} statements were applied: {shown}{more}")
+    if run.rotated:
+        parts.append("the password was changed")
+    return "; ".join(parts) or "the Secret was brought up to date"
+
+
+def _advice(plan: Plan) -> list[tuple[str, str]]:
+    """Warnings about a spec that is carried out all the same."""
+    spec = plan.spec
+    advice = []
+    if spec.type == PlanType.MANAGED and spec.source_role:
+        advice.append(("IgnoredField", "spec.sourceRole has no meaning for type managed and is ignored"))
+    if spec.type == PlanType.EXTERNAL:
+        ignored = [
+            name for name, value in (("scopes", spec.scopes), ("privileges", spec.privileges)) if value
+        ]
+        if ignored:
+            fields = " and ".join(f"spec.{name}" for name in ignored)
+            advice.append(("IgnoredField", f"{fields} have no meaning for type external and are ignored"))
+        if spec.source_role == READS_VERIFIERS:
+            text = f"source role {READS_VERIFIERS} reads everything, the password verifiers of all roles included"
+            advice.append(("BroadSourceRole", text))
+    return advice

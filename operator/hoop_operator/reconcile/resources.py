@@ -1,0 +1,229 @@
+"""What is done about a HoopResource, whatever woke it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from hoop_operator.cluster import paths
+from hoop_operator.cluster.events import post_event
+from hoop_operator.cluster.finalizers import add_finalizer, remove_finalizer
+from hoop_operator.credentials.connection import Connection, Endpoint, holds_password
+from hoop_operator.errors import (
+    AuthenticationFailed,
+    ClusterError,
+    ObjectNotFound,
+    ResourceFailure,
+    ResourceReason,
+    ServerError,
+)
+from hoop_operator.postgres.snapshot import Capabilities
+from hoop_operator.reconcile.context import Context
+from hoop_operator.reconcile.inbox import Inbox
+from hoop_operator.reconcile.objects import FINALIZER, Fingerprint, Key, Resource
+from hoop_operator.reconcile.register import (
+    Registration,
+    judge,
+    replaced_server,
+    resolve,
+    resource_status,
+    write_connection_secrets,
+)
+from hoop_operator.reconcile.single import SingleFlight
+
+PLANS_CHANGED = "plans"
+"""Trigger of a wake that only concerns how many plans use the resource."""
+DRIFT = "drift"
+
+
+class Resources:
+    """Registers resources, and lets them go when no plan uses them any more."""
+
+    def __init__(
+        self, context: Context, inbox_of: Callable[[Endpoint], Inbox], wake_plan: Callable[[Key, str], None]
+    ) -> None:
+        self._context = context
+        self._inbox_of = inbox_of
+        self._wake_plan = wake_plan
+        self._handled: dict[Key, Fingerprint] = {}
+        self._flight = SingleFlight(self._see_to)
+
+    def seen(self, resource: Resource) -> None:
+        """Take note of a resource as the API server has it now; see to it if it asks for something new."""
+        if not self._context.memory.see_resource(resource):
+            return
+        if self._handled.get(resource.key) != resource.fingerprint:
+            self.wake(resource.key, "spec")
+
+    def gone(self, key: Key) -> None:
+        """Take note that a resource does not exist any more; its plans have to hear of it."""
+        self._context.memory.forget_resource(key)
+        self._context.clock.settle(("resource", key))
+        self._handled.pop(key, None)
+        self._wake_plans(key, "resource")
+
+    def wake(self, key: Key, trigger: str) -> None:
+        """Have a resource seen to, soon."""
+        self._flight.wake(key, trigger)
+
+    async def close(self) -> None:
+        """Stop what is under way."""
+        await self._flight.close()
+
+    async def _see_to(self, key: Key, trigger: str) -> None:
+        memory = self._context.memory
+        resource = memory.resources.get(key)
+        if resource is None or not self._context.serves(resource):
+            return
+        self._handled[key] = resource.fingerprint
+        try:
+            if resource.deleting and not memory.users_of(key):
+                await self._let_go(resource)
+                return
+            known = memory.registrations.get(key)
+            if trigger == PLANS_CHANGED and known is not None:
+                await self._tell(known)
+                return
+            await self._register(resource, trigger)
+        except ObjectNotFound:
+            return
+        except ClusterError:
+            self._context.clock.retry(("resource", key), lambda: self.wake(key, trigger))
+
+    async def _let_go(self, resource: Resource) -> None:
+        if resource.has_finalizer:
+            await remove_finalizer(self._context.api, resource.body, FINALIZER)
+
+    async def _register(self, resource: Resource, trigger: str) -> None:
+        memory, clock, key = self._context.memory, self._context.clock, resource.key
+        if resource.is_postgres and not resource.has_finalizer and not resource.deleting:
+            body = await add_finalizer(self._context.api, resource.body, FINALIZER)
+            resource = Resource(body, resource.spec)
+            memory.see_resource(resource)
+        registration = await self._try(resource)
+        before = memory.registrations.get(key)
+        memory.registrations[key] = registration
+        if registration.ready and registration.connection is not None:
+            memory.last_good[key] = registration.connection
+        await self._tell(registration)
+        if trigger == DRIFT or before is None or _concerns_plans(before, registration):
+            self._wake_plans(key, DRIFT if trigger == DRIFT else "resource")
+        if registration.ready:
+            clock.settle(("resource", key))
+        else:
+            clock.retry(("resource", key), lambda: self.wake(key, "retry"))
+
+    async def _try(self, resource: Resource) -> Registration:
+        api, settings = self._context.api, self._context.settings
+        connection: Connection | None = None
+        try:
+            connection = await resolve(api, resource, settings.allowed_hosts)
+            secrets = await write_connection_secrets(api, resource)
+            if connection is None:
+                return Registration(resource, ResourceReason.REGISTERED, secrets=secrets)
+            capabilities = await self._inbox_of(connection.endpoint).probe(connection)
+        except ResourceFailure as failure:
+            return Registration(resource, failure.reason, failure.message, connection)
+        except AuthenticationFailed as error:
+            message = f"{error}; check USER and PASS, and the server's pg_hba.conf"
+            return Registration(resource, ResourceReason.AUTHENTICATION_FAILED, message, connection)
+        except ServerError as error:
+            return Registration(resource, ResourceReason.SERVER_UNREACHABLE, str(error), connection)
+        reason, message = judge(capabilities)
+        return Registration(
+            resource,
+            reason,
+            message,
+            connection,
+            capabilities,
+            secrets,
+            restored_from=self._restored_from(resource, capabilities),
+        )
+
+    def _restored_from(self, resource: Resource, capabilities: Capabilities) -> str | None:
+        """The warning about a server that was replaced; it stays until the resource is changed."""
+        former = self._context.memory.last_good.get(resource.key)
+        users = len(self._context.memory.users_of(resource.key))
+        if warning := replaced_server(resource, capabilities, former.endpoint if former else None, users):
+            return warning
+        reachable = resource.condition("Reachable")
+        if reachable.get("status") == "True" and reachable.get("observedGeneration") == resource.generation:
+            return reachable.get("message") or None
+        return None
+
+    async def _tell(self, registration: Registration) -> None:
+        """Write what is known on the object, and post events about what is new."""
+        memory, api = self._context.memory, self._context.api
+        resource = memory.resources.get(registration.resource.key)
+        if resource is None:
+            return
+        registration = replace(registration, resource=resource)
+        users = memory.users_of(resource.key)
+        in_use = _in_use(resource.key, [plan.key for plan in users]) if resource.deleting else None
+        patch = resource_status(registration, len(users), in_use, datetime.now(UTC))
+        if patch is None:
+            return
+        body = await api.merge_patch(paths.status(paths.custom_object(resource.body)), {"status": patch})
+        memory.see_resource(Resource(body, resource.spec))
+        await self._post_events(resource, registration, in_use)
+
+    async def _post_events(self, resource: Resource, registration: Registration, in_use: str | None) -> None:
+        api, before = self._context.api, resource.condition("Ready")
+        reason = ResourceReason.IN_USE if in_use else registration.reason
+        message = in_use or registration.message
+        events: list[tuple[str, str, str]] = []
+        if (before.get("reason"), before.get("message", "")) != (reason, message):
+            if in_use or not registration.ready:
+                events.append(("Warning", reason, message))
+            elif before:
+                events.append(("Normal", reason, "the resource is ready again"))
+        if registration.restored_from and registration.restored_from != resource.condition("Reachable").get(
+            "message"
+        ):
+            events.append(("Warning", "ServerReplaced", registration.restored_from))
+        if resource.status.get("observedGeneration") != resource.generation and _inline_password(resource):
+            advice = "spec.envVars holds the admin's password in plain sight; put it into a Secret and name that in envVarsFrom"
+            events.append(("Warning", "PasswordInSpec", advice))
+        await asyncio.gather(
+            *(
+                post_event(api, resource.body, type=kind, reason=why, message=text, action="Register")  # type: ignore[arg-type]  # Normal or Warning
+                for kind, why, text in events
+            )
+        )
+
+    def _wake_plans(self, key: Key, trigger: str) -> None:
+        for plan in self._context.memory.plans_of(key):
+            self._wake_plan(plan.key, trigger)
+
+
+def _concerns_plans(before: Registration, after: Registration) -> bool:
+    """Whether plans may come out differently than before."""
+    return (
+        before.resource.generation,
+        before.reason,
+        before.message,
+        before.connection,
+        before.capabilities,
+    ) != (
+        after.resource.generation,
+        after.reason,
+        after.message,
+        after.connection,
+        after.capabilities,
+    )
+
+
+def _inline_password(resource: Resource) -> bool:
+    return resource.is_postgres and holds_password(resource.spec.env_vars)
+
+
+def _in_use(resource: Key, plans: list[Key]) -> str:
+    """Which plans use a resource; those of other namespaces are told as a number only."""
+    near = [plan.name for plan in plans if plan.namespace == resource.namespace]
+    parts = []
+    if near:
+        shown = ", ".join(near[:20]) + (f" and {len(near) - 20} more" if len(near) > 20 else "")
+        parts.append(f"HoopRolePlans {shown}")
+    if far := len(plans) - len(near):
+        parts.append(f"{far} in other namespaces")
+    return f"deletion waits for {' and '.join(parts)}, whose roles are on this server; delete them first"

@@ -1,0 +1,185 @@
+"""One run of a plan: what it was for, what it found and did, and what that says on the object."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+from uuid import uuid4
+
+from hoop_operator.cluster.conditions import condition, merge_conditions, said
+from hoop_operator.crd import (
+    ComputedPlan,
+    Condition,
+    HistoryEntry,
+    HoopRolePlanStatus,
+    Outcome,
+    PlanType,
+    ServiceBinding,
+)
+from hoop_operator.errors import PlanFailure, PlanReason
+from hoop_operator.planner.statements import Statement, checksum
+from hoop_operator.reconcile.objects import RECONCILE_AT, ROTATE_AT, Plan
+
+HISTORY_LENGTH = 10
+
+
+@dataclass(slots=True)
+class Run:
+    """What becomes of one plan in one turn. Nothing of it lasts but what `status_of` makes of it."""
+
+    plan: Plan
+    trigger: str
+    """What woke the plan, in a word."""
+    new_input: bool
+    """Whether the spec or an annotation asks for something that no run has answered yet."""
+    role: str | None = None
+    resource_name: str | None = None
+    reason: PlanReason = PlanReason.APPLIED
+    message: str = ""
+    statements: tuple[Statement, ...] | None = None
+    """What had to be done to grants, memberships and attributes; None where it could not be computed."""
+    applied: bool = False
+    """Whether anything was changed on the server or in the Secret."""
+    rotated: bool = False
+    rotation_settled: bool = False
+    """Whether the rotations asked for so far have been made, or had nothing to rotate."""
+    secret_ready: bool = False
+    secret_version: str | None = None
+    """resourceVersion of the Secret that the run ended with; None where it did not come as far as that."""
+    role_oid: int | None = None
+    system_identifier: str | None = None
+    withheld_routines: tuple[str, ...] = ()
+    uncovered_owners: tuple[str, ...] = ()
+    observations: tuple[str, ...] = ()
+    sid: str = field(default_factory=lambda: str(uuid4()))
+    started: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the plan holds."""
+        return self.reason is PlanReason.APPLIED
+
+    def fail(self, failure: PlanFailure) -> None:
+        """End the run with a failure."""
+        self.reason = failure.reason
+        self.message = failure.message
+
+    def fail_with(self, problems: Sequence[tuple[PlanReason, str]]) -> None:
+        """End the run with all that is wrong; the reason is the first one's."""
+        self.reason = problems[0][0]
+        self.message = "; ".join(dict.fromkeys(message for _, message in problems))
+
+
+def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
+    """The patch of the status after a run; None where it was but a look, or the same failure met again.
+
+    What the status says already is not said again: only a new input, a change that was made, or another outcome is
+    worth a write.
+    """
+    plan = run.plan
+    previous = plan.status
+    said_before = previous.get("conditions") or ()
+    conditions = merge_conditions(said_before, _conditions(run, now))
+    if not run.new_input and not run.applied and said(conditions) == said(said_before):
+        return None
+    before = HoopRolePlanStatus.model_validate({**previous, "conditions": ()})
+    computed = before.plan
+    if run.statements:
+        texts = tuple(_text(statement) for statement in run.statements)
+        computed = ComputedPlan(
+            sid=run.sid,
+            checksum=checksum(run.statements, before.sid),
+            statements=texts,
+            count=len(texts),
+            computed_at=now,
+        )
+    entry = HistoryEntry(
+        sid=run.sid,
+        trigger=run.trigger,
+        checksum=computed.checksum if computed and run.statements else None,
+        status=Outcome.SUCCESS if run.succeeded else Outcome.FAILED,
+        message=run.message,
+        statement_count=len(run.statements or ()),
+        started_at=run.started,
+        finished_at=now,
+    )
+    settled = run.rotation_settled
+    status = before.model_copy(
+        update={
+            "sid": run.sid,
+            "status": entry.status,
+            "message": run.message,
+            "resource_name": run.resource_name or before.resource_name,
+            "role": run.role or before.role,
+            "role_oid": run.role_oid or before.role_oid,
+            "system_identifier": run.system_identifier or before.system_identifier,
+            "observed_generation": plan.generation,
+            "secret_name": plan.secret_name if run.secret_ready else before.secret_name,
+            "binding": ServiceBinding(name=plan.secret_name) if run.secret_ready else before.binding,
+            "plan": computed,
+            "last_applied_time": now if run.applied else before.last_applied_time,
+            "last_rotation_time": now if run.rotated else before.last_rotation_time,
+            "history": (entry, *before.history)[:HISTORY_LENGTH],
+            "observed_reconcile_at": plan.annotations.get(RECONCILE_AT),
+            "observed_rotate_at": plan.annotations.get(ROTATE_AT) if settled else before.observed_rotate_at,
+            "rotated_generation": (
+                plan.generation if settled and plan.spec.rotate_password else before.rotated_generation
+            ),
+        }
+    )
+    body = status.model_dump(mode="json", by_alias=True, exclude_none=True)
+    body["conditions"] = conditions
+    return dict.fromkeys(previous) | body
+
+
+def _text(statement: Statement) -> str:
+    return statement.text if statement.database is None else f"/* {statement.database} */ {statement.text}"
+
+
+def _conditions(run: Run, now: datetime) -> list[Condition]:
+    plan = run.plan
+
+    say = partial(condition, generation=plan.generation, now=now)
+    failed = run.reason.value
+    conditions = [say("Ready", run.succeeded, failed, run.message)]
+    suspended = run.reason is PlanReason.SUSPENDED
+    if suspended or any(known["type"] == "Suspended" for known in plan.status.get("conditions") or ()):
+        conditions.append(say("Suspended", suspended, "Suspended" if suspended else "NotSuspended"))
+    if suspended:
+        return conditions
+    if not run.succeeded:
+        planned = run.statements is not None
+        conditions.append(
+            say("Planned", planned, "Planned" if planned else failed, "" if planned else run.message)
+        )
+        conditions.append(say("Applied", False, failed, run.message))
+        conditions.append(say("InSync", False if planned else None, failed, run.message))
+        if run.reason is PlanReason.SECRET_CONFLICT:
+            conditions.append(say("SecretReady", False, failed, run.message))
+        return conditions
+    withheld = ""
+    if run.withheld_routines:
+        withheld = "left out, because an extension keeps them from PUBLIC: " + ", ".join(
+            run.withheld_routines
+        )
+    conditions += [
+        say("Planned", True, "Planned", withheld),
+        say("Applied", True, "Applied"),
+        say("SecretReady", run.secret_ready, "SecretReady" if run.secret_ready else failed),
+        say("InSync", True, "InSync", "; ".join(run.observations)),
+    ]
+    if plan.spec.type == PlanType.MANAGED:
+        covered = not run.uncovered_owners
+        conditions.append(
+            say(
+                "FutureObjectsCovered",
+                covered,
+                "Covered" if covered else "OwnersNotCovered",
+                ""
+                if covered
+                else "objects that these owners create later are not covered: "
+                + "; ".join(run.uncovered_owners),
+            )
+        )
+    return conditions

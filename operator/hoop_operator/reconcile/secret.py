@@ -1,0 +1,115 @@
+"""A plan's Secret: the truth for the password, and never somebody else's."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.cluster.secrets import Secret, create_secret, delete_secret, read_secret, update_secret
+from hoop_operator.crd import SecretTemplate
+from hoop_operator.errors import ObjectConflict, PlanFailure, PlanReason
+from hoop_operator.reconcile.objects import Plan
+
+DEFAULT_TYPE = "servicebinding.io/postgresql"
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSecret:
+    """The Secret of a plan as it was found."""
+
+    current: Secret | None
+    """None where there is none, or it is about to go."""
+    password: str | None = field(repr=False)
+    """The password in it; None where there is none or it is empty."""
+
+
+NOTHING = PlanSecret(None, None)
+
+
+async def find(api: KubernetesApi, plan: Plan) -> PlanSecret:
+    """Read a plan's Secret.
+
+    Raises
+    ------
+    PlanFailure
+        `SecretConflict`: a Secret of that name is not this plan's.
+    ClusterError
+        The API server failed us.
+    """
+    secret = await read_secret(api, plan.key.namespace, plan.secret_name)
+    if secret is None or secret.deleting:
+        return NOTHING
+    owner = secret.owner
+    if owner is None or (owner.kind, owner.name) != (plan.owner.kind, plan.owner.name):
+        controller = (
+            f"is controlled by {owner.kind} {owner.name}" if owner else "was not created by this plan"
+        )
+        raise PlanFailure(
+            PlanReason.SECRET_CONFLICT,
+            f"Secret {secret.name} exists already and {controller}; it stays untouched: choose another spec.secretName, "
+            f"or delete that Secret",
+        )
+    password = secret.data.get("password", b"").decode(errors="replace")
+    return PlanSecret(secret, password or None)
+
+
+async def write(
+    api: KubernetesApi, plan: Plan, found: PlanSecret, data: Mapping[str, str]
+) -> tuple[Secret, bool]:
+    """Make a plan's Secret hold `data`, and tell whether anything had to be written for that.
+
+    A Secret of an earlier object of the same name, about to be collected with that object, is replaced.
+
+    Raises
+    ------
+    ObjectConflict
+        It has changed since it was read.
+    ClusterError
+        The API server failed us.
+    """
+    template = plan.spec.secret_template or SecretTemplate()
+    secret_type = template.type or DEFAULT_TYPE
+    current = found.current
+    if current is not None and current.owner is not None and current.owner.uid != plan.uid:
+        await delete_secret(api, current)
+        current = None
+    if current is None:
+        secret = await create_secret(
+            api,
+            namespace=plan.key.namespace,
+            name=plan.secret_name,
+            type=secret_type,
+            data=data,
+            owner=plan.owner,
+            labels=template.labels,
+            annotations=template.annotations,
+        )
+        return secret, True
+    secret = await update_secret(
+        api,
+        current,
+        type=secret_type,
+        data=data,
+        owner=plan.owner,
+        labels=template.labels,
+        annotations=template.annotations,
+    )
+    return secret, secret is not current
+
+
+async def remove_former(api: KubernetesApi, plan: Plan) -> None:
+    """Delete the Secret that the plan had under another name, if it is still the plan's.
+
+    Raises
+    ------
+    ClusterError
+        The API server failed us.
+    """
+    former = plan.status.get("secretName")
+    if not former or former == plan.secret_name:
+        return
+    secret = await read_secret(api, plan.key.namespace, former)
+    if secret is not None and secret.owner is not None and secret.owner.uid == plan.uid:
+        try:
+            await delete_secret(api, secret)
+        except ObjectConflict:
+            return

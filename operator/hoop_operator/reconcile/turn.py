@@ -1,0 +1,371 @@
+"""One turn: all plans of one resource that are waiting, in one look, one plan each, and as few statements as they need.
+
+    look            the server and every database concerned, in one query each
+    plan            each role against what was seen
+    prepare         what must be there before the server is touched: finalizer, Secret of a new role
+    apply           the statements of all plans, merged, in one transaction per database
+    agree           passwords and Secrets of roles that were there already
+    tell            status and events
+
+Statements of many plans go together because most of them will succeed. When they do not, the turn is made again with
+half of the plans, down to the one that fails.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.cluster.finalizers import add_finalizer
+from hoop_operator.credentials.connection import Connection
+from hoop_operator.errors import (
+    ClusterError,
+    DatabaseUnavailable,
+    ObjectConflict,
+    PlanFailure,
+    PlanReason,
+    ServerError,
+    StatementFailed,
+)
+from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
+from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
+from hoop_operator.planner.roles import password_statement
+from hoop_operator.planner.statements import Phase, Statement, merge
+from hoop_operator.postgres import scram
+from hoop_operator.postgres.executor import execute, execute_singly
+from hoop_operator.postgres.session import Sessions, Transaction
+from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
+from hoop_operator.reconcile import secret as plan_secret
+from hoop_operator.reconcile.desired import first_database, secret_contents
+from hoop_operator.reconcile.objects import FINALIZER, Plan, Resource
+from hoop_operator.reconcile.run import Run
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Agreements:
+    """Which password was last seen to be the server's, so that an unchanged one is not computed or tried again."""
+
+    _seen: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def holds(self, plan: Plan, verifier: str, secret_version: str) -> bool:
+        """Whether nothing has changed since the password was last seen to fit."""
+        return self._seen.get(plan.uid) == (verifier, secret_version)
+
+    def remember(self, plan: Plan, verifier: str, secret_version: str) -> None:
+        """Note that the password fits."""
+        self._seen[plan.uid] = (verifier, secret_version)
+
+    def forget(self, plan: Plan) -> None:
+        """Drop what is known of a plan that is gone."""
+        self._seen.pop(plan.uid, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What all steps of a turn need."""
+
+    api: KubernetesApi
+    sessions: Sessions
+    resource: Resource
+    connection: Connection
+    capabilities: Capabilities
+    agreements: Agreements
+
+
+@dataclass(slots=True)
+class Work:
+    """One plan on its way through a turn."""
+
+    run: Run
+    desired: DesiredRole
+    planned: RolePlan
+    found: plan_secret.PlanSecret = plan_secret.NOTHING
+    password: str | None = field(default=None, repr=False)
+    """The password to set; None where the server's is to stay."""
+
+    @property
+    def plan(self) -> Plan:
+        """The plan."""
+        return self.run.plan
+
+
+async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run]) -> None:
+    """Carry out plans; how each ended is in its run.
+
+    Raises
+    ------
+    ServerError
+        The server could not be reached or read at all; runs that have no outcome of their own share this one.
+    """
+    works = await _look_and_plan(turn, runs)
+    ready = [work for work in works if work.run.succeeded]
+    ready = await _each(ready, lambda work: _prepare(turn, work))
+    try:
+        await _apply(turn, [*ready, *(work for work in works if not work.run.succeeded)])
+    except StatementFailed as failure:
+        if len(runs) > 1:
+            logger.info("A statement for %d plans failed, trying with half of them: %s", len(runs), failure)
+            again = [*runs.items()]
+            for half in (again[: len(again) // 2], again[len(again) // 2 :]):
+                await carry_out(turn, {desired: _afresh(run) for desired, run in half})
+            return
+        (run,) = runs.values()
+        run.fail(_refusal(failure, turn))
+        return
+    await _each(ready, lambda work: _agree(turn, work))
+
+
+def _afresh(run: Run) -> Run:
+    """The run as it was before its plan was made; what was done to finalizer and Secret is found when looking again."""
+    run.reason, run.message, run.statements = PlanReason.APPLIED, "", None
+    return run
+
+
+def _refusal(failure: StatementFailed, turn: Turn) -> PlanFailure:
+    detail = f" ({failure.detail})" if failure.detail else ""
+    if failure.sqlstate == "42501":
+        return PlanFailure(
+            PlanReason.INSUFFICIENT_PRIVILEGE,
+            f'the admin "{turn.capabilities.admin}" may not do this: {failure}{detail}; an administrator has to run '
+            f"the statement, or grant the admin what it lacks",
+        )
+    return PlanFailure(PlanReason.APPLY_FAILED, f"{failure}{detail}; it will be tried again")
+
+
+async def look(
+    sessions: Sessions, capabilities: Capabilities, desired: Sequence[DesiredRole]
+) -> tuple[Server, dict[str, DatabaseState]]:
+    """Read the server and every database in which one of the roles is to have, or has, anything.
+
+    Raises
+    ------
+    ServerError
+        The server could not be read.
+    """
+    async with sessions.transaction() as transaction:
+        server = await read_server(
+            transaction,
+            capabilities,
+            [role.name for role in desired],
+            [role.source_role for role in desired if role.source_role is not None],
+        )
+    ours = {role.name for role in desired}
+    oids = [role.oid for role in server.roles.values() if role.name in ours]
+    schemas: dict[str, set[str]] = defaultdict(set)
+    for role in desired:
+        for name in databases_of(role, server):
+            schemas[name] |= {scope.schema for scope in role.scopes if scope.database == name}
+
+    async def read(name: str) -> DatabaseState | None:
+        try:
+            async with sessions.transaction(name) as transaction:
+                return await read_database(transaction, name, oids, schemas[name])
+        except DatabaseUnavailable:
+            return None
+
+    states = await asyncio.gather(*(read(name) for name in sorted(schemas)))
+    return server, {state.name: state for state in states if state is not None}
+
+
+async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Work]:
+    server, databases = await look(turn.sessions, turn.capabilities, list(runs))
+
+    async def plan_one(desired: DesiredRole, run: Run) -> Work:
+        planned = plan_role(desired, server, databases)
+        role = server.roles.get(desired.name)
+        run.statements = planned.statements
+        run.withheld_routines = planned.withheld_routines
+        run.uncovered_owners = planned.uncovered_owners
+        run.observations = planned.observations
+        run.role = desired.name
+        run.system_identifier = server.system_identifier
+        run.role_oid = role.oid if role else None
+        work = Work(run, desired, planned)
+        problems = list(planned.problems)
+        with _ending(run):
+            try:
+                work.found = await plan_secret.find(turn.api, run.plan)
+            except PlanFailure as conflict:
+                problems.append((conflict.reason, conflict.message))
+            if problems:
+                run.fail_with(problems)
+                run.statements = tuple(s for s in planned.statements if s.phase is Phase.REVOKE)
+            else:
+                work.password = await _password_to_set(turn, work, role)
+        return work
+
+    return await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
+
+
+async def _password_to_set(turn: Turn, work: Work, role: Role | None) -> str | None:
+    """The password that the server is to be given; None where it has the Secret's already."""
+    kept = work.found.password
+    if kept is None or (role is not None and work.plan.asks_for_rotation):
+        return scram.generate_password()
+    if role is None or not await _fits(turn, work, role.verifier):
+        return kept
+    return None
+
+
+async def _fits(turn: Turn, work: Work, verifier: str | None) -> bool:
+    """Whether the Secret's password is the server's, found out without a login where the verifier can be read."""
+    secret, password = work.found.current, work.found.password
+    if secret is None or password is None:
+        return False
+    if turn.agreements.holds(work.plan, verifier or "", secret.resource_version):
+        return True
+    if verifier is None and turn.capabilities.verifiers_readable:
+        return False
+    fits = await asyncio.to_thread(scram.matches, password, verifier) if verifier else None
+    if fits is None:
+        database = first_database(work.plan, turn.connection)
+        fits = await turn.sessions.can_log_in(work.desired.name, password, database) is not False
+    if fits:
+        turn.agreements.remember(work.plan, verifier or "", secret.resource_version)
+    return fits
+
+
+async def _prepare(turn: Turn, work: Work) -> None:
+    """See to the finalizer before the first statement, and to the Secret before a role that is new."""
+    plan = work.plan
+    creates = work.run.role_oid is None
+    if not plan.has_finalizer and (creates or work.planned.statements or work.password):
+        body = await add_finalizer(turn.api, plan.body, FINALIZER)
+        work.run.plan = Plan(body, plan.spec)
+    if creates and work.password is not None:
+        await _write_secret(turn, work, work.password)
+
+
+async def _write_secret(turn: Turn, work: Work, password: str) -> None:
+    data = secret_contents(work.plan, turn.resource, turn.connection, work.desired.name, password)
+    secret, written = await plan_secret.write(turn.api, work.plan, work.found, data)
+    work.found = plan_secret.PlanSecret(secret, password)
+    work.run.applied |= written
+    work.run.secret_ready = True
+
+
+async def _apply(turn: Turn, works: Sequence[Work]) -> None:
+    """Run the statements of all plans: what concerns the server as a whole first, then every database by itself.
+
+    Raises
+    ------
+    StatementFailed
+        One of the transactions was rolled back; others may have been committed.
+    """
+    statements = [statement for work in works for statement in work.run.statements or ()]
+    passwords = {
+        work.desired.name: work.password
+        for work in works
+        if work.password is not None and any(statement.verifier_of for statement in work.planned.statements)
+    }
+    by_database: dict[str | None, list[Statement]] = defaultdict(list)
+    for statement in statements:
+        by_database[statement.database].append(statement)
+    run_statements = execute if len(works) > 1 else execute_singly
+
+    async def run_in(database: str | None) -> None:
+        async with turn.sessions.transaction(database, write=True) as transaction:
+            verifiers = await _verifiers(transaction, passwords) if database is None else {}
+            await run_statements(transaction, merge(by_database[database]), verifiers)
+
+    if None in by_database:
+        await run_in(None)
+    results = await asyncio.gather(
+        *(run_in(name) for name in sorted(name for name in by_database if name is not None)),
+        return_exceptions=True,
+    )
+    for result in results:
+        if isinstance(result, BaseException):
+            raise result
+    for work in works:
+        work.run.applied |= bool(work.run.statements)
+    if created := [work for work in works if work.run.role_oid is None and work.run.succeeded]:
+        async with turn.sessions.transaction() as transaction:
+            server = await read_server(
+                transaction, turn.capabilities, [work.desired.name for work in created], ()
+            )
+        for work in created:
+            role = server.roles[work.desired.name]
+            work.run.role_oid = role.oid
+            if work.found.current is not None:
+                turn.agreements.remember(work.plan, role.verifier or "", work.found.current.resource_version)
+            work.password = None
+            work.run.rotated = True
+
+
+async def _verifiers(transaction: Transaction, passwords: Mapping[str, str]) -> dict[str, str]:
+    """What the server is to store for each role; the passwords themselves never leave this process."""
+    plain = {name: password for name, password in passwords.items() if password.isascii()}
+    verifiers = await asyncio.to_thread(
+        lambda: {name: scram.make_verifier(password) for name, password in plain.items()}
+    )
+    for name in passwords.keys() - plain.keys():
+        verifiers[name] = transaction.make_verifier(name, passwords[name])
+    return verifiers
+
+
+async def _agree(turn: Turn, work: Work) -> None:
+    """Bring a role's password and its Secret together; the Secret is the truth.
+
+    A new password reaches the Secret while the server's transaction is still open: whatever crashes in between, the
+    Secret holds either what the server has, or what the next run will set there.
+    """
+    run = work.run
+    name = work.desired.name
+    password = work.password or work.found.password
+    if password is None:
+        raise PlanFailure(
+            PlanReason.APPLY_FAILED, f"role {name} was there and is not any more; it will be tried again"
+        )
+    if work.password is None:
+        await _write_secret(turn, work, password)
+    else:
+        is_new = work.password != work.found.password
+        try:
+            async with turn.sessions.transaction(write=True) as transaction:
+                verifiers = await _verifiers(transaction, {name: password})
+                await execute_singly(transaction, [password_statement(name)], verifiers)
+                await _write_secret(turn, work, password)
+        except StatementFailed as failure:
+            raise _refusal(failure, turn) from None
+        run.applied = True
+        run.rotated = is_new
+    run.rotation_settled = True
+    run.secret_version = work.found.current.resource_version if work.found.current else None
+    await plan_secret.remove_former(turn.api, work.plan)
+
+
+@contextlib.contextmanager
+def _ending(run: Run) -> Iterator[None]:
+    """End a run with whatever fails in it, so that it does not end the others."""
+    try:
+        yield
+    except PlanFailure as failure:
+        run.fail(failure)
+    except ObjectConflict:
+        run.fail(
+            PlanFailure(
+                PlanReason.APPLY_FAILED,
+                "the plan or its Secret was changed meanwhile; it will be tried again",
+            )
+        )
+    except ClusterError as error:
+        run.fail(PlanFailure(PlanReason.APPLY_FAILED, f"{error}; it will be tried again"))
+    except ServerError as error:
+        run.fail(PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
+
+
+async def _each(works: Sequence[Work], step: Callable[[Work], Awaitable[None]]) -> list[Work]:
+    """Take all works through a step at once; those that got through it go on."""
+
+    async def take(work: Work) -> None:
+        with _ending(work.run):
+            await step(work)
+
+    await asyncio.gather(*map(take, works))
+    return [work for work in works if work.run.succeeded]
