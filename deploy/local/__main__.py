@@ -18,7 +18,7 @@ def up() -> None:
     """Start the stack of this checkout, as far as it does not run."""
     began = time.monotonic()
     version = os.environ.get("PG") or postgresql.DEFAULT_VERSION
-    postgresql.programs(version)
+    postgresql.programs(version)  # a version that is not to be had is told before minutes go into a build
     stack = Stack(DIRECTORY)
     with stack.lock():
         source = kubeconfig.chosen_by_user(os.environ)

@@ -1,7 +1,11 @@
 """Free ports of this machine, remembered in files."""
 
+import secrets
 import socket
 from pathlib import Path
+
+CANDIDATES = range(20000, 32768)
+"""Below what Linux and macOS give to outgoing connections: none takes the port of a part that restarts."""
 
 
 def choose(file: Path) -> int:
@@ -12,10 +16,9 @@ def choose(file: Path) -> int:
     """
     file.parent.mkdir(parents=True, exist_ok=True)
     of_others = {remembered(other) for other in file.parent.iterdir() if other != file}
-    wanted = remembered(file) if file.exists() else 0
-    chosen = _bindable(wanted) or _bindable(0)
-    while chosen in of_others:
-        chosen = _bindable(0)
+    chosen = remembered(file) if file.exists() else secrets.choice(CANDIDATES)
+    while chosen in of_others or not _is_free(chosen):
+        chosen = secrets.choice(CANDIDATES)
     file.write_text(str(chosen))
     return chosen
 
@@ -25,13 +28,12 @@ def remembered(file: Path) -> int:
     return int(file.read_text())
 
 
-def _bindable(wanted: int) -> int:
+def _is_free(port: int) -> bool:
     with socket.socket() as probe:
         # A server's last connections linger after it; they do not keep its successor from listening.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted))
+            probe.bind(("127.0.0.1", port))
         except OSError:
-            return 0
-        found: int = probe.getsockname()[1]
-        return found
+            return False
+        return True

@@ -15,8 +15,6 @@ from dataclasses import dataclass, field
 from importlib import metadata, util
 from pathlib import Path
 
-import psycopg
-
 from local import ports, processes, wheels
 from local.errors import StackError
 from local.files import cache_directory, locked, shared_directory, write_private
@@ -83,7 +81,7 @@ def start(directory: Path, version: str) -> Server:
         _start(directory, version, server_programs)
     server = describe(directory, version)
     processes.wait_until(
-        lambda: _takes_connections(server), record(directory, version), log=server.log, seconds=60
+        lambda: _takes_connections(directory, version), record(directory, version), log=server.log, seconds=60
     )
     return server
 
@@ -97,7 +95,7 @@ def remove(directory: Path, version: str) -> None:
     """Delete the data of a stopped server."""
     home = directory / f"postgresql-{version}"
     if (home / "server.json").exists():
-        shutil.rmtree(json.loads((home / "server.json").read_text())["data"], ignore_errors=True)
+        shutil.rmtree(_data(directory, version), ignore_errors=True)
     shutil.rmtree(home, ignore_errors=True)
 
 
@@ -294,7 +292,6 @@ def _environment() -> Mapping[str, str]:
 
 def _start(directory: Path, version: str, server_programs: Path) -> None:
     account = _server_account()
-    data = json.loads((directory / f"postgresql-{version}/server.json").read_text())["data"]
     settings = dict(SETTINGS)
     if any(server_programs.parent.glob("lib/**/pg_stat_statements.*")):
         settings["shared_preload_libraries"] = "pg_stat_statements"
@@ -303,7 +300,7 @@ def _start(directory: Path, version: str, server_programs: Path) -> None:
         [
             server_programs / "postgres",
             "-D",
-            data,
+            _data(directory, version),
             "-p",
             str(ports.choose(directory / f"ports/postgresql-{version}")),
             *_options(settings.items()),
@@ -319,17 +316,16 @@ def _options(settings: Iterable[tuple[str, str]]) -> list[str]:
     return [word for name, value in settings for word in ("-c", f"{name}={value}")]
 
 
-def _takes_connections(server: Server) -> bool:
+def _takes_connections(directory: Path, version: str) -> bool:
+    """Say whether the server has written "ready" into line 8 of its lock file, which `pg_ctl` reads too."""
     try:
-        psycopg.connect(
-            host=server.host,
-            port=server.port,
-            user=server.user,
-            password=server.password,
-            dbname=server.database,
-            sslmode="disable",
-            connect_timeout=2,
-        ).close()
-    except psycopg.OperationalError:
+        lines = (_data(directory, version) / "postmaster.pid").read_text().splitlines()
+    except FileNotFoundError:
         return False
-    return True
+    # A server that was killed leaves the file behind.
+    ours = lines[:1] == [str(processes.running(record(directory, version)))]
+    return ours and len(lines) >= 8 and lines[7].strip() == "ready"
+
+
+def _data(directory: Path, version: str) -> Path:
+    return Path(json.loads((directory / f"postgresql-{version}/server.json").read_text())["data"])

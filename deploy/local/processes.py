@@ -58,26 +58,27 @@ def write_record(record: Path, pid: int) -> None:
 def started(pid: int) -> str | None:
     """Return a text that no other process of this id ever has; None for a process that has ended."""
     try:
-        state, since = _state_and_start_on_linux(pid) if Path("/proc/self/stat").exists() else _by_ps(pid)
-    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return _start_on_linux(pid) if Path("/proc/self/stat").exists() else _start_by_ps(pid)
+    except (FileNotFoundError, ProcessLookupError):
         return None
-    return None if state.startswith("Z") else since
 
 
-def _state_and_start_on_linux(pid: int) -> tuple[str, str]:
-    # The command's name stands in parentheses and may hold anything, parentheses too. Behind it proc(5)
-    # counts the state as field 3 and the start, in ticks since the machine booted, as field 22.
+def _start_on_linux(pid: int) -> str | None:
+    # The command's name stands in parentheses and may hold anything, parentheses too. Behind it proc(5) counts
+    # field 3, the state, field 20, the number of threads, and field 22, the start in ticks since the machine booted.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    state, threads, ticks = fields[0], int(fields[17]), fields[19]
+    # A zombie has ended, but while it has other threads these still hold its files and ports.
+    if state == "Z" and threads <= 1:
+        return None
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return fields[0], f"{boot} {fields[19]}"
+    return f"{boot} {ticks}"
 
 
-def _by_ps(pid: int) -> tuple[str, str]:
-    shown = subprocess.run(
-        ["ps", "-o", "stat=,lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    ).stdout
-    state, since = shown.strip().split(maxsplit=1)
-    return state, since
+def _start_by_ps(pid: int) -> str | None:
+    command = ["ps", "-o", "stat=,lstart=", "-p", str(pid)]
+    shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+    return None if not shown or shown.startswith("Z") else shown.split(maxsplit=1)[1]
 
 
 def running(record: Path) -> int | None:

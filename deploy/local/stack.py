@@ -18,7 +18,7 @@ from local.progress import step
 CHECKOUT = Path(__file__).parents[2]
 OPERATOR_NAMESPACE = "hoop-system"
 OPERATOR_ACCOUNT = "hoop-operator"
-TOKEN_LIFETIME = "8760h"  # noqa: S105 (a year; it is no password)
+TOKEN_LIFETIME = "8760h"
 
 
 class Stack:
@@ -80,7 +80,14 @@ class Stack:
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         viewed = self.directory / "other.kubeconfig"
-        write_private(viewed, cluster.kubectl(source, "config", "view", "--minify", "--flatten", "--raw"))
+        try:
+            view = cluster.kubectl(source, "config", "view", "--minify", "--flatten", "--raw")
+        except StackError as error:
+            raise StackError(
+                f"{source} names no cluster that can be used: {error}\n"
+                "To use this checkout's own control plane, unset KUBECONFIG and HOOP_LOCAL_KUBECONFIG."
+            ) from error
+        write_private(viewed, view)
         config = kubeconfig.read(viewed)
         viewed.unlink()
         kubeconfig.refuse_unless_throwaway(config, source)
@@ -104,6 +111,7 @@ class Stack:
 
     def start_postgres(self, version: str = postgresql.DEFAULT_VERSION) -> Server:
         """Start PostgreSQL of a major version unless it runs."""
+        postgresql.programs(version)
         with step(f"PostgreSQL {version}"):
             return postgresql.start(self.directory, version)
 

@@ -104,23 +104,38 @@ def test_stopping_after_a_crash_leaves_no_process_and_no_port(own: Stack) -> Non
     start(own)
 
 
-def test_another_process_stops_what_this_one_started(tmp_path: Path) -> None:
-    stack = Stack(tmp_path)
-    server = stack.start_postgres(VERSION)
-    pid = processes.running(cluster.record(stack.directory, f"postgresql-{VERSION}"))
+@pytest.fixture
+def database_only(tmp_path: Path) -> Iterator[Stack]:
+    stack = Stack(tmp_path / "stack")
+    stack.start_postgres(VERSION)
+    yield stack
+    stack.destroy()
+
+
+def test_another_process_stops_what_this_one_started(database_only: Stack) -> None:
+    server = database_only.postgres(VERSION)
+    pid = processes.running(cluster.record(database_only.directory, f"postgresql-{VERSION}"))
     assert pid is not None
     code = (
         "import sys; from pathlib import Path; from local.stack import Stack; Stack(Path(sys.argv[1])).stop()"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "deploy")}
     subprocess.run(  # noqa: S603 (our own code)
-        [sys.executable, "-c", code, str(tmp_path)], check=True, env=environment, timeout=60
+        [sys.executable, "-c", code, str(database_only.directory)],
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "deploy")},
+        timeout=60,
     )
     assert processes.started(pid) is None
     with pytest.raises(psycopg.OperationalError):
         query(server, "SELECT 1")
-    stack.destroy()
-    assert not tmp_path.exists()
+
+
+def test_destroying_a_stack_leaves_no_data(database_only: Stack) -> None:
+    known = json.loads((database_only.directory / f"postgresql-{VERSION}/server.json").read_text())
+    assert Path(known["data"]).exists()
+    database_only.destroy()
+    assert not database_only.directory.exists()
+    assert not Path(known["data"]).exists()
 
 
 def test_postgresql_wants_the_password_by_scram(own: Stack) -> None:
@@ -176,7 +191,7 @@ def test_a_cluster_that_is_no_throwaway_is_refused_and_nothing_is_touched(own: S
 
 
 def test_a_kubeconfig_without_a_current_context_is_refused(own: Stack, tmp_path: Path) -> None:
-    with pytest.raises(StackError, match="current-context"):
+    with pytest.raises(StackError, match="there-is-no-such-file"):
         own.use_cluster(str(tmp_path / "there-is-no-such-file"))
 
 
