@@ -24,6 +24,7 @@ class Handlers:
     def registry(self) -> kopf.OperatorRegistry:
         """The handlers, registered with kopf."""
         registry = kopf.OperatorRegistry()
+        kopf.on.login(registry=registry)(_log_in)
         kopf.on.startup(registry=registry)(self.start)
         kopf.on.cleanup(registry=registry)(self.stop)
         kopf.on.event(GROUP, VERSION, HOOP_RESOURCE.plural, registry=registry)(self.resource_event)
@@ -66,3 +67,8 @@ class Handlers:
         if self._reconciler is not None:
             told = self._reconciler.plan_gone if event["type"] == "DELETED" else self._reconciler.plan_seen
             told(event["object"])
+
+
+def _log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
+    """Use the Pod's service account, or KUBECONFIG outside a cluster: the same as our own client, and as light."""
+    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)

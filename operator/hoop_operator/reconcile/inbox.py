@@ -99,9 +99,11 @@ class Inbox:
 
     async def _answer(self, probe: _Probe) -> None:
         try:
-            async with open_sessions(probe.connection, self._limits, self._address_allowed) as sessions:
-                async with sessions.transaction() as transaction:
-                    capabilities = await read_capabilities(transaction)
+            async with (
+                open_sessions(probe.connection, self._limits, self._address_allowed) as sessions,
+                sessions.transaction() as transaction,
+            ):
+                capabilities = await read_capabilities(transaction)
         except ServerError as error:
             if not probe.answer.done():
                 probe.answer.set_exception(error)
