@@ -2,7 +2,8 @@
 
 Every name is qualified and every transaction looks names up in `pg_catalog` alone (see `session`), so what a database
 owner may have planted is not met. ACLs are read as PostgreSQL keeps them (manual, `aclexplode`): the functions of the
-`has_table_privilege` kind would count what comes from PUBLIC, memberships and ownership.
+`has_table_privilege` kind would count what comes from PUBLIC, memberships and ownership. An ACL is taken apart item by
+item, because `aclexplode` reads a long one again from its storage for every row that it yields.
 """
 
 from collections import defaultdict
@@ -93,7 +94,8 @@ WITH carrier AS (
     {parameters}
 ), entry AS (
     SELECT c.kind, c.oid, c.name, c.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable
-      FROM carrier AS c, LATERAL pg_catalog.aclexplode(c.acl) AS a
+      FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
+           LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
      WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> c.owner)
         OR (a.grantor = ANY (%(oids)s) AND a.grantor <> c.owner)
 ), dependency AS (
@@ -163,7 +165,8 @@ WITH asked AS MATERIALIZED (
     SELECT 'FOREIGN SERVER', s.oid, NULL, s.srvname, s.srvowner, s.srvacl, NULL FROM pg_catalog.pg_foreign_server AS s
 ), entry AS MATERIALIZED (
     SELECT c.kind, c.namespace, c.oid, c.owner, c."column", a.grantee, a.grantor, a.privilege_type, a.is_grantable
-      FROM carrier AS c, LATERAL pg_catalog.aclexplode(c.acl) AS a
+      FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
+           LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
      WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> c.owner)
         OR (a.grantor = ANY (%(oids)s) AND a.grantor <> c.owner)
 ), listed AS MATERIALIZED (
@@ -178,7 +181,8 @@ WITH asked AS MATERIALIZED (
 ), default_entry AS (
     SELECT d.defaclrole AS owner, d.defaclnamespace AS namespace, d.defaclobjtype, a.grantee, a.privilege_type,
            a.is_grantable
-      FROM pg_catalog.pg_default_acl AS d LEFT JOIN LATERAL pg_catalog.aclexplode(d.defaclacl) AS a ON true
+      FROM pg_catalog.pg_default_acl AS d LEFT JOIN LATERAL pg_catalog.unnest(d.defaclacl) AS i (item) ON true
+           LEFT JOIN LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a ON i.item IS NOT NULL
      WHERE a.grantee = ANY (%(oids)s) OR d.defaclrole = ANY (%(oids)s)
 )
 SELECT
@@ -186,7 +190,8 @@ SELECT
     WHERE d.datname = pg_catalog.current_database()) AS owner,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.oid, s.nspname, pg_catalog.pg_get_userbyid(s.nspowner),
           (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.pg_get_userbyid(a.grantee))
-             FROM pg_catalog.aclexplode(s.nspacl) AS a WHERE a.privilege_type = 'CREATE' AND a.grantee <> 0)))
+             FROM pg_catalog.unnest(s.nspacl) AS i (item), LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
+            WHERE a.privilege_type = 'CREATE' AND a.grantee <> 0)))
      FROM asked AS s) AS schemas,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(l.kind, n.nspname, l.oid, l.name,
           pg_catalog.pg_get_userbyid(l.owner),
@@ -228,7 +233,8 @@ SELECT
     WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE')
       AND (r.oid IN (SELECT owner FROM listed) OR r.oid IN (SELECT grantor FROM entry)
            OR r.oid IN (SELECT owner FROM default_entry) OR r.oid IN (SELECT nspowner FROM asked)
-           OR r.oid IN (SELECT a.grantee FROM asked AS s, LATERAL pg_catalog.aclexplode(s.nspacl) AS a))
+           OR r.oid IN (SELECT a.grantee FROM asked AS s, LATERAL pg_catalog.unnest(s.nspacl) AS i (item),
+                        LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a))
   ) AS not_administered
 """
 
