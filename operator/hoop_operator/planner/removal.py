@@ -71,7 +71,7 @@ def revoke_shared(desired: DesiredRole, server: Server) -> Difference:
 
 def drop(desired: DesiredRole) -> Statement:
     """The end of the role; the server refuses while anything hangs on it."""
-    return Statement(Phase.ALTER, None, render("DROP ROLE {}", sql.Identifier(desired.name)))
+    return Statement(Phase.ALTER, None, "DROP ROLE", (desired.name,))
 
 
 def databases_to_empty(desired: DesiredRole, server: Server) -> Mapping[str, bool]:

@@ -1,6 +1,6 @@
 """Carrying out statements."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import LiteralString
 
 from psycopg import sql
@@ -12,7 +12,7 @@ from hoop_operator.postgres.session import Transaction
 STATEMENTS_PER_QUERY = 100
 
 END_SESSIONS: LiteralString = """
-SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a WHERE a.usename = %(name)s
+SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a WHERE a.usename = ANY (%(names)s)
 """
 
 
@@ -72,12 +72,12 @@ def _sql(statement: Statement, verifiers: Mapping[str, str]) -> str:
     return text
 
 
-async def end_sessions(transaction: Transaction, name: str) -> None:
-    """End every session of a role.
+async def end_sessions(transaction: Transaction, names: Sequence[str]) -> None:
+    """End every session of some roles.
 
     Raises
     ------
     StatementFailed
         The admin may not do that.
     """
-    await transaction.fetch(sql.SQL(END_SESSIONS), {"name": name})
+    await transaction.fetch(sql.SQL(END_SESSIONS), {"names": list(names)})

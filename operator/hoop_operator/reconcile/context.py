@@ -1,6 +1,7 @@
 """What the parts of the reconciler share."""
 
 from dataclasses import dataclass
+from uuid import UUID
 
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.credentials.hosts import is_link_local
@@ -32,7 +33,8 @@ class Context:
 
     def serves(self, resource: Resource) -> bool:
         """Whether a resource is this instance's: with an agent id its own only, without one those that name none."""
-        return resource.spec.agent_id == self.settings.agent_id
+        agent_id = resource.spec.agent_id
+        return (UUID(agent_id) if agent_id is not None else None) == self.settings.agent_id
 
 
 def address_allowed(address: str) -> bool:

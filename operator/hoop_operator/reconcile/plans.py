@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -34,13 +34,15 @@ from hoop_operator.reconcile.desired import desired_role, secret_contents
 from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.objects import FINALIZER, Fingerprint, Key, Plan, Resource
 from hoop_operator.reconcile.register import Registration
-from hoop_operator.reconcile.remove import remove_role
+from hoop_operator.reconcile.remove import remove_roles
 from hoop_operator.reconcile.run import Run, status_of
 from hoop_operator.reconcile.single import SingleFlight
 from hoop_operator.reconcile.turn import Agreements, Turn, carry_out
 
 READS_VERIFIERS = "pg_read_all_data"
 """A source role that is allowed, but reads the password verifiers of everybody."""
+
+UNFORESEEN = "an error that nobody foresaw, the operator's log has it; it will be tried again"
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +66,7 @@ class Plans:
         self._reported: dict[Key, Fingerprint] = {}
         self._in_turn: dict[Key, str | None] = {}
         self._secret_versions: dict[Key, str | None] = {}
+        self._endings: dict[Key, asyncio.Task[None]] = {}
         self._flight = SingleFlight(self._route)
 
     def seen(self, plan: Plan) -> None:
@@ -103,6 +106,9 @@ class Plans:
     async def close(self) -> None:
         """Stop what is under way."""
         await self._flight.close()
+        for ending in self._endings.values():
+            ending.cancel()
+        await asyncio.gather(*self._endings.values(), return_exceptions=True)
 
     async def _route(self, key: Key, trigger: str) -> None:
         """Bring a plan to its server's inbox, or end its run where the server is not needed for that."""
@@ -264,26 +270,42 @@ class Plans:
             self._context.memory.see_plan(Plan(body, plan.spec))
 
     async def take_turn(self, resource_key: Key, waiting: Mapping[Key, str]) -> None:
-        """Carry out the plans of one resource that wait in a server's inbox, and see to those that changed meanwhile."""
+        """Carry out the plans of one resource that wait in a server's inbox.
+
+        What is said of them on the objects is written while the server is already busy with the next turn; no further
+        ahead than that.
+        """
         memory = self._context.memory
         plans = [(memory.plans[key], trigger) for key, trigger in waiting.items() if key in memory.plans]
         self._in_turn.update((plan.key, None) for plan, _ in plans)
         self._handled.update((plan.key, plan.fingerprint) for plan, _ in plans)
+        changes = [self._new_run(plan, trigger) for plan, trigger in plans if not plan.deleting]
+        removals = [self._new_run(plan, trigger) for plan, trigger in plans if plan.deleting]
+        registration = memory.registrations.get(resource_key)
+        if registration is None or not registration.ready:
+            changes = []
         try:
-            changes = [self._new_run(plan, trigger) for plan, trigger in plans if not plan.deleting]
-            removals = [self._new_run(plan, trigger) for plan, trigger in plans if plan.deleting]
-            registration = memory.registrations.get(resource_key)
-            if changes and registration is not None and registration.ready:
+            if registration is not None and changes:
                 await self._change(registration, changes)
             if removals:
                 await self._remove(resource_key, removals)
         finally:
-            for plan, _ in plans:
-                again = self._in_turn.pop(plan.key)
-                now = memory.plans.get(plan.key)
-                if now is not None and (again or self._handled.get(plan.key) != now.fingerprint):
-                    self.wake(plan.key, again or "spec")
-            self._count_users(resource_key)
+            if (former := self._endings.get(resource_key)) is not None:
+                await former
+            ending = asyncio.create_task(
+                self._end_turn(resource_key, [plan.key for plan, _ in plans], changes)
+            )
+            self._endings[resource_key] = ending
+
+    async def _end_turn(self, resource_key: Key, plans: Sequence[Key], changes: Sequence[Run]) -> None:
+        """Say how the runs of a turn ended, and see to plans that changed meanwhile."""
+        await asyncio.gather(*map(self._finish, changes))
+        for key in plans:
+            again = self._in_turn.pop(key)
+            plan = self._context.memory.plans.get(key)
+            if plan is not None and (again or self._handled.get(key) != plan.fingerprint):
+                self.wake(key, again or "spec")
+        self._count_users(resource_key)
 
     async def _change(self, registration: Registration, runs: list[Run]) -> None:
         resource, connection = registration.resource, registration.connection
@@ -314,7 +336,11 @@ class Plans:
                 if run.succeeded:
                     run.fail(PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
             self._wake_resource(resource.key, "retry")
-        await asyncio.gather(*map(self._finish, runs))
+        except Exception:
+            logger.exception("A turn of resource %s failed in a way that nobody foresaw", resource.key)
+            for run in asked.values():
+                if run.succeeded:
+                    run.fail(PlanFailure(PlanReason.APPLY_FAILED, UNFORESEEN))
 
     async def _remove(self, resource_key: Key, runs: list[Run]) -> None:
         """Remove the roles of deleted plans, one after the other, and let go of the plans whose role is gone."""
@@ -326,8 +352,7 @@ class Plans:
         try:
             async with self._sessions(connection) as sessions:
                 capabilities = await _capabilities(sessions)
-                for run in runs:
-                    await self._remove_one(sessions, capabilities, registration, run)
+                await self._remove_all(sessions, capabilities, registration, runs)
         except ServerError as error:
             for run in runs:
                 if run.succeeded and run.plan.key in self._context.memory.plans:
@@ -335,27 +360,39 @@ class Plans:
                     await self._finish(run)
             self._wake_resource(resource_key, "retry")
 
-    async def _remove_one(
-        self, sessions: Sessions, capabilities: Capabilities, registration: Registration | None, run: Run
+    async def _remove_all(
+        self,
+        sessions: Sessions,
+        capabilities: Capabilities,
+        registration: Registration | None,
+        runs: list[Run],
     ) -> None:
-        plan = run.plan
-        name = plan.status.get("role")
-        if name is None and registration is not None:
-            with suppress(ValueError):
-                name = role_name(registration.resource.api_name, plan.spec.role)
-        try:
+        roles: dict[str, Run] = {}
+        desired: list[DesiredRole] = []
+        for run in runs:
+            plan = run.plan
+            name = _recorded_role(plan, registration)
             if name is None:
                 await self._let_go(plan, self._left_behind(plan, "its name is not known any more"))
-                return
+                continue
             identity = Identity(self._context.settings.instance, plan.key.namespace, plan.key.name)
-            desired = DesiredRole(name, identity, known_oid=_known_oid(plan, capabilities))
-            not_ours = await remove_role(sessions, capabilities, desired)
-            await self._let_go(plan, self._left_behind(plan, not_ours) if not_ours else None)
-        except PlanFailure as failure:
-            run.fail(failure)
+            desired.append(DesiredRole(name, identity, known_oid=_known_oid(plan, capabilities)))
+            roles[name] = run
+        outcomes = await remove_roles(sessions, capabilities, desired)
+        await asyncio.gather(*(self._end_removal(roles[name], outcome) for name, outcome in outcomes.items()))
+
+    async def _end_removal(self, run: Run, outcome: str | PlanFailure | None) -> None:
+        plan = run.plan
+        if isinstance(outcome, PlanFailure):
+            run.fail(outcome)
             await self._finish(run)
+            return
+        try:
+            await self._let_go(plan, self._left_behind(plan, outcome) if outcome else None)
         except ClusterError as error:
-            logger.warning("Plan %s is removed, but cannot be let go yet: %s", plan.key, error)
+            logger.warning(
+                "The role of plan %s is removed, but the plan cannot be let go yet: %s", plan.key, error
+            )
             self._context.clock.retry(("plan", plan.key), lambda: self.wake(plan.key, "retry"))
 
     def _sessions(self, connection: Connection) -> AbstractAsyncContextManager[Sessions]:
@@ -403,6 +440,15 @@ class Plans:
             await post_event(
                 self._context.api, plan.body, type=kind, reason=reason, message=message, action="Apply"
             )
+
+
+def _recorded_role(plan: Plan, registration: Registration | None) -> str | None:
+    """The name of a plan's role as its status has it, else as it derives from what is still known."""
+    name: str | None = plan.status.get("role")
+    if name is None and registration is not None:
+        with suppress(ValueError):
+            name = role_name(registration.resource.api_name, plan.spec.role)
+    return name
 
 
 async def _capabilities(sessions: Sessions) -> Capabilities:

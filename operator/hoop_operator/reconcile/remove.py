@@ -1,13 +1,14 @@
-"""Taking a plan's role away from its server: login first, then what it owns, then what it was granted, then itself."""
+"""Taking roles away from their server: their login, what they own, what they were granted, and then themselves."""
 
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 
 from hoop_operator.errors import PlanFailure, PlanReason, StatementFailed
 from hoop_operator.planner import removal
-from hoop_operator.planner.model import DesiredRole
+from hoop_operator.planner.model import DesiredRole, Server
 from hoop_operator.planner.roles import conflict
+from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres.executor import end_sessions, execute_singly
-from hoop_operator.postgres.session import Sessions
+from hoop_operator.postgres.session import Sessions, Transaction
 from hoop_operator.postgres.snapshot import Capabilities
 from hoop_operator.reconcile.turn import look
 
@@ -15,64 +16,104 @@ DEPENDENT_OBJECTS = "2BP01"
 INSUFFICIENT_PRIVILEGE = "42501"
 
 
-async def remove_role(sessions: Sessions, capabilities: Capabilities, desired: DesiredRole) -> str | None:
-    """Remove a role, and say why it was left alone where it is not ours; None where it is gone.
+async def remove_roles(
+    sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole]
+) -> Mapping[str, str | PlanFailure | None]:
+    """Remove roles, all in the same few transactions as long as nothing stands against one of them.
+
+    Returns
+    -------
+    For each role's name None where it is gone, in words why it was left alone where it is not ours, or the failure
+    (`DependentObjects`, `DependentGrants`, `InsufficientPrivilege`, `ApplyFailed`) that keeps it; nobody can log in as
+    it any more, then.
 
     Raises
     ------
-    PlanFailure
-        `DependentObjects`, `DependentGrants`, `InsufficientPrivilege` or `ApplyFailed`: the role is still there, but
-        nobody can log in as it any more.
     ServerError
         The server could not be reached.
     """
-    nothing = replace(desired, scopes=frozenset(), privileges=frozenset(), source_role=None)
-    server, _ = await look(sessions, capabilities, [nothing])
-    if nothing.name not in server.roles:
-        return None
-    if reason := conflict(nothing, server):
-        return reason
+    server, _ = await look(sessions, capabilities, roles)
+    outcomes: dict[str, str | PlanFailure | None] = {}
+    ours: list[DesiredRole] = []
+    for role in roles:
+        outcomes[role.name] = conflict(role, server)
+        if role.name in server.roles and outcomes[role.name] is None:
+            ours.append(role)
+    if ours:
+        outcomes |= await _remove(sessions, capabilities, server, ours)
+    return outcomes
+
+
+async def _remove(
+    sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
+) -> Mapping[str, str | PlanFailure | None]:
     try:
-        async with sessions.transaction(write=True) as transaction:
-            await execute_singly(transaction, removal.lock_out(nothing, server), {})
-        async with sessions.transaction(write=True) as transaction:
-            await end_sessions(transaction, nothing.name)
-            await execute_singly(transaction, removal.give_away_shared(nothing, server), {})
-        await _empty_databases(sessions, capabilities, nothing)
-        await _drop(sessions, capabilities, nothing)
-    except StatementFailed as failure:
-        raise _blocked(failure, nothing.name, capabilities.admin) from None
-    return None
+        await _lock_out(sessions, server, roles)
+        await _empty_databases(sessions, capabilities, roles)
+        await _drop(sessions, capabilities, roles)
+    except (StatementFailed, PlanFailure) as failure:
+        if len(roles) > 1:
+            middle = len(roles) // 2
+            halves = [
+                await remove_roles(sessions, capabilities, half) for half in (roles[:middle], roles[middle:])
+            ]
+            return {**halves[0], **halves[1]}
+        (role,) = roles
+        if isinstance(failure, StatementFailed):
+            failure = _blocked(failure, role.name, capabilities.admin)
+        return {role.name: failure}
+    return dict.fromkeys(role.name for role in roles)
 
 
-async def _empty_databases(sessions: Sessions, capabilities: Capabilities, desired: DesiredRole) -> None:
-    server, databases = await look(sessions, capabilities, [desired])
-    closed = [name for name in removal.databases_to_empty(desired, server) if name not in databases]
+async def _lock_out(sessions: Sessions, server: Server, roles: Iterable[DesiredRole]) -> None:
+    async with sessions.transaction(write=True) as transaction:
+        await _execute(transaction, [removal.lock_out(role, server) for role in roles])
+    async with sessions.transaction(write=True) as transaction:
+        await end_sessions(transaction, [role.name for role in roles])
+        await _execute(transaction, [removal.give_away_shared(role, server) for role in roles])
+
+
+async def _empty_databases(
+    sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole]
+) -> None:
+    server, databases = await look(sessions, capabilities, roles)
+    problems: list[tuple[PlanReason, str]] = []
     for name, state in databases.items():
-        difference = removal.empty_database(desired, state, server)
+        differences = [removal.empty_database(role, state, server) for role in roles]
         async with sessions.transaction(name, write=True) as transaction:
-            await execute_singly(transaction, sorted(difference.statements, key=lambda s: s.phase), {})
-        if difference.problems:
-            reason, _ = difference.problems[0]
-            raise PlanFailure(reason, "; ".join(message for _, message in difference.problems))
-    if closed:
-        names = ", ".join(f'"{name}"' for name in closed)
-        raise PlanFailure(
+            await _execute(transaction, [difference.statements for difference in differences])
+        problems += [problem for difference in differences for problem in difference.problems]
+    problems += [
+        (
             PlanReason.DEPENDENT_OBJECTS,
-            f"role {desired.name} still holds or owns something in {names}, which cannot be connected to; allow "
+            f'role {role.name} still holds or owns something in database "{name}", which cannot be connected to; allow '
             f"connections there, or drop the database, and the removal goes on by itself",
         )
+        for role in roles
+        for name in removal.databases_to_empty(role, server)
+        if name not in databases
+    ]
+    _raise_all(problems)
 
 
-async def _drop(sessions: Sessions, capabilities: Capabilities, desired: DesiredRole) -> None:
-    server, _ = await look(sessions, capabilities, [desired])
-    rest = removal.revoke_shared(desired, server)
+async def _drop(sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole]) -> None:
+    server, _ = await look(sessions, capabilities, roles)
+    differences = [removal.revoke_shared(role, server) for role in roles]
     async with sessions.transaction(write=True) as transaction:
-        await execute_singly(transaction, rest.statements, {})
-        if rest.problems:
-            reason, _ = rest.problems[0]
-            raise PlanFailure(reason, "; ".join(message for _, message in rest.problems))
-        await execute_singly(transaction, [removal.drop(desired)], {})
+        await _execute(transaction, [difference.statements for difference in differences])
+    _raise_all([problem for difference in differences for problem in difference.problems])
+    async with sessions.transaction(write=True) as transaction:
+        await _execute(transaction, [[removal.drop(role)] for role in roles])
+
+
+async def _execute(transaction: Transaction, statements: Iterable[Iterable[Statement]]) -> None:
+    merged = merge(statement for part in statements for statement in part)
+    await execute_singly(transaction, merged, {})
+
+
+def _raise_all(problems: Sequence[tuple[PlanReason, str]]) -> None:
+    if problems:
+        raise PlanFailure(problems[0][0], "; ".join(dict.fromkeys(message for _, message in problems)))
 
 
 def _blocked(failure: StatementFailed, role: str, admin: str) -> PlanFailure:
@@ -80,7 +121,8 @@ def _blocked(failure: StatementFailed, role: str, admin: str) -> PlanFailure:
     if failure.sqlstate == DEPENDENT_OBJECTS:
         return PlanFailure(
             PlanReason.DEPENDENT_OBJECTS,
-            f"role {role} cannot be dropped, something hangs on it{detail}; remove that, and the removal goes on by itself",
+            f"role {role} cannot be dropped, something hangs on it{detail}; remove that, and the removal goes on by "
+            f"itself",
         )
     if failure.sqlstate == INSUFFICIENT_PRIVILEGE:
         return PlanFailure(

@@ -36,7 +36,7 @@ from hoop_operator.planner.roles import password_statement
 from hoop_operator.planner.statements import Phase, Statement, merge
 from hoop_operator.postgres import scram
 from hoop_operator.postgres.executor import execute, execute_singly
-from hoop_operator.postgres.session import Sessions, Transaction
+from hoop_operator.postgres.session import Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.desired import first_database, secret_contents
@@ -87,6 +87,8 @@ class Work:
     found: plan_secret.PlanSecret = plan_secret.NOTHING
     password: str | None = field(default=None, repr=False)
     """The password to set; None where the server's is to stay."""
+    verifier: str | None = field(default=None, repr=False)
+    """What the server is to store for a new role's password; None where only the server's library can tell."""
 
     @property
     def plan(self) -> Plan:
@@ -238,6 +240,8 @@ async def _prepare(turn: Turn, work: Work) -> None:
         body = await add_finalizer(turn.api, plan.body, FINALIZER)
         work.run.plan = Plan(body, plan.spec)
     if creates and work.password is not None:
+        if work.password.isascii():
+            work.verifier = await asyncio.to_thread(scram.make_verifier, work.password)
         await _write_secret(turn, work, work.password)
 
 
@@ -258,11 +262,7 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
         One of the transactions was rolled back; others may have been committed.
     """
     statements = [statement for work in works for statement in work.run.statements or ()]
-    passwords = {
-        work.desired.name: work.password
-        for work in works
-        if work.password is not None and any(statement.verifier_of for statement in work.planned.statements)
-    }
+    created = [work for work in works if work.run.role_oid is None and work.run.succeeded]
     by_database: dict[str | None, list[Statement]] = defaultdict(list)
     for statement in statements:
         by_database[statement.database].append(statement)
@@ -270,7 +270,12 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
 
     async def run_in(database: str | None) -> None:
         async with turn.sessions.transaction(database, write=True) as transaction:
-            verifiers = await _verifiers(transaction, passwords) if database is None else {}
+            verifiers = {
+                work.desired.name: work.verifier
+                or transaction.make_verifier(work.desired.name, work.password or "")
+                for work in created
+                if database is None
+            }
             await run_statements(transaction, merge(by_database[database]), verifiers)
 
     if None in by_database:
@@ -284,7 +289,7 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
             raise result
     for work in works:
         work.run.applied |= bool(work.run.statements)
-    if created := [work for work in works if work.run.role_oid is None and work.run.succeeded]:
+    if created:
         async with turn.sessions.transaction() as transaction:
             server = await read_server(
                 transaction, turn.capabilities, [work.desired.name for work in created], ()
@@ -296,17 +301,6 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
                 turn.agreements.remember(work.plan, role.verifier or "", work.found.current.resource_version)
             work.password = None
             work.run.rotated = True
-
-
-async def _verifiers(transaction: Transaction, passwords: Mapping[str, str]) -> dict[str, str]:
-    """What the server is to store for each role; the passwords themselves never leave this process."""
-    plain = {name: password for name, password in passwords.items() if password.isascii()}
-    verifiers = await asyncio.to_thread(
-        lambda: {name: scram.make_verifier(password) for name, password in plain.items()}
-    )
-    for name in passwords.keys() - plain.keys():
-        verifiers[name] = transaction.make_verifier(name, passwords[name])
-    return verifiers
 
 
 async def _agree(turn: Turn, work: Work) -> None:
@@ -328,8 +322,8 @@ async def _agree(turn: Turn, work: Work) -> None:
         is_new = work.password != work.found.password
         try:
             async with turn.sessions.transaction(write=True) as transaction:
-                verifiers = await _verifiers(transaction, {name: password})
-                await execute_singly(transaction, [password_statement(name)], verifiers)
+                verifier = transaction.make_verifier(name, password)
+                await execute_singly(transaction, [password_statement(name)], {name: verifier})
                 await _write_secret(turn, work, password)
         except StatementFailed as failure:
             raise _refusal(failure, turn) from None
