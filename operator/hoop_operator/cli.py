@@ -6,6 +6,7 @@ import sys
 
 import kopf
 from pydantic import ValidationError
+from pydantic_settings import SettingsError
 
 from hoop_operator.handlers.registry import Handlers
 from hoop_operator.postgres.session import forget_libpq_environment
@@ -34,8 +35,14 @@ def _run() -> int:
         settings = Settings()
     except ValidationError as error:
         for problem in error.errors(include_url=False, include_input=False):
-            name = "HOOP_" + "_".join(str(part) for part in problem["loc"]).upper()
-            sys.stderr.write(f"{name}: {problem['msg']}\n")
+            field, *place = map(str, problem["loc"])
+            where = f" (entry {'.'.join(place)})" if place else ""
+            sys.stderr.write(f"HOOP_{field.upper()}{where}: {problem['msg']}\n")
+        return 2
+    except SettingsError as error:
+        # A list that is not JSON never gets as far as validation; the field is named in the message alone.
+        field = str(error).partition('"')[2].partition('"')[0]
+        sys.stderr.write(f'HOOP_{field.upper()}: must be a JSON list, such as ["first", "second"]\n')
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("kopf").setLevel(logging.WARNING)

@@ -1,6 +1,7 @@
 """Every knob of the operator process, read from `HOOP_*` environment variables at start-up."""
 
 from typing import Annotated
+from uuid import UUID
 
 from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,7 +20,7 @@ class Settings(BaseSettings):
     """Who we are to the servers: part of every role's ownership comment. A rebuilt cluster keeps it, a copy of a
     cluster that runs beside the original must be given another."""
 
-    agent_id: str | None = None
+    agent_id: UUID | None = None
     """With one, only resources of that `spec.agentId` are served; without, only those that name none."""
 
     watch_namespaces: list[str] = []

@@ -1,5 +1,6 @@
 """What kopf is told to watch and how to behave."""
 
+import itertools
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -7,10 +8,12 @@ import kopf
 
 from hoop_operator.cluster.api import connect
 from hoop_operator.crd import GROUP, HOOP_RESOURCE, HOOP_ROLE_PLAN, VERSION
+from hoop_operator.errors import ClusterError
 from hoop_operator.reconcile.reconciler import Reconciler
 from hoop_operator.settings import Settings
 
-PREFIX = "hoop.dev"
+RETRY_SECONDS = 5.0
+"""Pause between two attempts to reach an API server that does not answer."""
 
 
 class Handlers:
@@ -18,7 +21,7 @@ class Handlers:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._resources = AsyncExitStack()
+        self._opened = AsyncExitStack()
         self._reconciler: Reconciler | None = None
 
     def registry(self) -> kopf.OperatorRegistry:
@@ -32,25 +35,28 @@ class Handlers:
         return registry
 
     async def start(self, settings: kopf.OperatorSettings, **_: Any) -> None:
-        """Configure kopf and start the reconciler."""
-        settings.posting.enabled = False
-        settings.networking.connect_timeout = 10
-        settings.networking.request_timeout = 30
-        settings.watching.server_timeout = 300
-        settings.watching.client_timeout = 310
-        settings.persistence.finalizer = f"{PREFIX}/unused"
-        settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=PREFIX)
-        settings.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=PREFIX)
-        settings.scanning.disabled = True
-        api = await self._resources.enter_async_context(connect())
-        self._reconciler = Reconciler(api, self._settings)
-        await self._reconciler.start()
+        """Configure kopf and start the reconciler.
+
+        Raises
+        ------
+        kopf.TemporaryError
+            The API server failed us; kopf calls again.
+        """
+        _configure(settings)
+        async with AsyncExitStack() as opened:
+            try:
+                api = await opened.enter_async_context(connect())
+                reconciler = Reconciler(api, self._settings)
+                opened.push_async_callback(reconciler.stop)
+                await reconciler.start()
+            except ClusterError as error:
+                raise kopf.TemporaryError(str(error), delay=RETRY_SECONDS) from None
+            self._opened = opened.pop_all()
+        self._reconciler = reconciler
 
     async def stop(self, **_: Any) -> None:
         """Stop the reconciler."""
-        if self._reconciler is not None:
-            await self._reconciler.stop()
-        await self._resources.aclose()
+        await self._opened.aclose()
 
     async def resource_event(self, event: kopf.RawEvent, **_: Any) -> None:
         """Pass on what became of a HoopResource."""
@@ -67,6 +73,20 @@ class Handlers:
         if self._reconciler is not None:
             told = self._reconciler.plan_gone if event["type"] == "DELETED" else self._reconciler.plan_seen
             told(event["object"])
+
+
+def _configure(settings: kopf.OperatorSettings) -> None:
+    settings.posting.enabled = False
+    settings.networking.connect_timeout = 10
+    settings.networking.request_timeout = 30
+    # Without an end: after its last retry kopf would give up the watch, and with it the process.
+    settings.networking.error_backoffs = itertools.repeat(RETRY_SECONDS)
+    settings.watching.server_timeout = 300
+    settings.watching.client_timeout = 310
+    # kopf takes a finalizer of this name off every object; the default is other operators' as well.
+    settings.persistence.finalizer = "hoop.dev/unused"
+    # To look for other kinds and namespaces takes rights in the whole cluster.
+    settings.scanning.disabled = True
 
 
 def _log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
