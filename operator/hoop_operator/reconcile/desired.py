@@ -54,8 +54,8 @@ def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
     guardrails = resource.spec.guardrails
     if Approval.MANUAL in {spec.approval, guardrails.approval if guardrails else None}:
         problems.append(
-            "approval Manual (of spec.approval, or of the resource's spec.guardrails.approval) is not available in this "
-            "version, so nothing is applied; use Automatic"
+            "approval Manual (of spec.approval, or of the resource's spec.guardrails.approval) is not available in "
+            "this version, so nothing is applied; use Automatic"
         )
     if ADOPT in plan.annotations:
         problems.append(
@@ -66,10 +66,10 @@ def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
             "spec.rotationInterval is not available in this version, so nothing is applied; remove it, and rotate with "
             f"spec.rotatePassword or the annotation {ROTATE_AT}"
         )
-    if problems:
-        raise PlanFailure(PlanReason.INVALID_SPEC, "; ".join(problems))
-    if violations := _violations(plan, scopes, guardrails):
-        raise PlanFailure(PlanReason.GUARDRAIL_VIOLATION, "; ".join(violations))
+    violations = _violations(plan, scopes, guardrails)
+    if problems or violations:
+        reason = PlanReason.INVALID_SPEC if problems else PlanReason.GUARDRAIL_VIOLATION
+        raise PlanFailure(reason, "; ".join(problems + violations))
     identity = Identity(instance, plan.key.namespace, plan.key.name)
     if spec.type == PlanType.EXTERNAL:
         listed = guardrails.source_roles if guardrails else None
@@ -83,7 +83,7 @@ def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
 
 
 def _violations(plan: Plan, scopes: list[Scope], guardrails: Guardrails | None) -> list[str]:
-    """What of a plan is beyond the guardrails of its resource; an absent guardrail allows anything, an empty one nothing."""
+    """What of a plan is beyond the guardrails of its resource; an absent one allows anything, an empty one nothing."""
     if guardrails is None:
         return []
     violations: list[str] = []

@@ -2,12 +2,14 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, TypeVar
 
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.naming import connection_secret_name
 from hoop_operator.reconcile.objects import Key, Plan, Resource
 from hoop_operator.reconcile.register import Registration
+
+K = TypeVar("K")
 
 
 class Memory:
@@ -21,7 +23,7 @@ class Memory:
         self.last_good: dict[Key, Connection] = {}
         """The last connection of each resource that worked, to remove roles by when its credentials are gone."""
         self._plans_of: dict[Key, set[Key]] = defaultdict(set)
-        self._plan_with_secret: dict[Key, Key] = {}
+        self._plans_with_secret: dict[Key, set[Key]] = defaultdict(set)
         self._readers: dict[Reading, set[Key]] = defaultdict(set)
 
     def see_resource(self, resource: Resource) -> bool:
@@ -46,9 +48,9 @@ class Memory:
         if known is not None and known.uid == plan.uid and known.resource_version > plan.resource_version:
             return False
         if known is not None:
-            self._plan_with_secret.pop(Key(known.key.namespace, known.secret_name), None)
+            self._forget_relations(known)
         self.plans[plan.key] = plan
-        self._plan_with_secret[Key(plan.key.namespace, plan.secret_name)] = plan.key
+        self._plans_with_secret[Key(plan.key.namespace, plan.secret_name)].add(plan.key)
         self._plans_of[plan.resource_key].add(plan.key)
         return True
 
@@ -57,19 +59,17 @@ class Memory:
         if (resource := self.resources.pop(key, None)) is not None:
             self._forget_readings(resource)
         self.registrations.pop(key, None)
+        if key not in self._plans_of:
+            self.last_good.pop(key, None)
 
     def forget_plan(self, key: Key) -> None:
         """Drop a plan that is gone."""
         plan = self.plans.pop(key, None)
         if plan is None:
             return
-        self._plan_with_secret.pop(Key(key.namespace, plan.secret_name), None)
-        siblings = self._plans_of[plan.resource_key]
-        siblings.discard(key)
-        if not siblings:
-            del self._plans_of[plan.resource_key]
-            if plan.resource_key not in self.resources:
-                self.last_good.pop(plan.resource_key, None)
+        self._forget_relations(plan)
+        if plan.resource_key not in self._plans_of and plan.resource_key not in self.resources:
+            self.last_good.pop(plan.resource_key, None)
 
     def plans_of(self, resource: Key) -> list[Plan]:
         """All plans that refer to a resource, allowed or not."""
@@ -79,9 +79,9 @@ class Memory:
         """The plans that use a resource: from their first applied statement on, until their role is gone."""
         return [plan for plan in self.plans_of(resource) if plan.has_finalizer]
 
-    def plan_with_secret(self, secret: Key) -> Key | None:
-        """The plan whose credentials a Secret is to hold."""
-        return self._plan_with_secret.get(secret)
+    def plans_with_secret(self, secret: Key) -> frozenset[Key]:
+        """The plans whose credentials a Secret is to hold: one, unless somebody made a mistake."""
+        return frozenset(self._plans_with_secret.get(secret, ()))
 
     def readers_of(self, reading: "Reading") -> frozenset[Key]:
         """The resources that read a Secret or ConfigMap, or write it for one of their roles."""
@@ -93,11 +93,20 @@ class Memory:
             if registration.connection is not None and registration.connection.endpoint == endpoint:
                 yield key
 
+    def _forget_relations(self, plan: Plan) -> None:
+        _discard(self._plans_of, plan.resource_key, plan.key)
+        _discard(self._plans_with_secret, Key(plan.key.namespace, plan.secret_name), plan.key)
+
     def _forget_readings(self, resource: Resource) -> None:
         for reading in _readings(resource):
-            self._readers[reading].discard(resource.key)
-            if not self._readers[reading]:
-                del self._readers[reading]
+            _discard(self._readers, reading, resource.key)
+
+
+def _discard(index: dict[K, set[Key]], entry: K, key: Key) -> None:
+    """Take a key out of an index by something else, and the entry with it once it is empty."""
+    index[entry].discard(key)
+    if not index[entry]:
+        del index[entry]
 
 
 class Reading(NamedTuple):

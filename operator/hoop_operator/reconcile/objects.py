@@ -176,16 +176,17 @@ class Plan(KubernetesObject):
         status = self.status
         return (
             status.get("observedGeneration") != self.generation
-            or self.annotations.get(RECONCILE_AT) != status.get("observedReconcileAt")
-            or self.annotations.get(ROTATE_AT) != status.get("observedRotateAt")
+            or self._is_new(RECONCILE_AT, "observedReconcileAt")
+            or self._is_new(ROTATE_AT, "observedRotateAt")
         )
 
     @property
     def asks_for_rotation(self) -> bool:
         """Whether a rotation has been asked for that no run has made yet."""
-        status = self.status
-        rotate_at = self.annotations.get(ROTATE_AT, "")
-        return bool(
-            (self.spec.rotate_password and status.get("rotatedGeneration") != self.generation)
-            or (rotate_at and rotate_at != status.get("observedRotateAt", ""))
-        )
+        asked_by_spec = self.spec.rotate_password and self.status.get("rotatedGeneration") != self.generation
+        return asked_by_spec or self._is_new(ROTATE_AT, "observedRotateAt")
+
+    def _is_new(self, annotation: str, observed: str) -> bool:
+        """Whether an annotation has a value that no run has acted on; to take one away asks for nothing."""
+        value = self.annotations.get(annotation)
+        return bool(value) and value != self.status.get(observed)

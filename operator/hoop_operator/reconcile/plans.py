@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -14,7 +15,7 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.events import post_event
 from hoop_operator.cluster.finalizers import remove_finalizer
 from hoop_operator.cluster.namespaces import matches, namespace_labels
-from hoop_operator.crd import NamespacesFrom, PlanType
+from hoop_operator.crd import NamespacesFrom, PlanType, Privilege
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import (
     ClusterError,
@@ -27,6 +28,7 @@ from hoop_operator.errors import (
 )
 from hoop_operator.naming import role_name
 from hoop_operator.planner.model import DesiredRole, Identity
+from hoop_operator.planner.scopes import Scope, parse_scope
 from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile.context import Context, address_allowed
@@ -66,14 +68,16 @@ class Plans:
         self._reported: dict[Key, Fingerprint] = {}
         self._in_turn: dict[Key, str | None] = {}
         self._secret_versions: dict[Key, str | None] = {}
+        self._told_in_turn: dict[Key, str | None] = {}
         self._endings: dict[Key, asyncio.Task[None]] = {}
         self._flight = SingleFlight(self._route)
 
     def seen(self, plan: Plan) -> None:
         """Take note of a plan as the API server has it now; see to it if it asks for something new."""
+        known = self._context.memory.plans.get(plan.key)
         if not self._context.memory.see_plan(plan):
             return
-        if self._handled.get(plan.key) != plan.fingerprint:
+        if self._handled.get(plan.key) != plan.fingerprint or (known and _was_wiped(known, plan)):
             self.wake(plan.key, "spec")
 
     def gone(self, key: Key) -> None:
@@ -84,16 +88,15 @@ class Plans:
         self._context.memory.forget_plan(key)
         self._context.clock.settle(("plan", key))
         self._agreements.forget(plan)
-        for known in (self._handled, self._reported, self._secret_versions):
+        for known in (self._handled, self._reported, self._secret_versions, self._told_in_turn):
             known.pop(key, None)
         self._count_users(plan.resource_key)
 
     def secret_changed(self, key: Key, resource_version: str | None) -> None:
         """Take note that a plan's Secret is now of another version, None when it is gone."""
-        if key in self._in_turn or key not in self._secret_versions:
-            # The run that is under way, or still to come, will see it.
-            return
-        if self._secret_versions[key] != resource_version:
+        if key in self._in_turn:
+            self._told_in_turn[key] = resource_version  # the turn's own write, as likely as not
+        elif key in self._secret_versions and self._secret_versions[key] != resource_version:
             self.wake(key, "secret")
 
     def wake(self, key: Key, trigger: str) -> None:
@@ -164,9 +167,7 @@ class Plans:
         PlanFailure
             Why the plan cannot be carried out now.
         """
-        if plan.spec.suspend:
-            raise PlanFailure(PlanReason.SUSPENDED, "spec.suspend is true: nothing is done until it is false")
-        await self._check_reference(plan, resource)
+        await self._check_admission(plan, resource)
         if resource is None:
             raise PlanFailure(
                 PlanReason.RESOURCE_NOT_FOUND,
@@ -175,6 +176,12 @@ class Plans:
             )
         if not resource.is_postgres:
             desired_role(plan, resource, self._context.settings.instance)
+        if resource.deleting and not plan.has_finalizer:
+            raise PlanFailure(
+                PlanReason.RESOURCE_NOT_READY,
+                f"HoopResource {resource.key.name} is being deleted and takes no new plans; delete this one, or wait "
+                f"until the resource exists anew",
+            )
         registration = self._context.memory.registrations.get(resource.key)
         if registration is not None and not registration.ready:
             raise PlanFailure(
@@ -184,14 +191,18 @@ class Plans:
             )
         return registration
 
-    async def _check_reference(self, plan: Plan, resource: Resource | None) -> None:
-        """See that a plan of another namespace may refer to the resource; one that is missing looks the same.
+    async def _check_admission(self, plan: Plan, resource: Resource | None) -> None:
+        """See that a plan is not suspended and may refer to its resource.
+
+        A resource of another namespace that is missing looks like one that is forbidden.
 
         Raises
         ------
         PlanFailure
-            `ReferenceNotAllowed`.
+            `Suspended` or `ReferenceNotAllowed`.
         """
+        if plan.spec.suspend:
+            raise PlanFailure(PlanReason.SUSPENDED, "spec.suspend is true: nothing is done until it is false")
         namespace = plan.key.namespace
         if plan.resource_key.namespace == namespace:
             return
@@ -233,8 +244,8 @@ class Plans:
             run.fail(
                 PlanFailure(
                     PlanReason.RESOURCE_NOT_READY,
-                    f"the role cannot be removed while HoopResource {plan.resource_key.name} is not ready: {why}; to let "
-                    f'it go without touching PostgreSQL, set the annotation hoop.dev/abandon: "true"',
+                    f"the role cannot be removed while HoopResource {plan.resource_key.name} is not ready: {why}; to "
+                    f'let it go without touching PostgreSQL, set the annotation hoop.dev/abandon: "true"',
                 )
             )
             await self._finish(run)
@@ -257,6 +268,7 @@ class Plans:
     async def _let_go(self, plan: Plan, warning: str | None) -> None:
         """Let a deleted plan go, with a warning about what it leaves behind."""
         if warning:
+            logger.warning("Plan %s is let go: %s", plan.key, warning)
             await post_event(
                 self._context.api,
                 plan.body,
@@ -266,8 +278,7 @@ class Plans:
                 action="Remove",
             )
         with suppress(ObjectNotFound):
-            body = await remove_finalizer(self._context.api, plan.body, FINALIZER)
-            self._context.memory.see_plan(Plan(body, plan.spec))
+            await remove_finalizer(self._context.api, plan.body, FINALIZER)
 
     async def take_turn(self, resource_key: Key, waiting: Mapping[Key, str]) -> None:
         """Carry out the plans of one resource that wait in a server's inbox.
@@ -276,14 +287,14 @@ class Plans:
         ahead than that.
         """
         memory = self._context.memory
-        plans = [(memory.plans[key], trigger) for key, trigger in waiting.items() if key in memory.plans]
+        plans = self._take(waiting)
         self._in_turn.update((plan.key, None) for plan, _ in plans)
         self._handled.update((plan.key, plan.fingerprint) for plan, _ in plans)
         changes = [self._new_run(plan, trigger) for plan, trigger in plans if not plan.deleting]
         removals = [self._new_run(plan, trigger) for plan, trigger in plans if plan.deleting]
         registration = memory.registrations.get(resource_key)
-        if registration is None or not registration.ready:
-            changes = []
+        if registration is None or not registration.ready or self._is_outdated(registration):
+            changes = []  # the registration under way wakes them
         try:
             if registration is not None and changes:
                 await self._change(registration, changes)
@@ -291,21 +302,64 @@ class Plans:
                 await self._remove(resource_key, removals)
         finally:
             if (former := self._endings.get(resource_key)) is not None:
-                await former
-            ending = asyncio.create_task(
-                self._end_turn(resource_key, [plan.key for plan, _ in plans], changes)
-            )
-            self._endings[resource_key] = ending
+                await asyncio.wait([former])
+            ending = self._end_turn(resource_key, [plan.key for plan, _ in plans], changes)
+            self._endings |= {resource_key: asyncio.create_task(ending)}
+
+    def _take(self, waiting: Mapping[Key, str]) -> list[tuple[Plan, str]]:
+        """The plans of a turn, one for each role; others that name the same role are for a later turn to refuse."""
+        plans: dict[str, tuple[Plan, str]] = {}
+        for key, trigger in waiting.items():
+            plan = self._context.memory.plans.get(key)
+            if plan is None:
+                continue
+            if key in self._in_turn or plan.spec.role in plans:
+                self.wake(key, trigger)
+            else:
+                plans[plan.spec.role] = (plan, trigger)
+        return list(plans.values())
+
+    def _is_outdated(self, registration: Registration) -> bool:
+        """Whether the resource was changed since, its guardrails for instance."""
+        resource = self._context.memory.resources.get(registration.resource.key)
+        return resource is None or (resource.uid, resource.generation) != (
+            registration.resource.uid,
+            registration.resource.generation,
+        )
 
     async def _end_turn(self, resource_key: Key, plans: Sequence[Key], changes: Sequence[Run]) -> None:
         """Say how the runs of a turn ended, and see to plans that changed meanwhile."""
-        await asyncio.gather(*map(self._finish, changes))
-        for key in plans:
-            again = self._in_turn.pop(key)
-            plan = self._context.memory.plans.get(key)
-            if plan is not None and (again or self._handled.get(key) != plan.fingerprint):
-                self.wake(key, again or "spec")
-        self._count_users(resource_key)
+        try:
+            await asyncio.gather(*map(self._finish, changes))
+        finally:
+            for key in plans:
+                again = self._in_turn.pop(key)
+                if key in self._told_in_turn and self._told_in_turn.pop(key) != self._secret_versions.get(
+                    key
+                ):
+                    again = again or "secret"
+                plan = self._context.memory.plans.get(key)
+                if plan is not None and (again or self._handled.get(key) != plan.fingerprint):
+                    self.wake(key, again or "spec")
+            self._wake_neighbours(resource_key, changes)
+            self._count_users(resource_key)
+
+    def _wake_neighbours(self, resource_key: Key, changes: Sequence[Run]) -> None:
+        """Have plans cover what the roles that may now create objects in their schemas are going to create there."""
+        creators: dict[Scope, set[Key]] = defaultdict(set)
+        for run in changes:
+            if run.succeeded and run.statements and Privilege.CREATE in run.plan.spec.privileges:
+                for scope in run.plan.spec.scopes:
+                    creators[parse_scope(scope)].add(run.plan.key)
+        memory = self._context.memory
+        registration = memory.registrations.get(resource_key)
+        if not creators or registration is None or registration.connection is None:
+            return
+        for resource in memory.resources_at(registration.connection.endpoint):
+            for plan in memory.plans_of(resource):
+                others = {key for scope in _scopes(plan) for key in creators.get(scope, ())} - {plan.key}
+                if others:
+                    self.wake(plan.key, "creators")
 
     async def _change(self, registration: Registration, runs: list[Run]) -> None:
         resource, connection = registration.resource, registration.connection
@@ -315,13 +369,17 @@ class Plans:
         for run in runs:
             run.resource_name = resource.api_name
             try:
-                await self._check_reference(run.plan, resource)
+                await self._check_admission(run.plan, resource)
                 desired = desired_role(run.plan, resource, self._context.settings.instance)
                 secret_contents(run.plan, resource, connection, desired.name, "")
             except PlanFailure as failure:
                 run.fail(failure)
+            except ClusterError as error:
+                run.fail(PlanFailure(PlanReason.APPLY_FAILED, f"{error}; it will be tried again"))
             else:
                 asked[desired] = run
+        if not asked:
+            return
         try:
             async with self._sessions(connection) as sessions:
                 capabilities = await _capabilities(sessions)
@@ -345,9 +403,13 @@ class Plans:
     async def _remove(self, resource_key: Key, runs: list[Run]) -> None:
         """Remove the roles of deleted plans, one after the other, and let go of the plans whose role is gone."""
         registration = self._context.memory.registrations.get(resource_key)
+        resource_serves = registration is not None and registration.ready
         connection = registration.connection if registration is not None and registration.ready else None
-        connection = connection or self._context.memory.last_good.get(resource_key)
+        if registration is None or registration.reason is ResourceReason.CREDENTIALS_UNRESOLVED:
+            connection = self._context.memory.last_good.get(resource_key)
         if connection is None:
+            for run in runs:
+                self.wake(run.plan.key, run.trigger)
             return
         try:
             async with self._sessions(connection) as sessions:
@@ -355,9 +417,10 @@ class Plans:
                 await self._remove_all(sessions, capabilities, registration, runs)
         except ServerError as error:
             for run in runs:
-                if run.succeeded and run.plan.key in self._context.memory.plans:
-                    run.fail(PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
-                    await self._finish(run)
+                if resource_serves:
+                    await self._end_removal(run, PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
+                else:
+                    await self._end_removal(run, f"its HoopResource is gone, and its server fails: {error}")
             self._wake_resource(resource_key, "retry")
 
     async def _remove_all(
@@ -401,6 +464,9 @@ class Plans:
     async def _finish(self, run: Run) -> None:
         """Say on the object how a run ended, unless that is said already, and see that a failure is tried again."""
         plan, api, clock = run.plan, self._context.api, self._context.clock
+        known = self._context.memory.plans.get(plan.key)
+        if known is None or known.uid != plan.uid:
+            return
         if run.secret_version is not None:
             self._secret_versions[plan.key] = run.secret_version
         if run.succeeded or run.reason is PlanReason.SUSPENDED:
@@ -442,6 +508,22 @@ class Plans:
             )
 
 
+def _was_wiped(before: Plan, after: Plan) -> bool:
+    """Whether somebody replaced the object and took away what we had written on it."""
+    return bool(
+        before.uid == after.uid
+        and not after.deleting
+        and ((before.has_finalizer and not after.has_finalizer) or (before.status and not after.status))
+    )
+
+
+def _scopes(plan: Plan) -> Iterator[Scope]:
+    """The scopes of a plan as far as they can be read."""
+    for text in plan.spec.scopes:
+        with suppress(ValueError):
+            yield parse_scope(text)
+
+
 def _recorded_role(plan: Plan, registration: Registration | None) -> str | None:
     """The name of a plan's role as its status has it, else as it derives from what is still known."""
     name: str | None = plan.status.get("role")
@@ -474,6 +556,8 @@ def _what_changed(run: Run) -> str:
         parts.append(f"{len(run.statements)} statements were applied: {shown}{more}")
     if run.rotated:
         parts.append("the password was changed")
+    elif run.password_set:
+        parts.append("the server was given the Secret's password")
     return "; ".join(parts) or "the Secret was brought up to date"
 
 

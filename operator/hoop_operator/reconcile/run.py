@@ -41,6 +41,8 @@ class Run:
     """What had to be done to grants, memberships and attributes; None where it could not be computed."""
     applied: bool = False
     """Whether anything was changed on the server or in the Secret."""
+    password_set: bool = False
+    """Whether a role that was there already was given a password."""
     rotated: bool = False
     rotation_settled: bool = False
     """Whether the rotations asked for so far have been made, or had nothing to rotate."""
@@ -94,22 +96,26 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
             count=len(texts),
             computed_at=now,
         )
+    failed = not run.succeeded and run.reason is not PlanReason.SUSPENDED
     entry = HistoryEntry(
         sid=run.sid,
         trigger=run.trigger,
         checksum=computed.checksum if computed and run.statements else None,
-        status=Outcome.SUCCESS if run.succeeded else Outcome.FAILED,
-        message=run.message,
+        status=Outcome.FAILED if failed else Outcome.SUCCESS,
+        message=run.message if failed else "",
         statement_count=len(run.statements or ()),
         started_at=run.started,
         finished_at=now,
     )
     settled = run.rotation_settled
-    status = before.model_copy(
-        update={
+    rotate_at = plan.annotations.get(ROTATE_AT) if settled else None
+    # Validated as a whole, because that is what cuts texts to the length which the API server takes.
+    status = HoopRolePlanStatus.model_validate(
+        dict(before)
+        | {
             "sid": run.sid,
             "status": entry.status,
-            "message": run.message,
+            "message": run.message if failed else "",
             "resource_name": run.resource_name or before.resource_name,
             "role": run.role or before.role,
             "role_oid": run.role_oid or before.role_oid,
@@ -121,8 +127,8 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
             "last_applied_time": now if run.applied else before.last_applied_time,
             "last_rotation_time": now if run.rotated else before.last_rotation_time,
             "history": (entry, *before.history)[:HISTORY_LENGTH],
-            "observed_reconcile_at": plan.annotations.get(RECONCILE_AT),
-            "observed_rotate_at": plan.annotations.get(ROTATE_AT) if settled else before.observed_rotate_at,
+            "observed_reconcile_at": plan.annotations.get(RECONCILE_AT) or before.observed_reconcile_at,
+            "observed_rotate_at": rotate_at or before.observed_rotate_at,
             "rotated_generation": (
                 plan.generation if settled and plan.spec.rotate_password else before.rotated_generation
             ),

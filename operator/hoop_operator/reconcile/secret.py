@@ -45,8 +45,8 @@ async def find(api: KubernetesApi, plan: Plan) -> PlanSecret:
         )
         raise PlanFailure(
             PlanReason.SECRET_CONFLICT,
-            f"Secret {secret.name} exists already and {controller}; it stays untouched: choose another spec.secretName, "
-            f"or delete that Secret",
+            f"Secret {secret.name} exists already and {controller}; it stays untouched: choose another "
+            f"spec.secretName, or delete that Secret",
         )
     password = secret.data.get("password", b"").decode(errors="replace")
     return PlanSecret(secret, password or None)

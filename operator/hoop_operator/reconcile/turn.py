@@ -236,7 +236,7 @@ async def _prepare(turn: Turn, work: Work) -> None:
     """See to the finalizer before the first statement, and to the Secret before a role that is new."""
     plan = work.plan
     creates = work.run.role_oid is None
-    if not plan.has_finalizer and (creates or work.planned.statements or work.password):
+    if not plan.has_finalizer:
         body = await add_finalizer(turn.api, plan.body, FINALIZER)
         work.run.plan = Plan(body, plan.spec)
     if creates and work.password is not None:
@@ -328,6 +328,7 @@ async def _agree(turn: Turn, work: Work) -> None:
         except StatementFailed as failure:
             raise _refusal(failure, turn) from None
         run.applied = True
+        run.password_set = True
         run.rotated = is_new
     run.rotation_settled = True
     run.secret_version = work.found.current.resource_version if work.found.current else None
