@@ -103,7 +103,7 @@ class Reconciler:
                     see(known)
 
     def _secret_changed(self, namespace: str, name: str, resource_version: str | None) -> None:
-        if (plan := self._memory.plan_with_secret(Key(namespace, name))) is not None:
+        for plan in self._memory.plans_with_secret(Key(namespace, name)):
             self._plans.secret_changed(plan, resource_version)
         for resource in self._memory.readers_of(Reading("Secret", namespace, name)):
             self._resources.wake(resource, "secret")
