@@ -477,7 +477,7 @@ class Plans:
             patch = status_of(run, datetime.now(UTC))
             if patch is not None:
                 body = await api.merge_patch(paths.status(paths.custom_object(plan.body)), {"status": patch})
-                self._context.memory.see_plan(Plan(body, plan.spec))
+                self._context.memory.see_plan(Plan.parse(body))
             self._reported[plan.key] = plan.fingerprint
             if patch is not None:
                 await self._post_events(run)

@@ -238,7 +238,7 @@ async def _prepare(turn: Turn, work: Work) -> None:
     creates = work.run.role_oid is None
     if not plan.has_finalizer:
         body = await add_finalizer(turn.api, plan.body, FINALIZER)
-        work.run.plan = Plan(body, plan.spec)
+        work.run.plan = Plan.parse(body)
     if creates and work.password is not None:
         if work.password.isascii():
             work.verifier = await asyncio.to_thread(scram.make_verifier, work.password)
