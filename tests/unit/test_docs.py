@@ -265,6 +265,18 @@ def test_the_operators_rights_are_those_of_its_cluster_role() -> None:
 # How a change is proven
 
 
+def test_the_layout_that_contributors_read_names_what_there_is() -> None:
+    (layout,) = blocks(section(read("CONTRIBUTING.md"), "How the house is laid out"), "text")
+    package = ROOT / "operator/hoop_operator"
+    named = [
+        (package if line.startswith("  ") else ROOT) / name
+        for line in layout.splitlines()
+        for name in re.findall(r"(?:^|(?<= ))[\w/.]+(?:/|\.py|\.yaml)(?= |$)", line)
+    ]
+    assert [path for path in named if not path.exists()] == []
+    assert {path for path in package.iterdir() if path.name[0] not in "._"} <= {*named}
+
+
 def test_continuous_integration_checks_and_then_runs_the_test_command_of_the_readme() -> None:
     commands = [command.strip() for command in blocks(section(read("README.md"), "Try it"), "sh")]
     assert commands == ["make demo", "make test"]
