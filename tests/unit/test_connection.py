@@ -108,6 +108,29 @@ def test_half_a_client_certificate_is_missing_its_other_half(given: dict[str, st
     assert f"missing or empty: {lacking};" in error.message
 
 
+def test_verify_ca_needs_a_ca_and_verify_full_can_do_with_the_systems() -> None:
+    error = failure(LEAST | {"SSLMODE": "verify-ca"})
+    assert error.reason == ResourceReason.CREDENTIALS_MISSING
+    assert "missing or empty: SSLROOTCERT;" in error.message
+    assert connect(LEAST | {"SSLMODE": "verify-full"}).ca_certificate is None
+
+
+def test_what_does_not_exist_is_listed_beside_what_is_malformed_and_nothing_is_called_missing() -> None:
+    with pytest.raises(ResourceFailure) as raised:
+        postgres_connection(
+            {"envvar:PASS": "_aws:s:k"}, [], absent=["Secret s is gone"], namespace="team", allowed_hosts=()
+        )
+    assert raised.value.reason == ResourceReason.CREDENTIALS_UNRESOLVED
+    assert raised.value.message.startswith("Secret s is gone; spec.envVars")
+    assert "missing" not in raised.value.message
+    with pytest.raises(ResourceFailure) as raised:
+        postgres_connection(
+            {"PORT": "?"}, [], absent=["Secret s is gone"], namespace="team", allowed_hosts=()
+        )
+    assert raised.value.reason == ResourceReason.CREDENTIALS_INVALID
+    assert "Secret s is gone" in raised.value.message
+
+
 def test_every_missing_variable_is_named_and_where_it_was_looked_for() -> None:
     error = failure({"DB": "app"}, Source("Secret shop-admin", {}), Source("ConfigMap shop", {}))
     assert error.reason == ResourceReason.CREDENTIALS_MISSING

@@ -67,7 +67,12 @@ class Connection:
 
 
 def postgres_connection(
-    env_vars: Mapping[str, str], sources: Sequence[Source], *, namespace: str, allowed_hosts: Sequence[str]
+    env_vars: Mapping[str, str],
+    sources: Sequence[Source],
+    *,
+    absent: Sequence[str] = (),
+    namespace: str,
+    allowed_hosts: Sequence[str],
 ) -> Connection:
     """Put together the connection of a resource of subtype postgres.
 
@@ -79,6 +84,8 @@ def postgres_connection(
         The resource's `spec.envVars`.
     sources
         What its `spec.envVarsFrom` names, in that order.
+    absent
+        What it names and does not exist, in words. Where anything is absent, nothing is called missing.
     namespace
         The resource's namespace, in which a host without a dot is a Service.
     allowed_hosts
@@ -124,10 +131,10 @@ def postgres_connection(
         for name, spellings in SPELLINGS.items()
         if not decoded.undecoded.isdisjoint((*spellings, *URI_SPELLINGS))
     }
-    missing = [name for name in _required(given) if name not in given]
+    missing = [name for name in _required(given, connection.sslmode) if name not in given and not absent]
     raise_faults(
         malformed=malformed,
-        unresolved=decoded.unresolved,
+        unresolved=[*absent, *decoded.unresolved],
         missing=[_missing(missing, [source.description for source in sources])] if missing else [],
     )
     return connection
@@ -139,11 +146,12 @@ def holds_password(env_vars: Mapping[str, str]) -> bool:
     return "PASS" in variables
 
 
-def _required(given: Set[str]) -> list[str]:
+def _required(given: Set[str], sslmode: SslMode) -> list[str]:
     # A client certificate stands in for the password, but only whole.
-    if not given.isdisjoint({"SSLCERT", "SSLKEY"}):
-        return ["HOST", "USER", "SSLCERT", "SSLKEY"]
-    return ["HOST", "USER", "PASS"]
+    login = ["SSLCERT", "SSLKEY"] if not given.isdisjoint({"SSLCERT", "SSLKEY"}) else ["PASS"]
+    # The system's own roots are trusted with verify-full only, where the host name is checked too.
+    authority = ["SSLROOTCERT"] if sslmode is SslMode.VERIFY_CA else []
+    return ["HOST", "USER", *login, *authority]
 
 
 def _missing(names: Sequence[str], descriptions: Sequence[str]) -> str:

@@ -12,8 +12,10 @@ import re
 import socket
 import tempfile
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,9 +40,19 @@ AUTHENTICATION_MESSAGES = (
     "pg_hba.conf rejects",
     "certificate authentication failed",
     "is not permitted to log in",
+    "requires a valid client certificate",
     "SCRAM",
 )
-"""What libpq and the server say in English about refused credentials; libpq gives no SQLSTATE for a failed connection."""
+"""What libpq and the server say in English of refused credentials; libpq gives no SQLSTATE for a failed connection."""
+
+UNKNOWN_ROLE = re.compile(r'role ".*" does not exist')
+"""What a server that needs no password says of a user that it does not have."""
+
+CONNECT_SECONDS_MIN = 2
+"""libpq takes no shorter `connect_timeout`; it holds for every address of a host by itself."""
+
+RESOLVERS = ThreadPoolExecutor(max_workers=32, thread_name_prefix="resolve")
+"""Threads of their own: a name server that does not answer holds one for long, and shall delay nobody else."""
 
 NO_FILE = "/dev/null/none"
 """A path at which nothing can ever be: an unset parameter would mean a file in the home directory."""
@@ -50,6 +62,9 @@ DATABASE_MESSAGES = re.compile(
     r"cannot connect to invalid database"
 )
 """What the server says in English when it is one database that cannot be connected to."""
+
+SELF_GRANT_SINCE = 160000
+TRANSACTION_TIMEOUT_SINCE = 170000
 
 VERIFYING_SSL_MODES = frozenset({"verify-ca", "verify-full"})
 
@@ -89,7 +104,7 @@ class Transaction:
                 await self._connection.execute(text.encode())
 
     def make_verifier(self, user: str, password: str) -> str:
-        """The SCRAM-SHA-256 verifier of any password, normalised as the server would (manual, `PQencryptPasswordConn`)."""
+        """The SCRAM-SHA-256 verifier of any password, normalised as the server would (`PQencryptPasswordConn`)."""
         pgconn = self._connection.pgconn
         return pgconn.encrypt_password(password.encode(), user.encode(), b"scram-sha-256").decode()
 
@@ -111,7 +126,7 @@ class Transaction:
 
 
 class Sessions:
-    """The sessions of one resource during one turn: at most `limits.sessions`, kept by database, all closed in the end."""
+    """The sessions of one resource during one turn: at most `limits.sessions`, by database, all closed in the end."""
 
     def __init__(
         self, connection: Connection, limits: Limits, address_allowed: Callable[[str], bool]
@@ -145,7 +160,7 @@ class Sessions:
             connection = await self._session(name)
             try:
                 transaction = Transaction(connection, self._answer_seconds)
-                await transaction.execute(self._preamble(write=write))
+                await transaction.execute(self._preamble(connection.info.server_version, write=write))
                 yield transaction
                 await transaction.execute("COMMIT")
             except BaseException:
@@ -208,17 +223,30 @@ class Sessions:
         else:
             self._idle[database].append(connection)
 
-    def _preamble(self, *, write: bool) -> str:
+    def _preamble(self, version: int, *, write: bool) -> str:
         """Open a transaction that owes nothing to the settings of the database it runs in."""
         mode = "READ COMMITTED, READ WRITE" if write else "REPEATABLE READ, READ ONLY"
         lock, statement = (
             int(seconds * 1000) for seconds in (self._limits.lock_seconds, self._limits.statement_seconds)
         )
-        return (
-            f"BEGIN ISOLATION LEVEL {mode}, NOT DEFERRABLE; SET LOCAL ROLE NONE; "
-            f"SET LOCAL search_path = pg_catalog, pg_temp; SET LOCAL lock_timeout = {lock}; "
-            f"SET LOCAL statement_timeout = {statement}; SET LOCAL transform_null_equals = off; SET LOCAL jit = off"
-        )
+        parts = [
+            f"BEGIN ISOLATION LEVEL {mode}, NOT DEFERRABLE",
+            "SET LOCAL ROLE NONE",
+            "SET LOCAL search_path = pg_catalog, pg_temp",
+            "SET LOCAL standard_conforming_strings = on",
+            f"SET LOCAL lock_timeout = {lock}",
+            f"SET LOCAL statement_timeout = {statement}",
+            "SET LOCAL idle_in_transaction_session_timeout = 0",
+            # The only one that counts between transactions.
+            "SET SESSION idle_session_timeout = 0",
+            "SET LOCAL transform_null_equals = off",
+            "SET LOCAL jit = off",
+        ]
+        if version >= SELF_GRANT_SINCE:
+            parts.append("SET LOCAL createrole_self_grant = ''")
+        if version >= TRANSACTION_TIMEOUT_SINCE:
+            parts.append("SET LOCAL transaction_timeout = 0")
+        return "; ".join(parts)
 
     async def _connect(
         self, who: Connection, database: str | None = None
@@ -238,25 +266,28 @@ class Sessions:
             async with asyncio.timeout(seconds):
                 addresses = await self._resolve(who.host, who.port)
                 with _files(who) as paths:
-                    return await psycopg.AsyncConnection.connect(
-                        **_libpq_parameters(who, database, addresses, paths, seconds),
-                        autocommit=True,
-                        row_factory=tuple_row,
-                    )
+                    try:
+                        return await psycopg.AsyncConnection.connect(
+                            **_libpq_parameters(who, database, addresses, paths, seconds),
+                            autocommit=True,
+                            prepare_threshold=None,
+                            row_factory=tuple_row,
+                        )
+                    except psycopg.errors.ConnectionTimeout:
+                        raise TimeoutError from None
+                    except psycopg.Error as error:
+                        raise _connection_error(error, who, paths) from None
         except TimeoutError as error:
             raise ServerUnreachable(
                 f"{who.host}:{who.port} did not answer within {seconds} s; check host, port, network policies and "
                 f"whether the server runs"
             ) from error
-        except psycopg.OperationalError as error:
-            raise _connection_error(error, who) from None
-        except psycopg.Error as error:
-            raise ServerUnreachable(f"{who.host}:{who.port}: {_one_line(error)}") from None
 
     async def _resolve(self, host: str, port: int) -> list[str]:
         """The host's addresses, so that what was checked is what is connected to."""
+        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            found = await asyncio.get_running_loop().run_in_executor(RESOLVERS, look_up)
         except OSError as error:
             raise ServerUnreachable(
                 f'host "{host}" cannot be resolved ({error.strerror or error}); check HOST and the cluster\'s DNS'
@@ -265,8 +296,8 @@ class Sessions:
         allowed = [address for address in addresses if self._address_allowed(address)]
         if not allowed:
             raise ServerUnreachable(
-                f'host "{host}" resolves to {", ".join(addresses)}, where the operator may not connect to; link-local '
-                f"addresses are always refused, others by the setting HOOP_ALLOWED_HOSTS"
+                f'host "{host}" resolves to {", ".join(sorted(addresses))}, where the operator never connects to: '
+                f"link-local addresses are refused; name the database server's own address"
             )
         return allowed
 
@@ -314,9 +345,12 @@ def _statement_error(error: psycopg.Error) -> ServerError:
     return StatementFailed(message, sqlstate=error.sqlstate, detail=error.diag.message_detail or "")
 
 
-def _connection_error(error: psycopg.Error, who: Connection) -> ServerError:
+def _connection_error(error: psycopg.Error, who: Connection, paths: Mapping[str, str]) -> ServerError:
     message = _one_line(error)
-    if any(known in message for known in AUTHENTICATION_MESSAGES):
+    for name, path in paths.items():
+        # The user knows the variable, and a path is another one every time.
+        message = message.replace(path, name.upper())
+    if any(known in message for known in AUTHENTICATION_MESSAGES) or UNKNOWN_ROLE.search(message):
         if "authentication method requirement" in message:
             message += " (a cleartext password is sent only over TLS with sslmode verify-ca or verify-full)"
         return AuthenticationFailed(message)
@@ -373,7 +407,7 @@ def _libpq_parameters(
         "gssencmode": "disable",
         "require_auth": "" if verified else "!password",
         "passfile": NO_FILE,
-        "connect_timeout": str(max(2, seconds)),
+        "connect_timeout": str(max(CONNECT_SECONDS_MIN, seconds // len(addresses))),
         "keepalives_idle": "10",
         "keepalives_interval": "5",
         "keepalives_count": "3",

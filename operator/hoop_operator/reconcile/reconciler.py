@@ -19,7 +19,7 @@ from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.memory import Memory, Reading
 from hoop_operator.reconcile.objects import Key, KubernetesObject, Plan, Resource
 from hoop_operator.reconcile.plans import Plans
-from hoop_operator.reconcile.resources import DRIFT, PLANS_CHANGED, Resources
+from hoop_operator.reconcile.resources import DRIFT, Resources
 from hoop_operator.settings import Settings
 
 T = TypeVar("T", bound=KubernetesObject)
@@ -142,7 +142,7 @@ class Reconciler:
         if known is not None and (
             known.deleting or known.status.get("plans") != len(self._memory.users_of(resource))
         ):
-            self._resources.wake(resource, PLANS_CHANGED)
+            self._resources.count_plans(resource)
 
 
 def _key(body: Mapping[str, Any]) -> Key:

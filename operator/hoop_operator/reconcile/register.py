@@ -19,20 +19,38 @@ from hoop_operator.cluster.secrets import (
     read_secret,
     update_secret,
 )
-from hoop_operator.crd import Condition, HoopResourceStatus, Outcome, ServerInfo
+from hoop_operator.crd import Condition, EnvFrom, HoopResourceStatus, Outcome, ServerInfo
 from hoop_operator.crd import Connection as ConnectionStatus
 from hoop_operator.credentials.connection import Connection, Endpoint, postgres_connection
-from hoop_operator.credentials.env import decode_whole
+from hoop_operator.credentials.env import decode
+from hoop_operator.credentials.faults import raise_faults
 from hoop_operator.credentials.role_secret import connection_secret
 from hoop_operator.credentials.sources import Source
-from hoop_operator.errors import ObjectConflict, ResourceFailure, ResourceReason
+from hoop_operator.errors import (
+    AuthenticationFailed,
+    DatabaseUnavailable,
+    ResourceFailure,
+    ResourceReason,
+    ServerError,
+)
 from hoop_operator.naming import connection_secret_name
 from hoop_operator.planner.statements import render
 from hoop_operator.postgres.snapshot import Capabilities
 from hoop_operator.reconcile.objects import Resource
 
+ENV_VARS_FROM = "spec.envVarsFrom"
 FILES_ANNOTATION = "hoop.dev/files"
 CONNECTION_SECRET_TYPE = "Opaque"
+
+REASONS_BY_GRAVITY = (
+    ResourceReason.CREDENTIALS_INVALID,
+    ResourceReason.CREDENTIALS_UNRESOLVED,
+    ResourceReason.CREDENTIALS_MISSING,
+    ResourceReason.SECRET_CONFLICT,
+)
+"""What can be wrong before the server is asked."""
+CREDENTIAL_REASONS = frozenset(REASONS_BY_GRAVITY) - {ResourceReason.SECRET_CONFLICT}
+UNREACHABLE_REASONS = frozenset({ResourceReason.SERVER_UNREACHABLE, ResourceReason.AUTHENTICATION_FAILED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +58,13 @@ class Registration:
     """What is known of a resource since it was last looked at."""
 
     resource: Resource
+    """The resource as it was when it was looked at."""
     reason: ResourceReason
     message: str = ""
     connection: Connection | None = None
     """None for anything but postgres, and where the credentials do not add up."""
     capabilities: Capabilities | None = None
-    """None for anything but postgres, and where the server did not answer."""
+    """None for anything but postgres, and where the server did not answer or was not asked."""
     secrets: tuple[ConnectionStatus, ...] = ()
     restored_from: str | None = None
     """In words, the server that was there before, where another one answers now."""
@@ -57,139 +76,122 @@ class Registration:
         return self.reason is ResourceReason.REGISTERED
 
 
-async def read_sources(api: KubernetesApi, resource: Resource) -> list[Source]:
-    """Read the Secrets and ConfigMaps that a resource takes its variables from, in its order.
-
-    Raises
-    ------
-    ResourceFailure
-        `CredentialsUnresolved`, naming all that do not exist.
-    ClusterError
-        The API server failed us.
-    """
-    namespace = resource.key.namespace
-
-    async def read(index: int) -> Source | str:
-        entry = resource.spec.env_vars_from[index]
-        data: Mapping[str, bytes] | None
-        if entry.secret_ref is not None:
-            description = f"Secret {entry.secret_ref.name}"
-            secret = await read_secret(api, namespace, entry.secret_ref.name)
-            data = secret.data if secret else None
-        elif entry.config_map_ref is not None:
-            description = f"ConfigMap {entry.config_map_ref.name}"
-            data = await read_config_map(api, namespace, entry.config_map_ref.name)
-        else:
-            return f"spec.envVarsFrom[{index}] names neither a Secret nor a ConfigMap"
-        if data is None:
-            return f"{description} does not exist in namespace {namespace}"
-        return Source(description, data, entry.prefix)
-
-    sources = await asyncio.gather(*(read(index) for index in range(len(resource.spec.env_vars_from))))
-    if absent := [source for source in sources if isinstance(source, str)]:
-        raise ResourceFailure(
-            ResourceReason.CREDENTIALS_UNRESOLVED,
-            f"spec.envVarsFrom: {'; '.join(absent)}; create it, or correct the name",
-        )
-    return [source for source in sources if isinstance(source, Source)]
-
-
 async def resolve(api: KubernetesApi, resource: Resource, allowed_hosts: Sequence[str]) -> Connection | None:
     """The admin connection of a postgres resource; None for any other, whose variables are only checked.
 
     Raises
     ------
     ResourceFailure
-        What is wrong with the credentials.
+        All that is wrong with the credentials, Secrets and ConfigMaps that do not exist included.
     ClusterError
         The API server failed us.
     """
-    sources = await read_sources(api, resource)
+    env_vars = resource.spec.env_vars
+    found = await asyncio.gather(
+        *(_read_source(api, resource, entry) for entry in resource.spec.env_vars_from)
+    )
+    sources = [source for source in found if isinstance(source, Source)]
+    absent = [source for source in found if isinstance(source, str)]
     if resource.is_postgres:
         return postgres_connection(
-            resource.spec.env_vars, sources, namespace=resource.key.namespace, allowed_hosts=allowed_hosts
+            env_vars, sources, absent=absent, namespace=resource.key.namespace, allowed_hosts=allowed_hosts
         )
-    decode_whole(resource.spec.env_vars)
+    decoded = decode(env_vars)
+    raise_faults(malformed=decoded.problems, unresolved=[*absent, *decoded.unresolved])
     return None
 
 
-async def write_connection_secrets(api: KubernetesApi, resource: Resource) -> tuple[ConnectionStatus, ...]:
+async def _read_source(api: KubernetesApi, resource: Resource, entry: EnvFrom) -> Source | str:
+    """What an entry of `spec.envVarsFrom` names; in words, where that does not exist."""
+    namespace = resource.key.namespace
+    data: Mapping[str, bytes] | None = None
+    description = "an entry without secretRef or configMapRef"
+    if entry.secret_ref is not None:
+        description = f"Secret {entry.secret_ref.name}"
+        secret = await read_secret(api, namespace, entry.secret_ref.name)
+        data = secret.data if secret else None
+    elif entry.config_map_ref is not None:
+        description = f"ConfigMap {entry.config_map_ref.name}"
+        data = await read_config_map(api, namespace, entry.config_map_ref.name)
+    if data is None:
+        return f"{ENV_VARS_FROM}: {description} does not exist in namespace {namespace}; create it, or correct the name"
+    return Source(description, data, entry.prefix)
+
+
+async def write_connection_secrets(
+    api: KubernetesApi, resource: Resource
+) -> tuple[tuple[ConnectionStatus, ...], list[ResourceFailure]]:
     """Write the Secret of each of a resource's roles, and delete those of roles that left the list.
+
+    Returns
+    -------
+    The Secrets that the roles have, and what kept others from being written: `SecretConflict`, or what is wrong with
+    a role's variables.
 
     Raises
     ------
-    ResourceFailure
-        `SecretConflict`, or what is wrong with a role's variables; the Secrets of other roles are written all the same.
     ClusterError
         The API server failed us.
     """
+    had = {
+        entry["name"]: ConnectionStatus.model_validate(entry)
+        for entry in resource.status.get("connections") or ()
+    }
+    if resource.deleting:
+        # They go with the resource, and a namespace that is being deleted takes no new ones.
+        return tuple(had.values()), []
+    has: dict[str, ConnectionStatus] = {}
     failures: list[ResourceFailure] = []
-    written: list[ConnectionStatus] = []
-    wanted: set[str] = set()
     for role in resource.spec.roles:
-        name = connection_secret_name(resource.key.name, role.name)
-        wanted.add(name)
+        connection = ConnectionStatus(
+            name=role.name, secret_name=connection_secret_name(resource.key.name, role.name)
+        )
         try:
             data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret")
-            await _write_connection_secret(api, resource, name, data, files)
+            await _write_connection_secret(api, resource, connection.secret_name, data, files)
         except ResourceFailure as failure:
             failures.append(failure)
-        else:
-            written.append(ConnectionStatus(name=role.name, secret_name=name))
-    for entry in resource.status.get("connections") or ():
-        if entry["secretName"] not in wanted:
-            former = await read_secret(api, resource.key.namespace, entry["secretName"])
-            if former is not None and former.owner is not None and former.owner.uid == resource.uid:
-                await delete_secret(api, former)
-    if failures:
-        raise ResourceFailure(failures[0].reason, "; ".join(failure.message for failure in failures))
-    return tuple(written)
+            if connection.name not in had:
+                continue
+        has[connection.name] = connection
+    for name in had.keys() - has.keys():
+        former = await read_secret(api, resource.key.namespace, had[name].secret_name)
+        if former is not None and former.owner is not None and former.owner.uid == resource.uid:
+            await delete_secret(api, former)
+    return tuple(has.values()), failures
 
 
 async def _write_connection_secret(
     api: KubernetesApi, resource: Resource, name: str, data: Mapping[str, bytes], files: Sequence[str]
 ) -> None:
+    owner = resource.owner
     annotations = {FILES_ANNOTATION: ",".join(files)} if files else {}
     current = await read_secret(api, resource.key.namespace, name)
     if current is not None:
-        owner = current.owner
-        ours = owner is not None and (owner.kind, owner.name) == (resource.owner.kind, resource.owner.name)
-        if not ours:
-            holder = f"{owner.kind} {owner.name}" if owner else "somebody else"
+        holder = current.owner
+        if holder is None or (holder.kind, holder.name) != (owner.kind, owner.name):
             raise ResourceFailure(
                 ResourceReason.SECRET_CONFLICT,
-                f"Secret {name} exists already and belongs to {holder}; it stays untouched: rename the role in "
-                f"spec.roles, or delete that Secret",
+                f"Secret {name} exists already and belongs to "
+                f"{f'{holder.kind} {holder.name}' if holder else 'somebody else'}; it stays untouched: rename the role "
+                f"in spec.roles, or delete that Secret",
             )
-        if owner is not None and owner.uid != resource.uid:
+        if holder.uid != owner.uid:
+            # It belongs to a former resource of this name, and the garbage collector would take it away any moment.
             await delete_secret(api, current)
             current = None
-    try:
-        if current is None:
-            await create_secret(
-                api,
-                namespace=resource.key.namespace,
-                name=name,
-                type=CONNECTION_SECRET_TYPE,
-                data=data,
-                owner=resource.owner,
-                labels={},
-                annotations=annotations,
-            )
-        else:
-            await update_secret(
-                api,
-                current,
-                type=CONNECTION_SECRET_TYPE,
-                data=data,
-                owner=resource.owner,
-                labels={},
-                annotations=annotations,
-            )
-    except ObjectConflict:
-        raise ResourceFailure(
-            ResourceReason.SECRET_CONFLICT, f"Secret {name} was changed meanwhile; it will be tried again"
-        ) from None
+    write = (
+        partial(create_secret, api, namespace=resource.key.namespace, name=name)
+        if current is None
+        else partial(update_secret, api, current)
+    )
+    await write(type=CONNECTION_SECRET_TYPE, data=data, owner=owner, labels={}, annotations=annotations)
+
+
+def gravest(failures: Sequence[ResourceFailure]) -> ResourceFailure:
+    """One failure that says all that is wrong, the most fundamental first."""
+    in_order = sorted(failures, key=lambda failure: REASONS_BY_GRAVITY.index(failure.reason))
+    return ResourceFailure(in_order[0].reason, "; ".join(failure.message for failure in in_order))
 
 
 def judge(capabilities: Capabilities) -> tuple[ResourceReason, str]:
@@ -208,6 +210,18 @@ def judge(capabilities: Capabilities) -> tuple[ResourceReason, str]:
     return ResourceReason.REGISTERED, ""
 
 
+def refusal(error: ServerError) -> tuple[ResourceReason, str]:
+    """What a server that could not be asked means for its resource, with the remedy."""
+    if isinstance(error, AuthenticationFailed):
+        return (
+            ResourceReason.AUTHENTICATION_FAILED,
+            f"{error}; check USER and PASS, or SSLCERT and SSLKEY, and the server's pg_hba.conf",
+        )
+    if isinstance(error, DatabaseUnavailable):
+        return ResourceReason.SERVER_UNREACHABLE, f"{error}; check DB"
+    return ResourceReason.SERVER_UNREACHABLE, str(error)
+
+
 def replaced_server(
     resource: Resource, capabilities: Capabilities, former: Endpoint | None, roles: int
 ) -> str | None:
@@ -221,13 +235,13 @@ def replaced_server(
     place = f"the former server ({former.host}:{former.port})" if former else "the former server"
     return (
         f"the server is not the one it was: system identifier {capabilities.system_identifier} instead of {before} (a "
-        f"restore, a failover to a copy, or another host); plans are applied to it with the passwords of their Secrets, "
-        f"and {roles} roles stay on {place}"
+        f"restore, a failover to a copy, or another host); plans are applied to it with the passwords of their "
+        f"Secrets, and {roles} {'role stays' if roles == 1 else 'roles stay'} on {place}"
     )
 
 
 def resource_status(
-    registration: Registration, plans: int, in_use: str | None, now: datetime
+    registration: Registration, resource: Resource, plans: int, in_use: str | None, now: datetime
 ) -> dict[str, Any] | None:
     """The patch of a resource's status; None where all of it is said already.
 
@@ -235,6 +249,8 @@ def resource_status(
     ----------
     registration
         What is known of the resource.
+    resource
+        The resource as it is now, which may have been changed since it was looked at.
     plans
         How many plans use it.
     in_use
@@ -242,7 +258,6 @@ def resource_status(
     now
         The time to write down.
     """
-    resource = registration.resource
     previous = resource.status
     conditions = merge_conditions(
         previous.get("conditions") or (), _conditions(registration, in_use=in_use, now=now)
@@ -258,16 +273,15 @@ def resource_status(
             can_create_role=capabilities.can_create_role,
         )
     failed = not registration.ready or in_use is not None
-    message = in_use or registration.message
     status = before.model_copy(
         update={
             "id": resource.uid,
             "status": Outcome.FAILED if failed else Outcome.SUCCESS,
-            "message": message,
+            "message": in_use or registration.message,
             "created_at": before.created_at or now,
-            "observed_generation": resource.generation,
+            "observed_generation": registration.resource.generation,
             "server": server,
-            "connections": registration.secrets if registration.ready else before.connections,
+            "connections": registration.secrets,
             "plans": plans,
         }
     )
@@ -281,16 +295,6 @@ def resource_status(
     body["sid"] = registration.sid
     body["updatedAt"] = now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     return dict.fromkeys(previous) | body
-
-
-CREDENTIAL_REASONS = frozenset(
-    {
-        ResourceReason.CREDENTIALS_MISSING,
-        ResourceReason.CREDENTIALS_INVALID,
-        ResourceReason.CREDENTIALS_UNRESOLVED,
-    }
-)
-UNREACHABLE_REASONS = frozenset({ResourceReason.SERVER_UNREACHABLE, ResourceReason.AUTHENTICATION_FAILED})
 
 
 def _conditions(registration: Registration, *, in_use: str | None, now: datetime) -> list[Condition]:
@@ -313,10 +317,10 @@ def _conditions(registration: Registration, *, in_use: str | None, now: datetime
         )
     )
     if resource.is_postgres:
-        if unresolved:
-            conditions.append(say("Reachable", None, reason, "the credentials come first"))
-        elif reason in UNREACHABLE_REASONS:
+        if reason in UNREACHABLE_REASONS:
             conditions.append(say("Reachable", False, reason, message))
+        elif registration.capabilities is None:
+            conditions.append(say("Reachable", None, reason, "not tried before that is put right"))
         else:
             conditions.append(say("Reachable", True, "Connected", registration.restored_from or ""))
     return conditions

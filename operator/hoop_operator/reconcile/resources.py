@@ -1,6 +1,7 @@
 """What is done about a HoopResource, whatever woke it."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,7 +11,6 @@ from hoop_operator.cluster.events import post_event
 from hoop_operator.cluster.finalizers import add_finalizer, remove_finalizer
 from hoop_operator.credentials.connection import Connection, Endpoint, holds_password
 from hoop_operator.errors import (
-    AuthenticationFailed,
     ClusterError,
     ObjectNotFound,
     ResourceFailure,
@@ -23,7 +23,9 @@ from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.objects import FINALIZER, Fingerprint, Key, Resource
 from hoop_operator.reconcile.register import (
     Registration,
+    gravest,
     judge,
+    refusal,
     replaced_server,
     resolve,
     resource_status,
@@ -31,9 +33,13 @@ from hoop_operator.reconcile.register import (
 )
 from hoop_operator.reconcile.single import SingleFlight
 
-PLANS_CHANGED = "plans"
-"""Trigger of a wake that only concerns how many plans use the resource."""
 DRIFT = "drift"
+PASSWORD_ADVICE = (
+    "spec.envVars holds the admin's password for everybody to see who may read the resource; put it into a Secret, and "
+    "name that in spec.envVarsFrom"
+)
+
+logger = logging.getLogger(__name__)
 
 
 class Resources:
@@ -46,6 +52,7 @@ class Resources:
         self._inbox_of = inbox_of
         self._wake_plan = wake_plan
         self._handled: dict[Key, Fingerprint] = {}
+        self._to_register: dict[Key, str] = {}
         self._flight = SingleFlight(self._see_to)
 
     def seen(self, resource: Resource) -> None:
@@ -53,6 +60,7 @@ class Resources:
         if not self._context.memory.see_resource(resource):
             return
         if self._handled.get(resource.key) != resource.fingerprint:
+            self._handled[resource.key] = resource.fingerprint
             self.wake(resource.key, "spec")
 
     def gone(self, key: Key) -> None:
@@ -60,35 +68,43 @@ class Resources:
         self._context.memory.forget_resource(key)
         self._context.clock.settle(("resource", key))
         self._handled.pop(key, None)
+        self._to_register.pop(key, None)
         self._wake_plans(key, "resource")
 
     def wake(self, key: Key, trigger: str) -> None:
-        """Have a resource seen to, soon."""
+        """Have a resource registered anew, soon."""
+        # A look for drift does all that any other trigger asks for, and wakes the plans too.
+        if self._to_register.get(key) != DRIFT:
+            self._to_register[key] = trigger
         self._flight.wake(key, trigger)
+
+    def count_plans(self, key: Key) -> None:
+        """Have it written down, soon, how many plans use a resource, or a deleted one let go when none does."""
+        self._flight.wake(key, "plans")
 
     async def close(self) -> None:
         """Stop what is under way."""
         await self._flight.close()
 
-    async def _see_to(self, key: Key, trigger: str) -> None:
+    async def _see_to(self, key: Key, _: str) -> None:
         memory = self._context.memory
+        trigger = self._to_register.pop(key, None)
         resource = memory.resources.get(key)
         if resource is None or not self._context.serves(resource):
             return
-        self._handled[key] = resource.fingerprint
+        known = memory.registrations.get(key)
         try:
             if resource.deleting and not memory.users_of(key):
                 await self._let_go(resource)
-                return
-            known = memory.registrations.get(key)
-            if trigger == PLANS_CHANGED and known is not None:
+            elif trigger is not None or known is None:
+                await self._register(resource, trigger or "plans")
+            else:
                 await self._tell(known)
-                return
-            await self._register(resource, trigger)
         except ObjectNotFound:
             return
-        except ClusterError:
-            self._context.clock.retry(("resource", key), lambda: self.wake(key, trigger))
+        except ClusterError as error:
+            logger.warning("Resource %s waits for the Kubernetes API: %s", key, error)
+            self._context.clock.retry(("resource", key), lambda: self.wake(key, trigger or "retry"))
 
     async def _let_go(self, resource: Resource) -> None:
         if resource.has_finalizer:
@@ -98,14 +114,17 @@ class Resources:
         memory, clock, key = self._context.memory, self._context.clock, resource.key
         if resource.is_postgres and not resource.has_finalizer and not resource.deleting:
             body = await add_finalizer(self._context.api, resource.body, FINALIZER)
-            resource = Resource(body, resource.spec)
+            resource = Resource.parse(body)
             memory.see_resource(resource)
         registration = await self._try(resource)
+        now = memory.resources.get(key)
+        if now is None or now.uid != resource.uid:
+            return
         before = memory.registrations.get(key)
         memory.registrations[key] = registration
+        await self._tell(registration)
         if registration.ready and registration.connection is not None:
             memory.last_good[key] = registration.connection
-        await self._tell(registration)
         if trigger == DRIFT or before is None or _concerns_plans(before, registration):
             self._wake_plans(key, DRIFT if trigger == DRIFT else "resource")
         if registration.ready:
@@ -116,27 +135,29 @@ class Resources:
     async def _try(self, resource: Resource) -> Registration:
         api, settings = self._context.api, self._context.settings
         connection: Connection | None = None
+        failures: list[ResourceFailure] = []
         try:
             connection = await resolve(api, resource, settings.allowed_hosts)
-            secrets = await write_connection_secrets(api, resource)
-            if connection is None:
-                return Registration(resource, ResourceReason.REGISTERED, secrets=secrets)
-            capabilities = await self._inbox_of(connection.endpoint).probe(connection)
         except ResourceFailure as failure:
-            return Registration(resource, failure.reason, failure.message, connection)
-        except AuthenticationFailed as error:
-            message = f"{error}; check USER and PASS, and the server's pg_hba.conf"
-            return Registration(resource, ResourceReason.AUTHENTICATION_FAILED, message, connection)
+            failures.append(failure)
+        secrets, conflicts = await write_connection_secrets(api, resource)
+        if failures := failures + conflicts:
+            worst = gravest(failures)
+            return Registration(resource, worst.reason, worst.message, connection, secrets=secrets)
+        tried = Registration(resource, ResourceReason.REGISTERED, "", connection, secrets=secrets)
+        if connection is None:
+            return tried
+        try:
+            capabilities = await self._inbox_of(connection.endpoint).probe(connection)
         except ServerError as error:
-            return Registration(resource, ResourceReason.SERVER_UNREACHABLE, str(error), connection)
+            reason, message = refusal(error)
+            return replace(tried, reason=reason, message=message)
         reason, message = judge(capabilities)
-        return Registration(
-            resource,
-            reason,
-            message,
-            connection,
-            capabilities,
-            secrets,
+        return replace(
+            tried,
+            reason=reason,
+            message=message,
+            capabilities=capabilities,
             restored_from=self._restored_from(resource, capabilities),
         )
 
@@ -155,16 +176,15 @@ class Resources:
         """Write what is known on the object, and post events about what is new."""
         memory, api = self._context.memory, self._context.api
         resource = memory.resources.get(registration.resource.key)
-        if resource is None:
+        if resource is None or resource.uid != registration.resource.uid:
             return
-        registration = replace(registration, resource=resource)
         users = memory.users_of(resource.key)
         in_use = _in_use(resource.key, [plan.key for plan in users]) if resource.deleting else None
-        patch = resource_status(registration, len(users), in_use, datetime.now(UTC))
+        patch = resource_status(registration, resource, len(users), in_use, datetime.now(UTC))
         if patch is None:
             return
         body = await api.merge_patch(paths.status(paths.custom_object(resource.body)), {"status": patch})
-        memory.see_resource(Resource(body, resource.spec))
+        memory.see_resource(Resource.parse(body))
         await self._post_events(resource, registration, in_use)
 
     async def _post_events(self, resource: Resource, registration: Registration, in_use: str | None) -> None:
@@ -172,7 +192,8 @@ class Resources:
         reason = ResourceReason.IN_USE if in_use else registration.reason
         message = in_use or registration.message
         events: list[tuple[str, str, str]] = []
-        if (before.get("reason"), before.get("message", "")) != (reason, message):
+        same = before.get("reason") == reason and (bool(in_use) or before.get("message", "") == message)
+        if not same:
             if in_use or not registration.ready:
                 events.append(("Warning", reason, message))
             elif before:
@@ -181,9 +202,10 @@ class Resources:
             "message"
         ):
             events.append(("Warning", "ServerReplaced", registration.restored_from))
-        if resource.status.get("observedGeneration") != resource.generation and _inline_password(resource):
-            advice = "spec.envVars holds the admin's password in plain sight; put it into a Secret and name that in envVarsFrom"
-            events.append(("Warning", "PasswordInSpec", advice))
+        if resource.status.get("observedGeneration") != registration.resource.generation and _inline_password(
+            resource
+        ):
+            events.append(("Warning", "PasswordInSpec", PASSWORD_ADVICE))
         await asyncio.gather(
             *(
                 post_event(api, resource.body, type=kind, reason=why, message=text, action="Register")  # type: ignore[arg-type]  # Normal or Warning
