@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hoop_operator.credentials.connection import Connection, Endpoint
-from hoop_operator.errors import ServerError
+from hoop_operator.errors import ServerError, ServerUnreachable
 from hoop_operator.postgres.session import Limits, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile.objects import Key
@@ -44,7 +44,13 @@ class Inbox:
         self._probes: list[_Probe] = []
         self._waiting: dict[Key, dict[Key, str]] = {}
         self._something = asyncio.Event()
+        self._at_work = False
         self._worker = asyncio.create_task(self._work(), name=f"inbox {endpoint.host}:{endpoint.port}")
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits and nothing is being done."""
+        return not self._at_work and not self._something.is_set()
 
     def put(self, resource: Key, plan: Key, trigger: str) -> None:
         """Have a plan of a resource carried out; one that waits already keeps its first trigger."""
@@ -64,16 +70,22 @@ class Inbox:
         self._something.set()
         return await answer
 
+    def stop(self) -> None:
+        """Have the worker end."""
+        self._worker.cancel()
+
     async def close(self) -> None:
         """Stop the worker; what waits is dropped, to be found again by looking."""
-        self._worker.cancel()
+        self.stop()
         await asyncio.gather(self._worker, return_exceptions=True)
         for probe in self._probes:
             probe.answer.cancel()
 
     async def _work(self) -> None:
         while True:
+            self._at_work = False
             await self._something.wait()
+            self._at_work = True
             if not self._probes:
                 await asyncio.sleep(GATHERING_SECONDS)
             self._something.clear()
@@ -107,6 +119,14 @@ class Inbox:
         except ServerError as error:
             if not probe.answer.done():
                 probe.answer.set_exception(error)
+        except Exception:
+            logger.exception("A probe of %s failed in a way that nobody foresaw", self.endpoint)
+            host, port = self.endpoint
+            unlike = ServerUnreachable(
+                f"{host}:{port} does not answer as PostgreSQL does; check HOST and PORT"
+            )
+            if not probe.answer.done():
+                probe.answer.set_exception(unlike)
         else:
             if not probe.answer.done():
                 probe.answer.set_result(capabilities)

@@ -81,11 +81,7 @@ class Reconciler:
 
     def resource_gone(self, body: Mapping[str, Any]) -> None:
         """A HoopResource does not exist any more."""
-        key = _key(body)
-        known = self._memory.registrations.get(key)
-        self._resources.gone(key)
-        if known is not None and known.connection is not None:
-            self._close_if_unused(known.connection.endpoint)
+        self._resources.gone(_key(body))
 
     def plan_seen(self, body: Mapping[str, Any]) -> None:
         """A HoopRolePlan exists, as given."""
@@ -127,15 +123,13 @@ class Reconciler:
         self._clock.after(endpoint, interval, partial(self._look, endpoint))
 
     def _look(self, endpoint: Endpoint) -> None:
-        for resource in self._memory.resources_at(endpoint):
+        resources = list(self._memory.resources_at(endpoint))
+        if not resources and self._inboxes[endpoint].idle:
+            self._inboxes.pop(endpoint).stop()
+            return
+        for resource in resources:
             self._resources.wake(resource, DRIFT)
         self._look_later(endpoint)
-
-    def _close_if_unused(self, endpoint: Endpoint) -> None:
-        if not any(True for _ in self._memory.resources_at(endpoint)) and endpoint in self._inboxes:
-            self._clock.cancel(endpoint)
-            inbox = self._inboxes.pop(endpoint)
-            self._watches.append(asyncio.create_task(inbox.close()))
 
     def _count_users(self, resource: Key) -> None:
         known = self._memory.resources.get(resource)
