@@ -33,9 +33,6 @@ class Settings(BaseSettings):
     connections_per_server: Annotated[int, Field(ge=1, le=100)] = 4
     """The most sessions that are open on one server at a time."""
 
-    idle_seconds: Annotated[float, Field(gt=0, le=30)] = 20.0
-    """Seconds after which an unused session is closed; the contract promises at most 30."""
-
     connect_timeout_seconds: Annotated[int, Field(ge=2, le=60)] = 10
     """Seconds that connecting to a server may take."""
 

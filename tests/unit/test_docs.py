@@ -28,6 +28,7 @@ from hoop_operator.planner.roles import DANGEROUS_ROLES
 from hoop_operator.settings import Settings
 
 ROOT = Path(__file__).parents[2]
+SOURCE = "".join(path.read_text(encoding="utf-8") for path in ROOT.glob("operator/hoop_operator/**/*.py"))
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
 
 FENCED = re.compile(r"^( *)```(?P<language>\w*)\n(?P<text>.*?)^\1```$", re.DOTALL | re.MULTILINE)
@@ -176,6 +177,23 @@ def test_every_reason_is_explained_with_cause_and_remedy(path: str, reasons: typ
         assert all(texts), reason
 
 
+def test_what_troubleshooting_quotes_can_be_met() -> None:
+    words_of_the_server = {
+        "certificate",
+        'database "…" does not exist',
+        "lock timeout",
+        "remaining connection slots",
+        "row is too big",
+        "statement timeout",
+        "too many clients",
+    }
+    text = read("docs/troubleshooting.md")
+    events = rows(section(text, "Events without a reason of their own"))
+    assert [event for event, _ in events if f'"{event.strip("`")}"' not in SOURCE] == []
+    quoted = {part for cell, *_ in rows(text) for part in CODE_SPAN.findall(cell)}
+    assert {part for part in quoted - words_of_the_server if part not in SOURCE} == set()
+
+
 def test_every_reason_has_its_place_in_troubleshooting() -> None:
     headings = set(HEADING.findall(read("docs/troubleshooting.md")))
     assert {*ResourceReason, *PlanReason} <= headings
@@ -202,6 +220,11 @@ def test_every_setting_is_explained_with_its_default() -> None:
     }
     assert {name: default for name, (default, _) in explained.items()} == defaults
     assert all(text for _, text in explained.values())
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    unread = {name for name in Settings.model_fields if f"ettings.{name}" not in SOURCE}
+    assert unread == set()
 
 
 @each_page
