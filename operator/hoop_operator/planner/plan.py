@@ -28,7 +28,7 @@ class RolePlan:
 
 
 def databases_of(desired: DesiredRole, server: Server) -> frozenset[str]:
-    """The databases that have to be read before `plan_role` can tell: those of the scopes, and wherever it holds more."""
+    """The databases to be read before `plan_role` can tell: those of the scopes, and wherever the role holds more."""
     if not desired.manages_grants:
         return frozenset()
     scoped = frozenset(scope.database for scope in desired.scopes)

@@ -55,8 +55,8 @@ def conflict(desired: DesiredRole, server: Server) -> str | None:
     if role.comment is not None and role.comment.startswith(COMMENT_PREFIX):
         claimant = role.comment.removeprefix(COMMENT_PREFIX)
         return (
-            f'role "{role.name}" already belongs to the plan {claimant} (instance/namespace/plan), as its comment says; '
-            f"choose another spec.role, or delete that plan first"
+            f'role "{role.name}" already belongs to the plan {claimant} (instance/namespace/plan), as its comment '
+            f"says; choose another spec.role, or delete that plan first"
         )
     if role.oid == desired.known_oid and not role.superuser:
         return None
@@ -86,8 +86,8 @@ def source_role_problems(desired: DesiredRole, server: Server) -> Iterator[tuple
     ):
         yield (
             PlanReason.DANGEROUS_SOURCE_ROLE,
-            f'source role "{source}" is dangerous: {"; ".join(dangers)}. Choose a lesser role, or have the owner of the '
-            f"HoopResource list it by name in spec.guardrails.sourceRoles",
+            f'source role "{source}" is dangerous: {"; ".join(dangers)}. Choose a lesser role, or have the owner of '
+            f"the HoopResource list it by name in spec.guardrails.sourceRoles",
         )
     if not server.admin_is_superuser and not _may_grant_membership(source, server):
         command = render(
@@ -95,7 +95,8 @@ def source_role_problems(desired: DesiredRole, server: Server) -> Iterator[tuple
         )
         yield (
             PlanReason.INSUFFICIENT_PRIVILEGE,
-            f'the admin "{server.admin}" may not grant membership in "{source}"; an administrator has to run: {command}',
+            f'the admin "{server.admin}" may not grant membership in "{source}"; an administrator has to run: '
+            f"{command}",
         )
 
 
@@ -228,8 +229,8 @@ def _memberships(desired: DesiredRole, server: Server) -> Difference:
             difference.problems.append(
                 (
                     PlanReason.DEPENDENT_GRANTS,
-                    f'membership in "{membership.role}" was passed on by {desired.name} to {grantee_list(members)}, who '
-                    f"would lose it; nothing is cascaded: to let it go, run: "
+                    f'membership in "{membership.role}" was passed on by {desired.name} to {grantee_list(members)}, '
+                    f"who would lose it; nothing is cascaded: to let it go, run: "
                     f"{render('REVOKE {} FROM', sql.Identifier(membership.role))} {grantee_list(members)} "
                     f"GRANTED BY {grantee_list([desired.name])};",
                 )
