@@ -43,6 +43,7 @@ class Inbox:
         self._take_turn = take_turn
         self._probes: list[_Probe] = []
         self._waiting: dict[Key, dict[Key, str]] = {}
+        self._free_sessions = asyncio.Semaphore(limits.sessions)
         self._something = asyncio.Event()
         self._at_work = False
         self._worker = asyncio.create_task(self._work(), name=f"inbox {endpoint.host}:{endpoint.port}")
@@ -89,8 +90,8 @@ class Inbox:
             if not self._probes:
                 await asyncio.sleep(GATHERING_SECONDS)
             self._something.clear()
-            for probe in self._take_probes():
-                await self._answer(probe)
+            # Several resources of a dead server do not wait for one another.
+            await asyncio.gather(*map(self._answer, self._take_probes()))
             for resource in list(self._waiting):
                 await self._carry_out(resource)
 
@@ -112,6 +113,7 @@ class Inbox:
     async def _answer(self, probe: _Probe) -> None:
         try:
             async with (
+                self._free_sessions,
                 open_sessions(probe.connection, self._limits, self._address_allowed) as sessions,
                 sessions.transaction() as transaction,
             ):
