@@ -45,7 +45,9 @@ def _run() -> int:
         sys.stderr.write(f'HOOP_{field.upper()}: must be a JSON list, such as ["first", "second"]\n')
         return 2
     logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    # What these two have to say below a warning is every object as a whole, and every look at the liveness endpoint.
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     kopf.run(
         registry=Handlers(settings).registry(),
         clusterwide=not settings.watch_namespaces,
