@@ -70,7 +70,7 @@ class Plans:
         self._secret_versions: dict[Key, str | None] = {}
         self._told_in_turn: dict[Key, str | None] = {}
         self._endings: dict[Key, asyncio.Task[None]] = {}
-        self._flight = SingleFlight(self._route)
+        self._flight = SingleFlight(self._route, self._retry)
 
     def seen(self, plan: Plan) -> None:
         """Take note of a plan as the API server has it now; see to it if it asks for something new."""
@@ -139,7 +139,10 @@ class Plans:
             return
         except ClusterError as error:
             logger.warning("Plan %s waits for the Kubernetes API: %s", key, error)
-            self._context.clock.retry(("plan", key), lambda: self.wake(key, trigger))
+            self._retry(key, trigger)
+
+    def _retry(self, key: Key, trigger: str) -> None:
+        self._context.clock.retry(("plan", key), lambda: self.wake(key, trigger))
 
     def _new_run(self, plan: Plan, trigger: str) -> Run:
         status = plan.status
@@ -456,7 +459,7 @@ class Plans:
             logger.warning(
                 "The role of plan %s is removed, but the plan cannot be let go yet: %s", plan.key, error
             )
-            self._context.clock.retry(("plan", plan.key), lambda: self.wake(plan.key, "retry"))
+            self._retry(plan.key, "retry")
 
     def _sessions(self, connection: Connection) -> AbstractAsyncContextManager[Sessions]:
         return open_sessions(connection, self._context.limits, address_allowed)
@@ -472,7 +475,7 @@ class Plans:
         if run.succeeded or run.reason is PlanReason.SUSPENDED:
             clock.settle(("plan", plan.key))
         else:
-            clock.retry(("plan", plan.key), lambda: self.wake(plan.key, "retry"))
+            self._retry(plan.key, "retry")
         try:
             patch = status_of(run, datetime.now(UTC))
             if patch is not None:
@@ -485,7 +488,7 @@ class Plans:
             return
         except ClusterError as error:
             logger.warning("The outcome of plan %s could not be written: %s", plan.key, error)
-            clock.retry(("plan", plan.key), lambda: self.wake(plan.key, "retry"))
+            self._retry(plan.key, "retry")
 
     async def _post_events(self, run: Run) -> None:
         plan = run.plan

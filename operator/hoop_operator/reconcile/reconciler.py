@@ -71,8 +71,8 @@ class Reconciler:
             watch.cancel()
         await asyncio.gather(*self._watches, return_exceptions=True)
         await self._resources.close()
-        await self._plans.close()
         await asyncio.gather(*(inbox.close() for inbox in self._inboxes.values()))
+        await self._plans.close()
 
     def resource_seen(self, body: Mapping[str, Any]) -> None:
         """A HoopResource exists, as given."""

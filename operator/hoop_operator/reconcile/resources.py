@@ -53,7 +53,7 @@ class Resources:
         self._wake_plan = wake_plan
         self._handled: dict[Key, Fingerprint] = {}
         self._to_register: dict[Key, str] = {}
-        self._flight = SingleFlight(self._see_to)
+        self._flight = SingleFlight(self._see_to, self._retry)
 
     def seen(self, resource: Resource) -> None:
         """Take note of a resource as the API server has it now; see to it if it asks for something new."""
@@ -104,7 +104,10 @@ class Resources:
             return
         except ClusterError as error:
             logger.warning("Resource %s waits for the Kubernetes API: %s", key, error)
-            self._context.clock.retry(("resource", key), lambda: self.wake(key, trigger or "retry"))
+            self._retry(key, trigger or "retry")
+
+    def _retry(self, key: Key, trigger: str) -> None:
+        self._context.clock.retry(("resource", key), lambda: self.wake(key, trigger))
 
     async def _let_go(self, resource: Resource) -> None:
         if resource.has_finalizer:
@@ -130,7 +133,7 @@ class Resources:
         if registration.ready:
             clock.settle(("resource", key))
         else:
-            clock.retry(("resource", key), lambda: self.wake(key, "retry"))
+            self._retry(key, "retry")
 
     async def _try(self, resource: Resource) -> Registration:
         api, settings = self._context.api, self._context.settings

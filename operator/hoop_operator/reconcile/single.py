@@ -10,10 +10,21 @@ logger = logging.getLogger(__name__)
 
 
 class SingleFlight:
-    """Runs a step for keys, many keys at once but never one key twice at once."""
+    """Runs a step for keys, many keys at once but never one key twice at once.
 
-    def __init__(self, step: Callable[[Key, str], Awaitable[None]]) -> None:
+    Parameters
+    ----------
+    step
+        Called with a key and what woke it.
+    retry
+        Called in the same way after a step that raised; to wake the key again later.
+    """
+
+    def __init__(
+        self, step: Callable[[Key, str], Awaitable[None]], retry: Callable[[Key, str], None]
+    ) -> None:
         self._step = step
+        self._retry = retry
         self._again: dict[Key, str | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -41,6 +52,7 @@ class SingleFlight:
                     await self._step(key, trigger)
                 except Exception:
                     logger.exception("Seeing to %s failed in a way that nobody foresaw", key)
+                    self._retry(key, trigger)
                 following = self._again[key]
                 if following is None:
                     return
