@@ -16,6 +16,21 @@ RETRY_SECONDS = 5.0
 """Pause between two attempts to reach an API server that does not answer."""
 
 
+class NothingKept(kopf.DiffBaseStorage):
+    """Keeps nothing of an object: what to do is decided from the object as it is and from the server."""
+
+    def build(self, *, body: kopf.Body, extra_fields: Any = ()) -> kopf.BodyEssence:
+        """Keep nothing."""
+        del body, extra_fields
+        return kopf.BodyEssence()
+
+    def fetch(self, *, body: kopf.Body) -> None:
+        """Find nothing."""
+
+    def store(self, *, body: kopf.Body, patch: kopf.Patch, essence: kopf.BodyEssence) -> None:
+        """Write nothing."""
+
+
 class Handlers:
     """kopf's handlers around one reconciler, which lives as long as kopf's event loop."""
 
@@ -85,6 +100,10 @@ def _configure(settings: kopf.OperatorSettings) -> None:
     settings.watching.client_timeout = 310
     # kopf takes a finalizer of this name off every object; the default is other operators' as well.
     settings.persistence.finalizer = "hoop.dev/unused"
+    # kopf would take a copy of every version of every object to compare it with the last one.
+    settings.persistence.diffbase_storage = NothingKept()
+    # A worker for each object is cheap to start, and a thousand idle ones are not cheap to keep.
+    settings.queueing.idle_timeout = 1
     # To look for other kinds and namespaces takes rights in the whole cluster.
     settings.scanning.disabled = True
 
