@@ -1,7 +1,7 @@
 """Grants: what of a plan's privileges is missing in a database, and what is there that should not be."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import LiteralString, NamedTuple
 
@@ -10,6 +10,8 @@ from psycopg import sql
 from hoop_operator.crd import Privilege
 from hoop_operator.errors import PlanReason
 from hoop_operator.planner.model import (
+    INHERIT_PER_MEMBERSHIP,
+    Acl,
     AclEntry,
     DatabaseObject,
     DatabaseState,
@@ -94,128 +96,171 @@ def future_owners(schema: Schema, state: DatabaseState, superusers: frozenset[st
     Whoever owns an object there; the schema's owner and those with an explicit CREATE on it too, unless they are
     superusers, who may create anywhere and usually do not.
     """
-    owners = {
-        target.owner
-        for kind in PLURALS
-        for target in state.objects.get(kind, {}).values()
-        if target.schema == schema.name
-    }
-    creators = {
-        state.owner if name == "pg_database_owner" else name for name in schema.creators | {schema.owner}
-    }
-    return frozenset(owners | (creators - superusers))
+    creators = {state.resolve(name) for name in schema.creators | {schema.owner}}
+    return schema.object_owners | (creators - superusers)
 
 
 def database_difference(desired: DesiredRole, state: DatabaseState, server: Server) -> Difference:
     """The grants inside one database that a managed role lacks there and those it has beyond its plan."""
     difference = Difference()
+    place = _Place(server, state, state.objects, state.acl, state.grant_options, state.not_administered)
     wanted = _wanted(desired, state, difference)
-    place = _Place(state.name, state.objects, state.acl, state.not_administered, server.admin)
-    difference.extend(_acl_difference(desired.name, wanted, place))
-    difference.extend(_default_acl_difference(desired, state, server))
+    difference.extend(_revokes(desired.name, wanted, place))
+    difference.extend(_grants(desired.name, wanted, place))
+    difference.extend(_default_acl_difference(desired, place, state))
     return difference
 
 
 def shared_difference(desired: DesiredRole, server: Server) -> Difference:
     """CONNECT on the databases of a plan, and whatever else the role holds on objects of the server as a whole."""
-    difference = Difference()
-    wanted: Wanted = {}
-    databases = {
-        server.databases[scope.database].oid for scope in desired.scopes if scope.database in server.databases
-    }
-    objects = {kind: dict(targets) for kind, targets in server.shared_objects.items()}
-    objects.setdefault(ObjectKind.DATABASE, {}).update(
-        (database.oid, DatabaseObject(database.oid, ObjectKind.DATABASE, None, database.name, database.owner))
-        for database in server.databases.values()
-        if database.oid in databases
+    place = _Place(
+        server, None, server.shared_objects, server.acl, server.grant_options, server.not_administered
     )
-    if databases:
-        wanted[ObjectKind.DATABASE, None, "CONNECT"] = frozenset(databases)
-    place = _Place(None, objects, server.acl, server.not_administered, server.admin)
-    difference.extend(_acl_difference(desired.name, wanted, place))
+    databases = frozenset(
+        server.databases[scope.database].oid for scope in desired.scopes if scope.database in server.databases
+    )
+    wanted: Wanted = {(ObjectKind.DATABASE, None, "CONNECT"): databases}
+    difference = _revokes(desired.name, wanted, place)
+    difference.extend(_grants(desired.name, wanted, place))
     return difference
 
 
 Wanted = dict[tuple[ObjectKind, str | None, str], frozenset[int]]
 """Per kind, schema and privilege the objects on which a plan asks for it."""
 
-Objects = Mapping[ObjectKind, Mapping[int, DatabaseObject]]
-
 
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where a comparison takes place: one database, or what all databases of a server share."""
 
-    database: str | None
-    objects: Objects
-    acl: tuple[AclEntry, ...]
+    server: Server
+    state: DatabaseState | None
+    objects: Mapping[ObjectKind, Mapping[int, DatabaseObject]]
+    acl: Acl
+    grant_options: Mapping[tuple[ObjectKind, str], frozenset[int]]
     not_administered: frozenset[str]
-    admin: str
 
-    def describe(self, target: DatabaseObject) -> str:
-        """`target` in words."""
-        name = f"{target.kind.lower()} {object_reference(target).as_string(None)}"
-        return f'{name} in database "{self.database}"' if self.database is not None else name
+    @property
+    def database(self) -> str | None:
+        return self.state.name if self.state is not None else None
+
+    def whole(self, kind: ObjectKind, schema: str | None) -> frozenset[int] | None:
+        """All objects of a kind in a schema; None where not all of them are known."""
+        if self.state is None or schema is None or schema not in self.state.schemas:
+            return None
+        return self.state.schemas[schema].contents.get(kind)
+
+    def targets(
+        self, kind: ObjectKind, schema: str | None, oids: frozenset[int], column: str | None = None
+    ) -> Iterator[tuple[sql.Composable, int]]:
+        """What stands after ON, with the number of objects it meets: the whole schema in bulk, or objects by name."""
+        if kind in PLURALS and schema is not None and column is None and oids == self.whole(kind, schema):
+            whole_schema = sql.SQL("ALL {} IN SCHEMA {}")
+            yield whole_schema.format(sql.SQL(PLURALS[kind]), sql.Identifier(schema)), len(oids)
+            return
+        targets = sorted(
+            (self.objects[kind][oid] for oid in oids), key=lambda target: (target.schema or "", target.name)
+        )
+        # Columns of a sequence are granted as those of a table are.
+        word = keyword(ObjectKind.TABLE if column is not None else kind)
+        for part in chunks(targets, OBJECTS_PER_STATEMENT):
+            yield sql.SQL("{} {}").format(word, sql.SQL(", ").join(map(object_reference, part))), len(part)
+
+    def describe(self, kind: ObjectKind, oids: Collection[int]) -> str:
+        """In words, one of the objects, and how many there are."""
+        target = min((self.objects[kind][oid] for oid in oids), key=lambda target: target.name)
+        name = f"{kind.lower()} {object_reference(target).as_string(None)}"
+        others = f" and {len(oids) - 1} more" if len(oids) > 1 else ""
+        return (
+            f'{name}{others} in database "{self.database}"' if self.state is not None else f"{name}{others}"
+        )
+
+    def membership_in(self, owner: str) -> str:
+        """The SQL that lets the admin act for an owner."""
+        return grant_membership(self.state.resolve(owner) if self.state else owner, self.server)
+
+    def insufficient(self, owner: str, action: str, remedy: str) -> tuple[PlanReason, str]:
+        """The problem that the admin may not act for an owner."""
+        return (
+            PlanReason.INSUFFICIENT_PRIVILEGE,
+            f'the admin "{self.server.admin}" may not act for "{owner}", so it cannot {action}; an administrator has '
+            f"to run: {remedy}",
+        )
 
 
 def _wanted(desired: DesiredRole, state: DatabaseState, difference: Difference) -> Wanted:
     wanted: Wanted = {}
     privileges = object_privileges(desired.privileges)
-    for scope in sorted(desired.scopes):
-        schema = state.schemas.get(scope.schema)
-        if scope.database != state.name or schema is None:
-            continue
-        for kind, names in privileges.items():
-            if kind is ObjectKind.SCHEMA:
-                oids = frozenset({schema.oid})
-            else:
-                targets = [
-                    target for target in state.objects.get(kind, {}).values() if target.schema == schema.name
-                ]
-                oids = frozenset(target.oid for target in targets if not target.withheld)
-                difference.withheld_routines += [
-                    f'"{state.name}": {object_reference(target).as_string(None)}'
-                    for target in targets
-                    if target.withheld
-                ]
-            key_schema = None if kind is ObjectKind.SCHEMA else schema.name
-            for name in names:
-                wanted[kind, key_schema, name] = wanted.get((kind, key_schema, name), frozenset()) | oids
+    for schema in _schemas(desired, state):
+        for name in privileges[ObjectKind.SCHEMA]:
+            key = (ObjectKind.SCHEMA, None, name)
+            wanted[key] = wanted.get(key, frozenset()) | {schema.oid}
+        for kind in privileges.keys() & PLURALS.keys():
+            oids = schema.contents.get(kind, frozenset())
+            if kind is ObjectKind.ROUTINE and schema.withheld_routines:
+                oids -= schema.withheld_routines
+                withheld = [state.objects[kind][oid] for oid in schema.withheld_routines]
+                difference.withheld_routines += sorted(
+                    f'"{state.name}": {object_reference(target).as_string(None)}' for target in withheld
+                )
+            wanted |= {(kind, schema.name, name): oids for name in privileges[kind]}
     return wanted
 
 
-def _missing(role: str, wanted: Wanted, objects: Objects, acl: Iterable[AclEntry]) -> Wanted:
+def _schemas(desired: DesiredRole, state: DatabaseState) -> list[Schema]:
+    """The schemas of a plan's scopes that exist in a database."""
+    names = sorted(scope.schema for scope in desired.scopes if scope.database == state.name)
+    return [state.schemas[name] for name in names if name in state.schemas]
+
+
+def _missing(role: str, wanted: Wanted, place: _Place) -> Wanted:
     """What of `wanted` the role has neither by a direct grant nor by owning the object."""
     held: dict[tuple[ObjectKind, str | None, str], set[int]] = defaultdict(set)
-    for entry in acl:
-        if entry.grantee == role and entry.column is None:
+    for entry in place.acl.held.get(role, ()):
+        if entry.column is None:
             held[entry.kind, entry.schema, entry.privilege] |= entry.objects
     missing: Wanted = {}
-    for key, oids in wanted.items():
-        lacking = oids - held[key]
-        lacking = frozenset(oid for oid in lacking if objects[key[0]][oid].owner != role)
+    for (kind, schema, privilege), oids in wanted.items():
+        lacking = oids - held[kind, schema, privilege]
+        lacking = frozenset(oid for oid in lacking if place.objects[kind][oid].owner != role)
         if lacking:
-            missing[key] = lacking
+            missing[kind, schema, privilege] = lacking
     return missing
 
 
-def _acl_difference(role: str, wanted: Wanted, place: _Place) -> Difference:
-    difference = _revokes(role, wanted, place)
-    by_objects: dict[tuple[ObjectKind, str | None, frozenset[int]], list[str]] = defaultdict(list)
-    powerless: dict[str, str] = {}
-    for (kind, schema, privilege), oids in _missing(role, wanted, place.objects, place.acl).items():
-        by_objects[kind, schema, oids].append(privilege)
-        for target in (place.objects[kind][oid] for oid in oids):
-            if target.owner in place.not_administered:
-                powerless.setdefault(target.owner, f"grant {privilege} on {place.describe(target)}")
-    difference.problems += [
-        _insufficient(place.admin, owner, action) for owner, action in sorted(powerless.items())
-    ]
-    for (kind, schema, oids), privileges in by_objects.items():
-        for meant, count in _targets(kind, schema, oids, place.objects):
-            head = render("GRANT {} ON {} TO", _privilege_list(privileges), meant)
-            difference.statements.append(Statement(Phase.GRANT, place.database, head, (role,), objects=count))
+def _grants(role: str, wanted: Wanted, place: _Place) -> Difference:
+    """GRANT statements for all of `wanted` that the role lacks."""
+    difference = Difference()
+    missing = _missing(role, wanted, place)
+    for head, count in _grant_heads(missing, place):
+        difference.statements.append(Statement(Phase.GRANT, place.database, head, (role,), objects=count))
+    denied: dict[str, Wanted] = defaultdict(dict)
+    for (kind, schema, privilege), oids in missing.items():
+        for oid in oids - place.grant_options.get((kind, privilege), frozenset()):
+            owner = place.objects[kind][oid].owner
+            if owner in place.not_administered:
+                known = denied[owner].get((kind, schema, privilege), frozenset())
+                denied[owner][kind, schema, privilege] = known | {oid}
+    for owner, grants in sorted(denied.items()):
+        (kind, _, privilege), oids = min(grants.items(), key=str)
+        remedy = place.membership_in(owner)
+        if owner in place.server.superusers:
+            # Nobody is made a superuser's member for a grant; the grant option is all that it takes.
+            admin = grantee_list([place.server.admin])
+            remedy = " ".join(f"{head} {admin} WITH GRANT OPTION;" for head, _ in _grant_heads(grants, place))
+        action = f"grant {privilege} on {place.describe(kind, oids)}"
+        difference.problems.append(place.insufficient(owner, action, remedy))
     return difference
+
+
+def _grant_heads(missing: Wanted, place: _Place) -> Iterator[tuple[str, int]]:
+    """GRANT statements up to their TO, each with the number of objects that it meets."""
+    by_objects: dict[tuple[ObjectKind, str | None, frozenset[int]], list[str]] = defaultdict(list)
+    for (kind, schema, privilege), oids in missing.items():
+        by_objects[kind, schema, oids].append(privilege)
+    for (kind, schema, oids), privileges in by_objects.items():
+        for targets, count in place.targets(kind, schema, oids):
+            yield render("GRANT {} ON {} TO", _privilege_list(privileges), targets), count
 
 
 def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
@@ -223,120 +268,119 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
     difference = Difference()
     passed_on = _passed_on(role, place)
     grouped: dict[_Revocation, set[str]] = defaultdict(set)
-    powerless: dict[str, str] = {}
-    for entry in place.acl:
-        if entry.grantee != role:
-            continue
+    for entry in place.acl.held.get(role, ()):
         key = (entry.kind, entry.schema, entry.privilege)
         allowed = wanted.get(key, frozenset()) if entry.column is None else frozenset()
-        for option_only, oids in ((False, entry.objects - allowed), (True, entry.objects & allowed)):
-            if option_only and not entry.grantable:
-                continue
-            by_grantor: dict[str | None, set[int]] = defaultdict(set)
-            for target in (place.objects[entry.kind][oid] for oid in sorted(oids)):
-                if target.owner == role:
-                    continue
-                if dependents := passed_on.get((entry.kind, entry.privilege, entry.column, target.oid)):
-                    difference.problems.append(
-                        (
-                            PlanReason.DEPENDENT_GRANTS,
-                            _dependent_grants(role, entry, place.describe(target), target, dependents),
-                        )
-                    )
-                elif entry.grantor in place.not_administered:
-                    action = f"revoke {entry.privilege} on {place.describe(target)}"
-                    powerless.setdefault(entry.grantor, action)
-                else:
-                    by_grantor[None if entry.grantor == target.owner else entry.grantor].add(target.oid)
-            for grantor, part in by_grantor.items():
+        options = entry.objects & allowed if entry.grantable else frozenset()
+        for option_only, oids in ((False, entry.objects - allowed), (True, options)):
+            by_owner: dict[str, set[int]] = defaultdict(set)
+            for oid in sorted(oids):
+                target = place.objects[entry.kind][oid]
+                dependents = passed_on.get((entry.kind, entry.privilege, oid), {}) if entry.grantable else {}
+                if entry.column is not None:
+                    dependents = {c: names for c, names in dependents.items() if c == entry.column}
+                if dependents:
+                    difference.problems.append(_dependent_grants(role, entry, target, dependents, place))
+                elif target.owner != role:
+                    by_owner[target.owner].add(oid)
+            for owner, part in by_owner.items():
+                as_role = None if entry.grantor == owner else entry.grantor
                 revocation = _Revocation(
-                    entry.kind, entry.schema, grantor, entry.column, option_only, frozenset(part)
+                    entry.kind,
+                    entry.schema,
+                    entry.grantor,
+                    as_role,
+                    entry.column,
+                    option_only,
+                    frozenset(part),
                 )
                 grouped[revocation].add(entry.privilege)
-    difference.problems += [
-        _insufficient(place.admin, owner, action) for owner, action in sorted(powerless.items())
-    ]
     for revocation, privileges in grouped.items():
-        names = _privilege_list(privileges, revocation.column)
-        option = sql.SQL("GRANT OPTION FOR ") if revocation.option_only else sql.SQL("")
-        for target_list, count in _targets(
-            revocation.kind, revocation.schema, revocation.objects, place.objects
-        ):
-            head = render("REVOKE {}{} ON {} FROM", option, names, target_list)
-            difference.statements.append(
-                Statement(
-                    Phase.REVOKE, place.database, head, (role,), as_role=revocation.as_role, objects=count
-                )
-            )
+        difference.extend(_revoke(role, revocation, privileges, place))
     return difference
 
 
 class _Revocation(NamedTuple):
     kind: ObjectKind
     schema: str | None
+    grantor: str
     as_role: str | None
+    """The grantor where it is not the owner, for whom the admin acts as a matter of course."""
     column: str | None
     option_only: bool
     objects: frozenset[int]
 
 
-def _passed_on(role: str, place: _Place) -> dict[tuple[ObjectKind, str, str | None, int], set[str]]:
+def _revoke(role: str, revocation: _Revocation, privileges: set[str], place: _Place) -> Difference:
+    kind, schema, grantor, as_role, column, option_only, oids = revocation
+    names = _privilege_list(privileges, column)
+    option = sql.SQL("GRANT OPTION FOR ") if option_only else sql.SQL("")
+    statements = [
+        Statement(
+            Phase.REVOKE,
+            place.database,
+            render("REVOKE {}{} ON {} FROM", option, names, targets),
+            (role,),
+            as_role=as_role,
+            objects=count,
+        )
+        for targets, count in place.targets(kind, schema, oids, column)
+    ]
+    if grantor not in place.not_administered:
+        return Difference(statements)
+    action = f"revoke {', '.join(sorted(privileges))} on {place.describe(kind, oids)}"
+    remedy = " ".join(_by_hand(as_role, statement.sql) for statement in statements)
+    return Difference(problems=[place.insufficient(grantor, action, remedy)])
+
+
+def _by_hand(role: str | None, statement: str) -> str:
+    """SQL for an administrator, in a session of its own, to run as a role."""
+    if role is None:
+        return f"{statement};"
+    return f"{render('SET ROLE {}', sql.Identifier(role))}; {statement}; RESET ROLE;"
+
+
+Dependents = dict[str | None, set[str]]
+"""By column, None for the whole object: who holds a grant from the role's hand."""
+
+
+def _passed_on(role: str, place: _Place) -> dict[tuple[ObjectKind, str, int], Dependents]:
     """Who holds by the role's own hand what: such a grant stands and falls with the role's grant option."""
-    passed_on: dict[tuple[ObjectKind, str, str | None, int], set[str]] = defaultdict(set)
-    for entry in place.acl:
-        if entry.grantor == role and entry.grantee != role:
-            for oid in entry.objects:
-                if place.objects[entry.kind][oid].owner != role:
-                    passed_on[entry.kind, entry.privilege, entry.column, oid].add(entry.grantee)
+    passed_on: dict[tuple[ObjectKind, str, int], Dependents] = defaultdict(lambda: defaultdict(set))
+    for entry in place.acl.given.get(role, ()):
+        for oid in entry.objects:
+            if entry.grantee != role and place.objects[entry.kind][oid].owner != role:
+                passed_on[entry.kind, entry.privilege, oid][entry.column].add(entry.grantee)
     return passed_on
 
 
-def _insufficient(admin: str, owner: str, action: str) -> tuple[PlanReason, str]:
-    remedy = _grant_membership(owner, admin)
-    return (
-        PlanReason.INSUFFICIENT_PRIVILEGE,
-        f'the admin "{admin}" may not act for "{owner}", so it cannot {action}; an administrator has to run: {remedy};',
-    )
-
-
 def _dependent_grants(
-    role: str, entry: AclEntry, description: str, target: DatabaseObject, grantees: Iterable[str]
-) -> str:
-    names = grantee_list(sorted(name or "PUBLIC" for name in grantees))
-    remedy = render(
-        "SET ROLE {}; REVOKE {} ON {} {} FROM {}; RESET ROLE;",
-        sql.Identifier(role),
-        _privilege_list([entry.privilege], entry.column),
-        keyword(target.kind),
-        object_reference(target),
-        sql.SQL(", ").join(sql.Identifier(name) if name else sql.SQL("PUBLIC") for name in sorted(grantees)),
+    role: str, entry: AclEntry, target: DatabaseObject, dependents: Dependents, place: _Place
+) -> tuple[PlanReason, str]:
+    names = sorted({name for grantees in dependents.values() for name in grantees})
+    remedy = " ".join(
+        _by_hand(
+            role,
+            render(
+                "REVOKE {} ON {} {} FROM {} CASCADE",
+                _privilege_list([entry.privilege], column),
+                keyword(ObjectKind.TABLE if column is not None else target.kind),
+                object_reference(target),
+                sql.SQL(", ").join(map(_grantee, sorted(grantees))),
+            ),
+        )
+        for column, grantees in sorted(dependents.items(), key=str)
     )
     return (
-        f"{entry.privilege} on {description} was passed on by {role} to {names}, who would lose it; "
-        f"nothing is cascaded: to let it go, run: {remedy}"
+        PlanReason.DEPENDENT_GRANTS,
+        f"{entry.privilege} on {place.describe(target.kind, [target.oid])} was passed on by {role} to "
+        f"{', '.join(_grantee(name).as_string(None) for name in names)}, who would lose it; nothing is cascaded: to "
+        f"let it go, run: {remedy}",
     )
 
 
-def _targets(
-    kind: ObjectKind, schema: str | None, oids: frozenset[int], objects: Objects
-) -> Iterator[tuple[sql.Composable, int]]:
-    """What stands after ON, with the number of objects it meets: the whole schema in bulk, or objects by name."""
-    if kind in PLURALS and schema is not None:
-        in_schema = {oid for oid, target in objects[kind].items() if target.schema == schema}
-        if oids == in_schema:
-            yield (
-                sql.SQL("ALL {} IN SCHEMA {}").format(sql.SQL(PLURALS[kind]), sql.Identifier(schema)),
-                len(oids),
-            )
-            return
-    targets = sorted(
-        (objects[kind][oid] for oid in oids), key=lambda target: (target.schema or "", target.name)
-    )
-    for part in chunks(targets, OBJECTS_PER_STATEMENT):
-        yield (
-            sql.SQL("{} {}").format(keyword(kind), sql.SQL(", ").join(map(object_reference, part))),
-            len(part),
-        )
+def _grantee(name: str) -> sql.Composable:
+    return sql.Identifier(name) if name else sql.SQL("PUBLIC")
 
 
 def _privilege_list(privileges: Iterable[str], column: str | None = None) -> sql.Composable:
@@ -344,67 +388,77 @@ def _privilege_list(privileges: Iterable[str], column: str | None = None) -> sql
     return sql.SQL(", ").join(sql.SQL("{}{}").format(keyword(name), suffix) for name in sorted(privileges))
 
 
-def _grant_membership(role: str, member: str) -> str:
-    return render("GRANT {} TO {}", sql.Identifier(role), sql.Identifier(member))
+def grant_membership(role: str, server: Server) -> str:
+    """The SQL that gives the admin the rights of a role."""
+    options = sql.SQL(" WITH INHERIT TRUE" if server.version >= INHERIT_PER_MEMBERSHIP else "")
+    return render("GRANT {} TO {}{};", sql.Identifier(role), sql.Identifier(server.admin), options)
 
 
-def _default_acl_difference(desired: DesiredRole, state: DatabaseState, server: Server) -> Difference:
+def _default_acl_difference(desired: DesiredRole, place: _Place, state: DatabaseState) -> Difference:
     difference = Difference()
     role = desired.name
-    wanted: set[tuple[str, str | None, str, str]] = set()
     privileges = object_privileges(desired.privileges)
-    uncovered: dict[str, list[str]] = defaultdict(list)
-    for scope in sorted(desired.scopes):
-        schema = state.schemas.get(scope.schema)
-        if scope.database != state.name or schema is None:
-            continue
-        for owner in sorted(future_owners(schema, state, server.superusers) - {role}):
-            if owner in state.not_administered:
-                uncovered[owner].append(schema.name)
-                continue
-            for kind, plural in PLURALS.items():
-                wanted |= {(owner, schema.name, plural, name) for name in privileges.get(kind, ())}
-    difference.uncovered_owners += [
-        f'"{owner}" in {", ".join(f"{state.name}.{name}" for name in schemas)} (would be covered after: '
-        f"{_grant_membership(owner, server.admin)};)"
-        for owner, schemas in uncovered.items()
-    ]
-    held = [entry for entry in state.default_acl if entry.grantee == role and entry.owner != role]
-    present = {(entry.owner, entry.schema, entry.objects, entry.privilege) for entry in held}
-    missing: dict[tuple[str, str | None, str], list[str]] = defaultdict(list)
-    for owner, schema_name, plural, name in wanted - present:
-        missing[owner, schema_name, plural].append(name)
-    for (owner, schema_name, plural), names in sorted(missing.items(), key=str):
-        difference.statements.append(
-            _alter_default(
-                Phase.GRANT, state.name, role, (owner, schema_name, plural), names, "GRANT {} ON {} TO"
-            )
+    wanted = {
+        (owner, schema.name, PLURALS[kind], name)
+        for schema in _schemas(desired, state)
+        for owner in future_owners(schema, state, place.server.superusers) - {role}
+        for kind in privileges.keys() & PLURALS.keys()
+        for name in privileges[kind]
+    }
+    held = [entry for entry in state.default_acl.held.get(role, ()) if entry.owner != role]
+    missing: dict[_DefaultTarget, list[str]] = defaultdict(list)
+    for owner, schema_name, plural, name in wanted - {
+        (entry.owner, entry.schema, entry.objects, entry.privilege) for entry in held
+    }:
+        missing[_DefaultTarget(owner, schema_name, plural)].append(name)
+    uncovered: dict[str, list[tuple[str | None, Statement]]] = defaultdict(list)
+    for target, names in sorted(missing.items(), key=str):
+        grant = _alter_default(Phase.GRANT, state.name, role, target, names, "GRANT {} ON {} TO")
+        if target.owner in place.not_administered:
+            uncovered[target.owner].append((target.schema, grant))
+        else:
+            difference.statements.append(grant)
+    for owner, grants in uncovered.items():
+        schemas = ", ".join(sorted({f'"{schema}"' for schema, _ in grants}))
+        remedy = (
+            " ".join(f"{grant.sql};" for _, grant in grants)
+            if owner in place.server.superusers
+            else place.membership_in(owner)
         )
-    extra: dict[tuple[str, str | None, str, bool], list[str]] = defaultdict(list)
+        difference.uncovered_owners.append(
+            f'"{owner}" in database "{state.name}", schema {schemas} (would be covered after: {remedy})'
+        )
+    extra: dict[tuple[_DefaultTarget, bool], list[str]] = defaultdict(list)
     for entry in held:
+        target = _DefaultTarget(entry.owner, entry.schema, entry.objects)
         if (entry.owner, entry.schema, entry.objects, entry.privilege) not in wanted:
-            extra[entry.owner, entry.schema, entry.objects, False].append(entry.privilege)
+            extra[target, False].append(entry.privilege)
         elif entry.grantable:
-            extra[entry.owner, entry.schema, entry.objects, True].append(entry.privilege)
-    for (owner, schema_name, plural, option_only), names in sorted(extra.items(), key=str):
-        revoke: LiteralString = (
+            extra[target, True].append(entry.privilege)
+    for (target, option_only), names in sorted(extra.items(), key=str):
+        action: LiteralString = (
             "REVOKE GRANT OPTION FOR {} ON {} FROM" if option_only else "REVOKE {} ON {} FROM"
         )
-        if owner in state.not_administered:
-            action = f'take back default privileges of {role} in database "{state.name}"'
-            difference.problems.append(_insufficient(server.admin, owner, action))
-            continue
-        difference.statements.append(
-            _alter_default(Phase.REVOKE, state.name, role, (owner, schema_name, plural), names, revoke)
-        )
+        revoke = _alter_default(Phase.REVOKE, state.name, role, target, names, action)
+        if target.owner in place.not_administered:
+            what = f'take back default privileges of {role} in database "{state.name}"'
+            difference.problems.append(place.insufficient(target.owner, what, f"{revoke.sql};"))
+        else:
+            difference.statements.append(revoke)
     return difference
+
+
+class _DefaultTarget(NamedTuple):
+    owner: str
+    schema: str | None
+    objects: str
 
 
 def _alter_default(
     phase: Phase,
     database: str,
     role: str,
-    target: tuple[str, str | None, str],
+    target: _DefaultTarget,
     privileges: Iterable[str],
     action: LiteralString,
 ) -> Statement:
@@ -426,13 +480,12 @@ def restore_own_defaults(role: str, state: DatabaseState) -> list[Statement]:
     """
     statements: list[Statement] = []
     entries = {
-        (entry.schema, entry.objects, entry.grantee) for entry in state.default_acl if entry.owner == role
+        (entry.schema, entry.objects, entry.grantee) for entry in state.default_acl.set_by.get(role, ())
     }
     for schema, objects, grantee in sorted(entries, key=str):
-        if grantee != role:
-            statements.append(
-                _own_default(role, state.name, schema, objects, "REVOKE ALL ON {} FROM {}", grantee)
-            )
+        statements.append(
+            _own_default(role, state.name, schema, objects, "REVOKE ALL ON {} FROM {}", grantee)
+        )
     for objects in sorted({objects for schema, objects, _ in entries if schema is None}):
         statements.append(_own_default(role, state.name, None, objects, "GRANT ALL ON {} TO {}", role))
         if objects in BUILT_IN_PUBLIC_DEFAULTS:
@@ -444,12 +497,11 @@ def _own_default(
     role: str, database: str, schema: str | None, objects: str, action: LiteralString, grantee: str
 ) -> Statement:
     place = sql.SQL(" IN SCHEMA {}").format(sql.Identifier(schema)) if schema is not None else sql.SQL("")
-    who: sql.Composable = sql.Identifier(grantee) if grantee else sql.SQL("PUBLIC")
     head = render(
         "ALTER DEFAULT PRIVILEGES FOR ROLE {}{} {}",
         sql.Identifier(role),
         place,
-        sql.SQL(action).format(keyword(objects), who),
+        sql.SQL(action).format(keyword(objects), _grantee(grantee)),
     )
     phase = Phase.REVOKE if action.startswith("REVOKE") else Phase.GRANT
     return Statement(phase, database, head)

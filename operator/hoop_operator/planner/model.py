@@ -4,12 +4,19 @@ Everything is immutable and knows neither where it came from nor what will becom
 OID within the catalog of their kind, as in PostgreSQL itself (manual, "System Catalogs").
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TypeVar
 
 from hoop_operator.crd import Privilege
 from hoop_operator.planner.scopes import Scope
+
+T = TypeVar("T")
+
+INHERIT_PER_MEMBERSHIP = 160000
+"""The server version from which on each membership has INHERIT and SET options of its own."""
 
 
 class ObjectKind(StrEnum):
@@ -42,8 +49,6 @@ class DatabaseObject:
     owner: str
     argument_types: tuple[tuple[str, str], ...] = ()
     """Schema and name of each input argument's type; only routines have any."""
-    withheld: bool = False
-    """A routine that belongs to an extension and that PUBLIC may not execute: its author keeps it from users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,25 @@ class AclEntry:
     grantable: bool
     objects: frozenset[int]
     column: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acl:
+    """The entries that concern some roles, found by role."""
+
+    held: Mapping[str, tuple[AclEntry, ...]]
+    """By grantee."""
+    given: Mapping[str, tuple[AclEntry, ...]]
+    """By grantor."""
+
+    @classmethod
+    def of(cls, entries: Iterable[AclEntry]) -> "Acl":
+        """Sort entries by role."""
+        known = tuple(entries)
+        return cls(
+            held=_grouped(known, lambda entry: entry.grantee),
+            given=_grouped(known, lambda entry: entry.grantor),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +100,25 @@ class DefaultAclEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class DefaultAcl:
+    """The default privileges that concern some roles, found by role."""
+
+    held: Mapping[str, tuple[DefaultAclEntry, ...]]
+    """By grantee."""
+    set_by: Mapping[str, tuple[DefaultAclEntry, ...]]
+    """By owner."""
+
+    @classmethod
+    def of(cls, entries: Iterable[DefaultAclEntry]) -> "DefaultAcl":
+        """Sort entries by role."""
+        known = tuple(entries)
+        return cls(
+            held=_grouped(known, lambda entry: entry.grantee),
+            set_by=_grouped(known, lambda entry: entry.owner),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Role:
     """A role of the server with its attributes (manual, "Role Attributes")."""
 
@@ -91,6 +134,8 @@ class Role:
     connection_limit: int
     expires: bool
     comment: str | None
+    admin_may_grant: bool
+    """Whether the admin is a member of the role with the ADMIN option, or as powerful as one."""
     verifier: str | None = field(default=None, repr=False)
     """The stored password verifier; None where there is none or the admin may not read it."""
 
@@ -108,6 +153,25 @@ class Membership:
 
 
 @dataclass(frozen=True, slots=True)
+class Memberships:
+    """Memberships, found by each role that takes part."""
+
+    of_member: Mapping[str, tuple[Membership, ...]]
+    in_role: Mapping[str, tuple[Membership, ...]]
+    by_grantor: Mapping[str, tuple[Membership, ...]]
+
+    @classmethod
+    def of(cls, memberships: Iterable[Membership]) -> "Memberships":
+        """Sort memberships by role."""
+        known = tuple(memberships)
+        return cls(
+            of_member=_grouped(known, lambda membership: membership.member),
+            in_role=_grouped(known, lambda membership: membership.role),
+            by_grantor=_grouped(known, lambda membership: membership.grantor),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Database:
     """A database of the server, seen from outside."""
 
@@ -116,16 +180,29 @@ class Database:
     owner: str
     accepts_connections: bool
     is_template: bool
+    admin_may_connect: bool
+
+    @property
+    def readable(self) -> bool:
+        """Whether the operator can look into it."""
+        return self.accepts_connections and self.admin_may_connect
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """A schema with those who may create objects in it by a grant of their own."""
+    """A schema of a scope."""
 
     oid: int
     name: str
     owner: str
     creators: frozenset[str]
+    """Who may create objects in it by a grant of their own."""
+    object_owners: frozenset[str]
+    """Who owns anything in it."""
+    contents: Mapping[ObjectKind, frozenset[int]]
+    """All its tables, all its sequences and all its routines."""
+    withheld_routines: frozenset[int] = frozenset()
+    """Routines of an extension that PUBLIC may not execute: its author keeps them from users."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +220,14 @@ class Server:
     roles: Mapping[str, Role]
     """The plans' roles, and the source roles with every role that can be reached from them."""
     superusers: frozenset[str]
-    memberships: tuple[Membership, ...]
-    """Every membership in which a role of `roles` takes part, and those of the admin."""
+    memberships: Memberships
+    """Every membership in which a role of `roles` takes part."""
     databases: Mapping[str, Database]
     shared_objects: Mapping[ObjectKind, Mapping[int, DatabaseObject]]
-    """Databases, tablespaces and parameters on which one of the plans' roles holds or gave something."""
-    acl: tuple[AclEntry, ...]
+    """All databases, and the tablespaces and parameters on which one of the plans' roles holds or gave something."""
+    acl: Acl
+    grant_options: Mapping[tuple[ObjectKind, str], frozenset[int]]
+    """By kind and privilege the shared objects of other owners on which the admin may pass it on."""
     holdings: Mapping[str, frozenset[str]]
     """For each of the plans' roles the databases in which it holds or owns anything (`pg_shdepend`)."""
     owned: Mapping[str, tuple[DatabaseObject, ...]]
@@ -166,13 +245,21 @@ class DatabaseState:
     schemas: Mapping[str, Schema]
     objects: Mapping[ObjectKind, Mapping[int, DatabaseObject]]
     """Every object in the schemas asked for, and wherever one of the plans' roles holds or gave something."""
-    acl: tuple[AclEntry, ...]
-    default_acl: tuple[DefaultAclEntry, ...]
-    """Entries whose grantee or owner is one of the plans' roles."""
+    acl: Acl
+    grant_options: Mapping[tuple[ObjectKind, str], frozenset[int]]
+    """By kind and privilege the objects of other owners on which the admin may pass it on."""
+    default_acl: DefaultAcl
     owned: Mapping[str, tuple[str, ...]]
     """For each of the plans' roles what it owns here, in words."""
+    bound: Mapping[str, tuple[str, ...]]
+    """For each of the plans' roles what names it here and can be given to nobody else, in words: row security policies
+    and user mappings."""
     not_administered: frozenset[str]
     """Owners and grantors here for whom the admin may not act."""
+
+    def resolve(self, owner: str) -> str:
+        """The role that `pg_database_owner` stands for here; any other role itself."""
+        return self.owner if owner == "pg_database_owner" else owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,6 +274,13 @@ class Identity:
     def comment(self) -> str:
         """The text of `COMMENT ON ROLE`."""
         return f"{COMMENT_PREFIX}{self.instance}/{self.namespace}/{self.plan}"
+
+
+def _grouped(items: Iterable[T], key: Callable[[T], str]) -> dict[str, tuple[T, ...]]:
+    groups: dict[str, list[T]] = defaultdict(list)
+    for item in items:
+        groups[key(item)].append(item)
+    return {name: tuple(group) for name, group in groups.items()}
 
 
 COMMENT_PREFIX = "hoop.dev/role-plan: "

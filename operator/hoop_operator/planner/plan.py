@@ -3,12 +3,14 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from psycopg import sql
+
 from hoop_operator.crd import Privilege
 from hoop_operator.errors import PlanReason
 from hoop_operator.planner.grants import Difference, database_difference, shared_difference
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
 from hoop_operator.planner.roles import conflict, foreign_memberships, role_difference, source_role_problems
-from hoop_operator.planner.statements import Phase, Statement
+from hoop_operator.planner.statements import Phase, Statement, render
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ def databases_of(desired: DesiredRole, server: Server) -> frozenset[str]:
     return frozenset(
         name
         for name in scoped | server.holdings.get(desired.name, frozenset())
-        if name in server.databases and server.databases[name].accepts_connections
+        if name in server.databases and server.databases[name].readable
     )
 
 
@@ -51,11 +53,13 @@ def plan_role(desired: DesiredRole, server: Server, databases: Mapping[str, Data
     databases
         The databases named by `databases_of`; one that vanished between listing and reading may be absent.
     """
+    problems = [
+        *source_role_problems(desired, server),
+        *_scope_problems(desired, server, databases),
+    ]
     if reason := conflict(desired, server):
-        return RolePlan((), ((PlanReason.ROLE_CONFLICT, reason),), (), (), ())
-    difference = Difference()
-    difference.problems += source_role_problems(desired, server)
-    difference.problems += _scope_problems(desired, server, databases)
+        return RolePlan((), ((PlanReason.ROLE_CONFLICT, reason), *problems), (), (), ())
+    difference = Difference(problems=problems)
     difference.extend(role_difference(desired, server))
     if desired.manages_grants:
         difference.extend(shared_difference(desired, server))
@@ -92,8 +96,11 @@ def _scope_problems(
             why = (
                 "takes no connections (ALLOW_CONNECTIONS is false); allow them, or take it out of spec.scopes"
             )
+        elif not database.admin_may_connect:
+            problems.append(_no_connect(name, server))
+            continue
         elif name not in databases:
-            why = "was dropped while the plan was made"
+            why = "could not be connected to while the plan was made, as if it had just been dropped"
         else:
             schemas = sorted(scope.schema for scope in desired.scopes if scope.database == name)
             problems += [
@@ -110,6 +117,16 @@ def _scope_problems(
     return problems
 
 
+def _no_connect(database: str, server: Server) -> tuple[PlanReason, str]:
+    remedy = render(
+        "GRANT CONNECT ON DATABASE {} TO {};", sql.Identifier(database), sql.Identifier(server.admin)
+    )
+    return (
+        PlanReason.INSUFFICIENT_PRIVILEGE,
+        f'the admin "{server.admin}" may not connect to database "{database}"; an administrator has to run: {remedy}',
+    )
+
+
 def _observations(desired: DesiredRole, server: Server, databases: Mapping[str, DatabaseState]) -> list[str]:
     observations = []
     if members := {membership.member for membership in foreign_memberships(desired, server)}:
@@ -117,13 +134,10 @@ def _observations(desired: DesiredRole, server: Server, databases: Mapping[str, 
         observations.append(f"members of the role that somebody else put there: {names}")
     if not desired.manages_grants:
         return observations
-    unreadable = sorted(
-        name
-        for name in server.holdings.get(desired.name, frozenset())
-        if name in server.databases and not server.databases[name].accepts_connections
-    )
+    unread = (server.holdings.get(desired.name, frozenset()) & server.databases.keys()) - databases.keys()
     observations += [
-        f'the role holds something in database "{name}", which takes no connections' for name in unreadable
+        f'the role holds something in database "{name}", which cannot be connected to'
+        for name in sorted(unread)
     ]
     creatable = {scope.database for scope in desired.scopes if Privilege.CREATE in desired.privileges}
     for name, state in sorted(databases.items()):

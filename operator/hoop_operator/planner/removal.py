@@ -5,11 +5,11 @@ the owner of their database, grants are revoked one by one, and what then still 
 fail with its name (manual, "Dropping Roles").
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 
 from psycopg import sql
 
+from hoop_operator.errors import PlanReason
 from hoop_operator.planner.grants import (
     Difference,
     database_difference,
@@ -17,15 +17,13 @@ from hoop_operator.planner.grants import (
     shared_difference,
 )
 from hoop_operator.planner.model import DatabaseState, DesiredRole, ObjectKind, Server
-from hoop_operator.planner.roles import foreign_memberships, revoke_membership
+from hoop_operator.planner.roles import expel_member, foreign_memberships
 from hoop_operator.planner.statements import Phase, Statement, keyword, object_reference, render
 
 
 def lock_out(desired: DesiredRole, server: Server) -> list[Statement]:
     """First of all nobody logs in as the role any more, nor acts as it by being its member."""
-    statements = [
-        revoke_membership(membership, server) for membership in foreign_memberships(desired, server)
-    ]
+    statements = [expel_member(membership, server) for membership in foreign_memberships(desired, server)]
     if server.roles[desired.name].login:
         head = render("ALTER ROLE {} NOLOGIN", sql.Identifier(desired.name))
         statements.insert(0, Statement(Phase.ALTER, None, head))
@@ -59,6 +57,14 @@ def empty_database(desired: DesiredRole, state: DatabaseState, server: Server) -
     if state.owned.get(desired.name):
         head = render("REASSIGN OWNED BY {} TO {}", sql.Identifier(desired.name), sql.Identifier(state.owner))
         difference.statements.append(Statement(Phase.ALTER, state.name, head))
+    difference.problems += [
+        (
+            PlanReason.DEPENDENT_OBJECTS,
+            f'{description} in database "{state.name}" names role {desired.name} and cannot be given to another one; '
+            f"change or drop it, and the removal goes on by itself",
+        )
+        for description in state.bound.get(desired.name, ())
+    ]
     difference.statements += restore_own_defaults(desired.name, state)
     difference.extend(database_difference(_nothing(desired), state, server))
     return difference
@@ -74,13 +80,9 @@ def drop(desired: DesiredRole) -> Statement:
     return Statement(Phase.ALTER, None, "DROP ROLE", (desired.name,))
 
 
-def databases_to_empty(desired: DesiredRole, server: Server) -> Mapping[str, bool]:
-    """The databases in which the role holds anything, and whether they take connections."""
-    return {
-        name: server.databases[name].accepts_connections
-        for name in sorted(server.holdings.get(desired.name, frozenset()))
-        if name in server.databases
-    }
+def databases_to_empty(desired: DesiredRole, server: Server) -> list[str]:
+    """The databases in which the role holds anything."""
+    return sorted(server.holdings.get(desired.name, frozenset()) & server.databases.keys())
 
 
 def _nothing(desired: DesiredRole) -> DesiredRole:

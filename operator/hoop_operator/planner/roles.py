@@ -1,16 +1,20 @@
 """The role itself: its existence, attributes, ownership comment, memberships, and the danger of a source role."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from psycopg import sql
 
 from hoop_operator.errors import PlanReason
 from hoop_operator.planner.grants import Difference
-from hoop_operator.planner.model import COMMENT_PREFIX, DesiredRole, Membership, Role, Server
+from hoop_operator.planner.model import (
+    COMMENT_PREFIX,
+    INHERIT_PER_MEMBERSHIP,
+    DesiredRole,
+    Membership,
+    Role,
+    Server,
+)
 from hoop_operator.planner.statements import Phase, Statement, grantee_list, render
-
-INHERIT_PER_MEMBERSHIP = 160000
-"""The server version from which on each membership has INHERIT and SET options of its own."""
 
 DANGEROUS_ROLES = frozenset(
     {
@@ -74,6 +78,12 @@ def source_role_problems(desired: DesiredRole, server: Server) -> Iterator[tuple
     if source == desired.name:
         yield PlanReason.INVALID_SPEC, f'spec.sourceRole "{source}" is the plan\'s own role; name another one'
         return
+    if source == "pg_database_owner":
+        yield (
+            PlanReason.INVALID_SPEC,
+            'spec.sourceRole "pg_database_owner" cannot have members; name the owner of the database, or another role',
+        )
+        return
     if source not in server.roles:
         yield (
             PlanReason.SOURCE_ROLE_NOT_FOUND,
@@ -81,6 +91,12 @@ def source_role_problems(desired: DesiredRole, server: Server) -> Iterator[tuple
             f"(upper and lower case matter)",
         )
         return
+    if desired.name in reachable_roles(source, server):
+        yield (
+            PlanReason.INVALID_SPEC,
+            f'spec.sourceRole "{source}" is itself a member of the plan\'s role {desired.name}; name another one, or '
+            f"revoke that membership",
+        )
     if source not in desired.dangerous_source_roles_allowed and (
         dangers := dangers_of(source, desired.name, server)
     ):
@@ -140,7 +156,7 @@ def reachable_roles(source: str, server: Server) -> frozenset[str]:
         if name in reached or name not in server.roles:
             continue
         reached.add(name)
-        pending += [membership.role for membership in server.memberships if membership.member == name]
+        pending += [membership.role for membership in server.memberships.of_member.get(name, ())]
     return frozenset(reached)
 
 
@@ -151,18 +167,16 @@ def foreign_memberships(desired: DesiredRole, server: Server) -> list[Membership
     """
     return [
         membership
-        for membership in server.memberships
-        if membership.role == desired.name and membership.member != server.admin
+        for membership in server.memberships.in_role.get(desired.name, ())
+        if membership.member != server.admin
     ]
 
 
 def _may_grant_membership(source: str, server: Server) -> bool:
-    if server.version < INHERIT_PER_MEMBERSHIP and server.admin_can_create_role:
-        return not server.roles[source].superuser
-    return any(
-        membership.role == source and membership.member == server.admin and membership.admin
-        for membership in server.memberships
-    )
+    role = server.roles[source]
+    if server.version < INHERIT_PER_MEMBERSHIP and server.admin_can_create_role and not role.superuser:
+        return True
+    return role.admin_may_grant
 
 
 def _create(desired: DesiredRole) -> Iterator[Statement]:
@@ -214,29 +228,15 @@ def password_statement(name: str) -> Statement:
 
 def _memberships(desired: DesiredRole, server: Server) -> Difference:
     difference = Difference()
-    held = [membership for membership in server.memberships if membership.member == desired.name]
-    handed_on = {membership.role for membership in server.memberships if membership.grantor == desired.name}
+    held = server.memberships.of_member.get(desired.name, ())
     for membership in held:
         wanted = membership.role == desired.source_role
         if wanted and not membership.admin:
             continue
-        if membership.role in handed_on:
-            members = [
-                m.member
-                for m in server.memberships
-                if m.grantor == desired.name and m.role == membership.role
-            ]
-            difference.problems.append(
-                (
-                    PlanReason.DEPENDENT_GRANTS,
-                    f'membership in "{membership.role}" was passed on by {desired.name} to {grantee_list(members)}, '
-                    f"who would lose it; nothing is cascaded: to let it go, run: "
-                    f"{render('REVOKE {} FROM', sql.Identifier(membership.role))} {grantee_list(members)} "
-                    f"GRANTED BY {grantee_list([desired.name])};",
-                )
-            )
-            continue
-        difference.statements.append(revoke_membership(membership, server, option_only=wanted))
+        if members := _members_from_its_hand(membership, server):
+            difference.problems.append(_dependent_members(membership, members))
+        else:
+            difference.statements.append(revoke_membership(membership, server, option_only=wanted))
     if desired.source_role is not None and not _inherits(desired.source_role, held):
         options = sql.SQL(" WITH INHERIT TRUE" if server.version >= INHERIT_PER_MEMBERSHIP else "")
         head = render(
@@ -246,23 +246,59 @@ def _memberships(desired: DesiredRole, server: Server) -> Difference:
     return difference
 
 
-def _inherits(source: str, held: list[Membership]) -> bool:
+def _members_from_its_hand(membership: Membership, server: Server) -> list[str]:
+    """Whom the member made members in turn, by the ADMIN option of this membership.
+
+    Before version 16 a membership did not depend on the one of its grantor.
+    """
+    if not membership.admin or server.version < INHERIT_PER_MEMBERSHIP:
+        return []
+    given = server.memberships.by_grantor.get(membership.member, ())
+    return sorted(other.member for other in given if other.role == membership.role)
+
+
+def _dependent_members(membership: Membership, members: list[str]) -> tuple[PlanReason, str]:
+    remedy = render(
+        "REVOKE {} FROM {} GRANTED BY {} CASCADE;",
+        sql.Identifier(membership.role),
+        sql.SQL(", ").join(map(sql.Identifier, members)),
+        sql.Identifier(membership.member),
+    )
+    return (
+        PlanReason.DEPENDENT_GRANTS,
+        f'membership in "{membership.role}" was passed on by {membership.member} to {grantee_list(members)}, who would '
+        f"lose it; nothing is cascaded: to let it go, run: {remedy}",
+    )
+
+
+def _inherits(source: str, held: Iterable[Membership]) -> bool:
     return any(membership.role == source and membership.inherit for membership in held)
 
 
 def revoke_membership(membership: Membership, server: Server, *, option_only: bool = False) -> Statement:
     """Take back a membership, or its ADMIN option alone, as the role that granted it."""
-    option = sql.SQL("ADMIN OPTION FOR " if option_only else "")
-    granted_by = (
-        sql.SQL(" GRANTED BY {}").format(sql.Identifier(membership.grantor))
-        if server.version >= INHERIT_PER_MEMBERSHIP
-        else sql.SQL("")
-    )
     head = render(
         "REVOKE {}{} FROM {}{}",
-        option,
+        sql.SQL("ADMIN OPTION FOR " if option_only else ""),
         sql.Identifier(membership.role),
         sql.Identifier(membership.member),
-        granted_by,
+        _granted_by(membership, server),
     )
     return Statement(Phase.REVOKE, None, head)
+
+
+def expel_member(membership: Membership, server: Server) -> Statement:
+    """Take back a membership in a role that is to be dropped, with those in it that hang on this one."""
+    head = render(
+        "REVOKE {} FROM {}{} CASCADE",
+        sql.Identifier(membership.role),
+        sql.Identifier(membership.member),
+        _granted_by(membership, server),
+    )
+    return Statement(Phase.REVOKE, None, head)
+
+
+def _granted_by(membership: Membership, server: Server) -> sql.Composable:
+    if server.version < INHERIT_PER_MEMBERSHIP:
+        return sql.SQL("")
+    return sql.SQL(" GRANTED BY {}").format(sql.Identifier(membership.grantor))

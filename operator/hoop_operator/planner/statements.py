@@ -95,7 +95,10 @@ def object_reference(target: DatabaseObject) -> sql.Composable:
         else sql.Identifier(target.name)
     )
     if target.kind is ObjectKind.ROUTINE:
-        types = sql.SQL(", ").join(sql.Identifier(*type_name) for type_name in target.argument_types)
+        # Without a mode, a procedure of another name space of arguments, its OUT ones, would be looked for too.
+        types = sql.SQL(", ").join(
+            sql.SQL("IN {}").format(sql.Identifier(*type_name)) for type_name in target.argument_types
+        )
         return sql.SQL("{}({})").format(name, types)
     return name
 

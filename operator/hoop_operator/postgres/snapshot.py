@@ -14,12 +14,16 @@ from typing import Any, LiteralString
 from psycopg import sql
 
 from hoop_operator.planner.model import (
+    INHERIT_PER_MEMBERSHIP,
+    Acl,
     AclEntry,
     Database,
     DatabaseObject,
     DatabaseState,
+    DefaultAcl,
     DefaultAclEntry,
     Membership,
+    Memberships,
     ObjectKind,
     Role,
     Schema,
@@ -28,7 +32,6 @@ from hoop_operator.planner.model import (
 from hoop_operator.postgres.session import Transaction
 
 PARAMETER_ACL_SINCE = 150000
-MEMBERSHIP_OPTIONS_SINCE = 160000
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,7 @@ SELECT r.oid, r.rolname, r.rolcanlogin, r.rolinherit, r.rolsuper, r.rolcreatedb,
        r.rolbypassrls, r.rolconnlimit,
        r.rolvaliduntil IS NOT NULL AND r.rolvaliduntil <> 'infinity' AS expires,
        pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
+       pg_catalog.pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION') AS admin_may_grant,
        {verifier} AS verifier
   FROM {source} AS r
  WHERE r.rolname = ANY (%(names)s) OR r.oid IN (SELECT oid FROM reached)
@@ -83,7 +87,6 @@ SELECT pg_catalog.pg_get_userbyid(m.roleid) AS role, pg_catalog.pg_get_userbyid(
        {inherit} AS inherit, {set} AS set
   FROM pg_catalog.pg_auth_members AS m
  WHERE m.roleid = ANY (%(oids)s) OR m.member = ANY (%(oids)s) OR m.grantor = ANY (%(oids)s)
-    OR pg_catalog.pg_get_userbyid(m.member) = current_user
 """
 
 SERVER_REST: LiteralString = """
@@ -106,18 +109,27 @@ WITH carrier AS (
 SELECT
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r WHERE r.rolsuper) AS superusers,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(d.oid, d.datname, pg_catalog.pg_get_userbyid(d.datdba),
-          d.datallowconn AND d.datconnlimit <> -2, d.datistemplate)) FROM pg_catalog.pg_database AS d) AS databases,
-  (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(e.kind, NULL, e.oid, e.name,
-          pg_catalog.pg_get_userbyid(e.owner), '[]'::pg_catalog.jsonb, false)) FROM entry AS e) AS objects,
+          d.datallowconn AND d.datconnlimit <> -2, d.datistemplate,
+          pg_catalog.has_database_privilege(d.oid, 'CONNECT'))) FROM pg_catalog.pg_database AS d) AS databases,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid, c.name,
+          pg_catalog.pg_get_userbyid(c.owner), NULL)) FROM carrier AS c
+    WHERE c.kind = 'DATABASE' OR EXISTS (SELECT FROM entry AS e WHERE e.kind = c.kind AND e.oid = c.oid)) AS objects,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(e.kind, NULL, e.privilege_type, e.is_grantable, NULL,
                CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
                pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid)) AS row
         FROM entry AS e GROUP BY e.kind, e.privilege_type, e.is_grantable, e.grantee, e.grantor) AS g) AS acl,
+  (SELECT pg_catalog.json_agg(g.row) FROM (
+      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT c.oid)) AS row
+        FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
+             LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
+       WHERE a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(c.owner, 'USAGE')
+         AND pg_catalog.pg_has_role(a.grantee, 'USAGE')
+       GROUP BY c.kind, a.privilege_type) AS g) AS grant_options,
   (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(pg_catalog.pg_get_userbyid(y.refobjid), d.datname))
      FROM dependency AS y JOIN pg_catalog.pg_database AS d ON d.oid = y.dbid) AS holdings,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid, c.name,
-          pg_catalog.pg_get_userbyid(c.owner), '[]'::pg_catalog.json, false))
+          pg_catalog.pg_get_userbyid(c.owner), NULL))
      FROM carrier AS c WHERE c.owner = ANY (%(oids)s) AND c.kind <> 'PARAMETER') AS owned,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
     WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE')
@@ -140,7 +152,8 @@ WITH asked AS MATERIALIZED (
      WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
        AND (c.relacl IS NOT NULL OR c.relnamespace IN (SELECT oid FROM asked))
     UNION ALL
-    SELECT 'TABLE', c.oid, c.relnamespace, c.relname, c.relowner, a.attacl, a.attname
+    SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid, c.relnamespace, c.relname, c.relowner,
+           a.attacl, a.attname
       FROM pg_catalog.pg_attribute AS a JOIN pg_catalog.pg_class AS c ON c.oid = a.attrelid
      WHERE a.attacl IS NOT NULL AND NOT a.attisdropped
     UNION ALL
@@ -157,7 +170,7 @@ WITH asked AS MATERIALIZED (
     SELECT 'LANGUAGE', l.oid, NULL, l.lanname, l.lanowner, l.lanacl, NULL FROM pg_catalog.pg_language AS l
     UNION ALL
     SELECT 'LARGE OBJECT', o.oid, NULL, o.oid::text::pg_catalog.name, o.lomowner, o.lomacl, NULL
-      FROM pg_catalog.pg_largeobject_metadata AS o
+      FROM pg_catalog.pg_largeobject_metadata AS o WHERE o.lomacl IS NOT NULL
     UNION ALL
     SELECT 'FOREIGN DATA WRAPPER', f.oid, NULL, f.fdwname, f.fdwowner, f.fdwacl, NULL
       FROM pg_catalog.pg_foreign_data_wrapper AS f
@@ -178,6 +191,15 @@ WITH asked AS MATERIALIZED (
     UNION
     SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
      WHERE EXISTS (SELECT FROM entry AS e WHERE e.kind = c.kind AND e.oid = c.oid)
+), inhabitant AS MATERIALIZED (
+    SELECT c.namespace, c.owner FROM carrier AS c WHERE c.namespace IN (SELECT oid FROM asked)
+    UNION
+    SELECT t.typnamespace, t.typowner FROM pg_catalog.pg_type AS t WHERE t.typnamespace IN (SELECT oid FROM asked)
+), dependency AS MATERIALIZED (
+    SELECT s.refobjid AS role, s.classid, s.objid, s.objsubid, s.deptype FROM pg_catalog.pg_shdepend AS s
+     WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(oids)s)
+       AND (s.deptype = 'o' AND s.classid <> 'pg_catalog.pg_default_acl'::pg_catalog.regclass OR s.deptype = 'r')
+       AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
 ), default_entry AS (
     SELECT d.defaclrole AS owner, d.defaclnamespace AS namespace, d.defaclobjtype, a.grantee, a.privilege_type,
            a.is_grantable
@@ -191,7 +213,17 @@ SELECT
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.oid, s.nspname, pg_catalog.pg_get_userbyid(s.nspowner),
           (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.pg_get_userbyid(a.grantee))
              FROM pg_catalog.unnest(s.nspacl) AS i (item), LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
-            WHERE a.privilege_type = 'CREATE' AND a.grantee <> 0)))
+            WHERE a.privilege_type = 'CREATE' AND a.grantee <> 0),
+          (SELECT pg_catalog.json_agg(pg_catalog.pg_get_userbyid(i.owner)) FROM inhabitant AS i
+            WHERE i.namespace = s.oid),
+          (SELECT pg_catalog.json_agg(c.oid) FROM carrier AS c
+            WHERE c.kind = 'ROUTINE' AND c.namespace = s.oid AND c.acl IS NOT NULL
+              AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                           WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = c.oid
+                             AND d.deptype = 'e')
+              AND NOT EXISTS (SELECT FROM pg_catalog.unnest(c.acl) AS i (item),
+                                          LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
+                               WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE'))))
      FROM asked AS s) AS schemas,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(l.kind, n.nspname, l.oid, l.name,
           pg_catalog.pg_get_userbyid(l.owner),
@@ -201,15 +233,7 @@ SELECT
                      WITH ORDINALITY AS x (type, position)
                 JOIN pg_catalog.pg_type AS t ON t.oid = x.type
                 JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace
-               WHERE p.oid = l.oid) END,
-          l.kind = 'ROUTINE'
-          AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                       WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = l.oid
-                         AND d.deptype = 'e')
-          AND EXISTS (SELECT FROM pg_catalog.pg_proc AS p
-                       WHERE p.oid = l.oid AND p.proacl IS NOT NULL
-                         AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(p.proacl) AS a
-                                          WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE'))))
+               WHERE p.oid = l.oid) END))
      FROM listed AS l LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = l.namespace) AS objects,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(e.kind, n.nspname, e.privilege_type, e.is_grantable, e."column",
@@ -217,22 +241,28 @@ SELECT
                pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid)) AS row
         FROM entry AS e LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = e.namespace
        GROUP BY e.kind, n.nspname, e.privilege_type, e.is_grantable, e."column", e.grantee, e.grantor) AS g) AS acl,
+  (SELECT pg_catalog.json_agg(g.row) FROM (
+      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT c.oid)) AS row
+        FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
+             LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
+       WHERE c."column" IS NULL AND a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(c.owner, 'USAGE')
+         AND pg_catalog.pg_has_role(a.grantee, 'USAGE')
+       GROUP BY c.kind, a.privilege_type) AS g) AS grant_options,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.owner), n.nspname,
           d.defaclobjtype,
           CASE d.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(coalesce(d.grantee, d.owner)) END,
           coalesce(d.privilege_type, ''), coalesce(d.is_grantable, false)))
      FROM default_entry AS d LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = d.namespace) AS default_acl,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(s.refobjid),
-          pg_catalog.pg_describe_object(s.classid, s.objid, s.objsubid)))
-     FROM pg_catalog.pg_shdepend AS s
-    WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(oids)s)
-      AND s.deptype = 'o' AND s.classid <> 'pg_catalog.pg_default_acl'::pg_catalog.regclass
-      AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database AS d
-                     WHERE d.datname = pg_catalog.current_database())) AS owned,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.role),
+          d.deptype = 'o' AND d.classid <> 'pg_catalog.pg_user_mapping'::pg_catalog.regclass,
+          pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)))
+     FROM dependency AS d) AS dependencies,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
     WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE')
       AND (r.oid IN (SELECT owner FROM listed) OR r.oid IN (SELECT grantor FROM entry)
            OR r.oid IN (SELECT owner FROM default_entry) OR r.oid IN (SELECT nspowner FROM asked)
+           OR r.oid IN (SELECT owner FROM inhabitant)
+           OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
            OR r.oid IN (SELECT a.grantee FROM asked AS s, LATERAL pg_catalog.unnest(s.nspacl) AS i (item),
                         LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a))
   ) AS not_administered
@@ -285,7 +315,7 @@ async def read_server(
         row["rolname"]: Role(*row.values())
         for row in await transaction.fetch(roles_query, {"names": names, "sources": sorted(set(sources))})
     }
-    options = capabilities.version >= MEMBERSHIP_OPTIONS_SINCE
+    options = capabilities.version >= INHERIT_PER_MEMBERSHIP
     memberships_query = sql.SQL(SERVER_MEMBERSHIPS).format(
         inherit=sql.SQL("m.inherit_option" if options else "true"),
         set=sql.SQL("m.set_option" if options else "true"),
@@ -313,10 +343,11 @@ async def read_server(
         verifiers_readable=verifiers,
         roles=roles,
         superusers=frozenset(rest["superusers"]),
-        memberships=tuple(Membership(**row) for row in memberships),
+        memberships=Memberships.of(Membership(**row) for row in memberships),
         databases={row[1]: Database(*row) for row in rest["databases"]},
         shared_objects=_objects(rest["objects"]),
         acl=_acl(rest["acl"]),
+        grant_options=_grant_options(rest["grant_options"]),
         holdings={name: frozenset(databases) for name, databases in holdings.items()},
         owned={name: tuple(targets) for name, targets in owned.items()},
         not_administered=frozenset(rest["not_administered"] or ()),
@@ -347,30 +378,60 @@ async def read_database(
     parameters = {"oids": sorted(set(role_oids)), "schemas": sorted(set(schemas))}
     (row,) = await transaction.fetch(sql.SQL(DATABASE), parameters)
     owned: dict[str, list[str]] = defaultdict(list)
-    for role, description in row["owned"] or ():
-        owned[role].append(description)
+    bound: dict[str, list[str]] = defaultdict(list)
+    for role, owns, description in row["dependencies"] or ():
+        (owned if owns else bound)[role].append(description)
+    objects = _objects(row["objects"])
+    contents = _contents(objects)
     return DatabaseState(
         name=name,
         owner=row["owner"],
         schemas={
-            schema: Schema(oid, schema, owner, frozenset(creators or ()))
-            for oid, schema, owner, creators in row["schemas"] or ()
+            schema: Schema(
+                oid,
+                schema,
+                owner,
+                creators=frozenset(creators or ()),
+                object_owners=frozenset(owners or ()),
+                contents=contents.get(schema, {}),
+                withheld_routines=frozenset(withheld or ()),
+            )
+            for oid, schema, owner, creators, owners, withheld in row["schemas"] or ()
         },
-        objects=_objects(row["objects"]),
+        objects=objects,
         acl=_acl(row["acl"]),
-        default_acl=tuple(
+        grant_options=_grant_options(row["grant_options"]),
+        default_acl=DefaultAcl.of(
             DefaultAclEntry(owner, schema, DEFAULT_ACL_OBJECTS[objects], grantee, privilege, grantable)
             for owner, schema, objects, grantee, privilege, grantable in row["default_acl"] or ()
         ),
-        owned={role: tuple(descriptions) for role, descriptions in owned.items()},
+        owned={role: tuple(sorted(descriptions)) for role, descriptions in owned.items()},
+        bound={role: tuple(sorted(descriptions)) for role, descriptions in bound.items()},
         not_administered=frozenset(row["not_administered"] or ()),
     )
 
 
+def _contents(
+    objects: Mapping[ObjectKind, Mapping[int, DatabaseObject]],
+) -> dict[str, dict[ObjectKind, frozenset[int]]]:
+    contents: dict[str, dict[ObjectKind, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for kind in (ObjectKind.TABLE, ObjectKind.SEQUENCE, ObjectKind.ROUTINE):
+        for target in objects.get(kind, {}).values():
+            if target.schema is not None:
+                contents[target.schema][kind].add(target.oid)
+    return {
+        schema: {kind: frozenset(oids) for kind, oids in kinds.items()} for schema, kinds in contents.items()
+    }
+
+
+def _grant_options(rows: Iterable[list[Any]] | None) -> dict[tuple[ObjectKind, str], frozenset[int]]:
+    return {(ObjectKind(kind), privilege): frozenset(oids) for kind, privilege, oids in rows or ()}
+
+
 def _object(row: list[Any]) -> DatabaseObject:
-    kind, schema, oid, name, owner, argument_types, withheld = row
+    kind, schema, oid, name, owner, argument_types = row
     types = tuple((type_schema, type_name) for type_schema, type_name in argument_types or ())
-    return DatabaseObject(oid, ObjectKind(kind), schema, name, owner, types, withheld)
+    return DatabaseObject(oid, ObjectKind(kind), schema, name, owner, types)
 
 
 def _objects(rows: Iterable[list[Any]] | None) -> dict[ObjectKind, dict[int, DatabaseObject]]:
@@ -381,8 +442,8 @@ def _objects(rows: Iterable[list[Any]] | None) -> dict[ObjectKind, dict[int, Dat
     return dict(objects)
 
 
-def _acl(rows: Iterable[list[Any]] | None) -> tuple[AclEntry, ...]:
-    return tuple(
+def _acl(rows: Iterable[list[Any]] | None) -> Acl:
+    return Acl.of(
         AclEntry(grantee, grantor, ObjectKind(kind), schema, privilege, grantable, frozenset(oids), column)
         for kind, schema, privilege, grantable, column, grantee, grantor, oids in rows or ()
     )
