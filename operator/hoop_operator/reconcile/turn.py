@@ -105,10 +105,11 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run]) -> None:
         The server could not be reached or read at all; runs that have no outcome of their own share this one.
     """
     works = await _look_and_plan(turn, runs)
+    refused = [work for work in works if not work.run.succeeded]
     ready = [work for work in works if work.run.succeeded]
     ready = await _each(ready, lambda work: _prepare(turn, work))
     try:
-        await _apply(turn, [*ready, *(work for work in works if not work.run.succeeded)])
+        await _apply(turn, [*ready, *refused])
     except StatementFailed as failure:
         if len(runs) > 1:
             logger.info("A statement for %d plans failed, trying with half of them: %s", len(runs), failure)
@@ -117,7 +118,10 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run]) -> None:
                 await carry_out(turn, {desired: _afresh(run) for desired, run in half})
             return
         (run,) = runs.values()
-        run.fail(_refusal(failure, turn))
+        if refused:
+            run.message += f"; besides, what is extra could not be revoked: {failure}"
+        else:
+            run.fail(_refusal(failure, turn))
         return
     await _each(ready, lambda work: _agree(turn, work))
 
