@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument(
         "--profile",
         action="store_true",
-        help="run the operator under cProfile, which slows it; the profiles lie beside the JSON",
+        help="sample where the operator uses its CPU time; the profiles lie beside the JSON",
     )
     arguments = parser.parse_args()
     if sys.platform != "linux":

@@ -304,7 +304,7 @@ def _ready_condition(body: Mapping[str, Any]) -> Mapping[str, Any]:
 def _profiler(profile: Path | None, phase: str) -> dict[str, str]:
     if profile is None:
         return {}
-    return {"PYTHONPATH": str(PROFILER), "HOOP_BENCH_PROFILE": f"{profile}-{phase}.prof"}
+    return {"PYTHONPATH": str(PROFILER), "HOOP_BENCH_PROFILE": f"{profile}-{phase}.txt"}
 
 
 def _dsn(server: Server, database: str) -> dict[str, Any]:
