@@ -118,8 +118,11 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
             "message": run.message if failed else "",
             "resource_name": run.resource_name or before.resource_name,
             "role": run.role or before.role,
-            "role_oid": run.role_oid or before.role_oid,
-            "system_identifier": run.system_identifier or before.system_identifier,
+            # By these two a role is known again whose comment was lost: never that of a role that is not ours.
+            "role_oid": run.role_oid if run.succeeded and run.role_oid else before.role_oid,
+            "system_identifier": (
+                run.system_identifier if run.succeeded and run.system_identifier else before.system_identifier
+            ),
             "observed_generation": plan.generation,
             "secret_name": plan.secret_name if run.secret_ready else before.secret_name,
             "binding": ServiceBinding(name=plan.secret_name) if run.secret_ready else before.binding,

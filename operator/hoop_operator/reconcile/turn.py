@@ -200,9 +200,10 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
                 problems.append((conflict.reason, conflict.message))
             if problems:
                 run.fail_with(problems)
-                run.statements = tuple(s for s in planned.statements if s.phase is Phase.REVOKE)
             else:
                 work.password = await _password_to_set(turn, work, role)
+        if not run.succeeded:
+            run.statements = tuple(s for s in planned.statements if s.phase is Phase.REVOKE)
         return work
 
     return await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
