@@ -1,6 +1,7 @@
 """A plan's Secret: the truth for the password, and never somebody else's."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hoop_operator.cluster.api import KubernetesApi
@@ -19,7 +20,7 @@ class PlanSecret:
     current: Secret | None
     """None where there is none, or it is about to go."""
     password: str | None = field(repr=False)
-    """The password in it; None where there is none or it is empty."""
+    """The password in it, or in the plan's Secret of another name before; None where there is none or it is empty."""
 
 
 NOTHING = PlanSecret(None, None)
@@ -37,7 +38,8 @@ async def find(api: KubernetesApi, plan: Plan) -> PlanSecret:
     """
     secret = await read_secret(api, plan.key.namespace, plan.secret_name)
     if secret is None or secret.deleting:
-        return NOTHING
+        former = await _read_former(api, plan)
+        return PlanSecret(None, _password(former)) if former is not None else NOTHING
     owner = secret.owner
     if owner is None or (owner.kind, owner.name) != (plan.owner.kind, plan.owner.name):
         controller = (
@@ -48,8 +50,7 @@ async def find(api: KubernetesApi, plan: Plan) -> PlanSecret:
             f"Secret {secret.name} exists already and {controller}; it stays untouched: choose another "
             f"spec.secretName, or delete that Secret",
         )
-    password = secret.data.get("password", b"").decode(errors="replace")
-    return PlanSecret(secret, password or None)
+    return PlanSecret(secret, _password(secret))
 
 
 async def write(
@@ -104,12 +105,21 @@ async def remove_former(api: KubernetesApi, plan: Plan) -> None:
     ClusterError
         The API server failed us.
     """
-    former = plan.status.get("secretName")
-    if not former or former == plan.secret_name:
-        return
-    secret = await read_secret(api, plan.key.namespace, former)
-    if secret is not None and secret.owner is not None and secret.owner.uid == plan.uid:
-        try:
-            await delete_secret(api, secret)
-        except ObjectConflict:
-            return
+    former = await _read_former(api, plan)
+    if former is not None:
+        with suppress(ObjectConflict):
+            await delete_secret(api, former)
+
+
+async def _read_former(api: KubernetesApi, plan: Plan) -> Secret | None:
+    """The Secret that the plan had under another name; None where there is none that is still the plan's."""
+    name = plan.status.get("secretName")
+    if not name or name == plan.secret_name:
+        return None
+    secret = await read_secret(api, plan.key.namespace, name)
+    ours = secret is not None and secret.owner is not None and secret.owner.uid == plan.uid
+    return secret if ours else None
+
+
+def _password(secret: Secret) -> str | None:
+    return secret.data.get("password", b"").decode(errors="replace") or None
