@@ -71,12 +71,12 @@ def anchors(text: str) -> set[str]:
 
 
 def section(text: str, title: str) -> str:
-    """What stands below a heading, up to the next one of the same level."""
-    level = re.search(rf"^(#+) {re.escape(title)}$", text, re.MULTILINE)
-    assert level, f"there is no heading {title!r}"
-    rest = text[level.end() :]
-    following = re.search(rf"^#{{1,{len(level[1])}}} ", rest, re.MULTILINE)
-    return rest[: following.start()] if following else rest
+    """What stands below a heading, up to the next one of the same level; a comment in a block of code is none."""
+    outline = FENCED.sub(lambda block: re.sub(r"[^\n]", " ", block[0]), text)
+    heading = re.search(rf"^(#+) {re.escape(title)}$", outline, re.MULTILINE)
+    assert heading, f"there is no heading {title!r}"
+    following = re.compile(rf"^#{{1,{len(heading[1])}}} ", re.MULTILINE).search(outline, heading.end())
+    return text[heading.end() : following.start() if following else None]
 
 
 def rows(text: str) -> list[list[str]]:
