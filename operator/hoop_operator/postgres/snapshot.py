@@ -108,19 +108,19 @@ WITH carrier AS (
 )
 SELECT
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r WHERE r.rolsuper) AS superusers,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(d.oid, d.datname, pg_catalog.pg_get_userbyid(d.datdba),
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(d.oid::pg_catalog.int8, d.datname, pg_catalog.pg_get_userbyid(d.datdba),
           d.datallowconn AND d.datconnlimit <> -2, d.datistemplate,
           pg_catalog.has_database_privilege(d.oid, 'CONNECT'))) FROM pg_catalog.pg_database AS d) AS databases,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid, c.name,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid::pg_catalog.int8, c.name,
           pg_catalog.pg_get_userbyid(c.owner), NULL)) FROM carrier AS c
     WHERE c.kind = 'DATABASE' OR EXISTS (SELECT FROM entry AS e WHERE e.kind = c.kind AND e.oid = c.oid)) AS objects,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(e.kind, NULL, e.privilege_type, e.is_grantable, NULL,
                CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
-               pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid)) AS row
+               pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid::pg_catalog.int8)) AS row
         FROM entry AS e GROUP BY e.kind, e.privilege_type, e.is_grantable, e.grantee, e.grantor) AS g) AS acl,
   (SELECT pg_catalog.json_agg(g.row) FROM (
-      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT c.oid)) AS row
+      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT c.oid::pg_catalog.int8)) AS row
         FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
              LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
        WHERE a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(c.owner, 'USAGE')
@@ -128,7 +128,7 @@ SELECT
        GROUP BY c.kind, a.privilege_type) AS g) AS grant_options,
   (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(pg_catalog.pg_get_userbyid(y.refobjid), d.datname))
      FROM dependency AS y JOIN pg_catalog.pg_database AS d ON d.oid = y.dbid) AS holdings,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid, c.name,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid::pg_catalog.int8, c.name,
           pg_catalog.pg_get_userbyid(c.owner), NULL))
      FROM carrier AS c WHERE c.owner = ANY (%(oids)s) AND c.kind <> 'PARAMETER') AS owned,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
@@ -210,13 +210,13 @@ WITH asked AS MATERIALIZED (
 SELECT
   (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database AS d
     WHERE d.datname = pg_catalog.current_database()) AS owner,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.oid, s.nspname, pg_catalog.pg_get_userbyid(s.nspowner),
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.oid::pg_catalog.int8, s.nspname, pg_catalog.pg_get_userbyid(s.nspowner),
           (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.pg_get_userbyid(a.grantee))
              FROM pg_catalog.unnest(s.nspacl) AS i (item), LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
             WHERE a.privilege_type = 'CREATE' AND a.grantee <> 0),
           (SELECT pg_catalog.json_agg(pg_catalog.pg_get_userbyid(i.owner)) FROM inhabitant AS i
             WHERE i.namespace = s.oid),
-          (SELECT pg_catalog.json_agg(c.oid) FROM carrier AS c
+          (SELECT pg_catalog.json_agg(c.oid::pg_catalog.int8) FROM carrier AS c
             WHERE c.kind = 'ROUTINE' AND c.namespace = s.oid AND c.acl IS NOT NULL
               AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
                            WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = c.oid
@@ -225,7 +225,7 @@ SELECT
                                           LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
                                WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE'))))
      FROM asked AS s) AS schemas,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(l.kind, n.nspname, l.oid, l.name,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(l.kind, n.nspname, l.oid::pg_catalog.int8, l.name,
           pg_catalog.pg_get_userbyid(l.owner),
           CASE l.kind WHEN 'ROUTINE' THEN (
               SELECT pg_catalog.json_agg(pg_catalog.json_build_array(tn.nspname, t.typname) ORDER BY x.position)
@@ -238,11 +238,11 @@ SELECT
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(e.kind, n.nspname, e.privilege_type, e.is_grantable, e."column",
                CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
-               pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid)) AS row
+               pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid::pg_catalog.int8)) AS row
         FROM entry AS e LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = e.namespace
        GROUP BY e.kind, n.nspname, e.privilege_type, e.is_grantable, e."column", e.grantee, e.grantor) AS g) AS acl,
   (SELECT pg_catalog.json_agg(g.row) FROM (
-      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT c.oid)) AS row
+      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT c.oid::pg_catalog.int8)) AS row
         FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
              LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
        WHERE c."column" IS NULL AND a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(c.owner, 'USAGE')
