@@ -56,7 +56,7 @@ class Client:
         await self._send("DELETE", path, None, JSON)
 
     async def watch(self, path: str, version: str) -> AsyncIterator[dict[str, Any]]:
-        """Yield the events of the collection at `path` after a resourceVersion, for ten minutes at most."""
+        """Yield the events of the collection at `path` after a resourceVersion, until the API server ends that."""
         query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "600"}
         limits = aiohttp.ClientTimeout(total=None)
         async with self._session.get(path, params=query, timeout=limits, read_bufsize=LINE_BYTES) as response:

@@ -158,12 +158,11 @@ async def _measure(stack: Stack, server: Server, plans: int, profile: Path | Non
 
 
 async def _create(meter: Meter, admin: Client, count: int) -> Creation:
-    version = (await admin.get(f"{PLANS}?limit=1"))["metadata"]["resourceVersion"]
     manifests = [_plan(number) for number in range(count)]
     names = {manifest["metadata"]["name"] for manifest in manifests}
     async with meter.measuring() as cost:
         began = time.monotonic()
-        watching = asyncio.create_task(_ready_times(admin, names, version))
+        watching = asyncio.create_task(_ready_times(admin, names))
         await asyncio.gather(*(admin.create(PLANS, manifest) for manifest in manifests))
         created = time.monotonic() - began
         times = sorted(at - began for at in (await watching).values())
@@ -171,27 +170,42 @@ async def _create(meter: Meter, admin: Client, count: int) -> Creation:
     return Creation(cost, created, statistics.median(times), times[-1])
 
 
-async def _ready_times(admin: Client, names: set[str], version: str) -> dict[str, float]:
+async def _ready_times(admin: Client, names: set[str]) -> dict[str, float]:
     """When each plan was first seen Ready, on the monotonic clock."""
     ready: dict[str, float] = {}
     messages: dict[str, str] = {}
     patience = PATIENCE_SECONDS + PATIENCE_SECONDS_PER_PLAN * len(names)
+
+    def see(plan: Mapping[str, Any]) -> None:
+        name, condition = plan["metadata"]["name"], _ready_condition(plan)
+        messages[name] = f"{condition.get('reason')}: {condition.get('message')}"
+        if condition.get("status") == "True":
+            ready.setdefault(name, time.monotonic())
+
+    async def follow() -> None:
+        # The API server ends a watch whose reader is slow for a moment; then all are listed anew.
+        while True:
+            listed = await admin.get(PLANS)
+            for plan in listed["items"]:
+                see(plan)
+            if len(ready) == len(names):
+                return
+            async for event in admin.watch(PLANS, listed["metadata"]["resourceVersion"]):
+                if event["type"] == "ERROR":
+                    break
+                see(event["object"])
+                if len(ready) == len(names):
+                    return
+
     try:
-        async with asyncio.timeout(patience):
-            async for event in admin.watch(PLANS, version):
-                plan = event["object"]
-                name = plan["metadata"]["name"]
-                condition = _ready_condition(plan)
-                messages[name] = f"{condition.get('reason')}: {condition.get('message')}"
-                if condition.get("status") == "True":
-                    ready.setdefault(name, time.monotonic())
-                    if len(ready) == len(names):
-                        return ready
+        await asyncio.wait_for(follow(), patience)
     except TimeoutError:
-        pass
-    late = sorted(names - ready.keys())
-    shown = "\n".join(f"  {name}: {messages.get(name, 'never seen')}" for name in late[:5])
-    raise NotReady(f"{len(late)} of {len(names)} plans were not Ready after {patience:.0f} s:\n{shown}")
+        late = sorted(names - ready.keys())
+        shown = "\n".join(f"  {name}: {messages.get(name, 'never seen')}" for name in late[:5])
+        raise NotReady(
+            f"{len(late)} of {len(names)} plans were not Ready after {patience:.0f} s:\n{shown}"
+        ) from None
+    return ready
 
 
 async def _restart(meter: Meter, stack: Stack, profile: Path | None) -> Look:
