@@ -66,6 +66,9 @@ DATABASE_MESSAGES = re.compile(
 SELF_GRANT_SINCE = 160000
 TRANSACTION_TIMEOUT_SINCE = 170000
 
+ANY_AUTHENTICATION = "none,password,md5,scram-sha-256"
+"""`none` is a client certificate, or trust; to libpq an empty list would mean none of them."""
+
 VERIFYING_SSL_MODES = frozenset({"verify-ca", "verify-full"})
 
 CONNECTION_LOST = frozenset({"57P01", "57P02", "57P03", "57P04", "53300", "25006", "08000", "08003", "08006"})
@@ -262,6 +265,7 @@ class Sessions:
     async def _connect_within(
         self, seconds: int, who: Connection, database: str
     ) -> psycopg.AsyncConnection[TupleRow]:
+        addresses: list[str] = []
         try:
             async with asyncio.timeout(seconds):
                 addresses = await self._resolve(who.host, who.port)
@@ -278,6 +282,10 @@ class Sessions:
                     except psycopg.Error as error:
                         raise _connection_error(error, who, paths) from None
         except TimeoutError as error:
+            if not addresses:
+                raise ServerUnreachable(
+                    f'host "{who.host}" was not resolved within {seconds} s; check the cluster\'s DNS'
+                ) from error
             raise ServerUnreachable(
                 f"{who.host}:{who.port} did not answer within {seconds} s; check host, port, network policies and "
                 f"whether the server runs"
@@ -405,7 +413,7 @@ def _libpq_parameters(
         "sslcertmode": "allow" if client_certificate else "disable",
         "sslcrl": NO_FILE,
         "gssencmode": "disable",
-        "require_auth": "" if verified else "!password",
+        "require_auth": ANY_AUTHENTICATION if verified else "!password",
         "passfile": NO_FILE,
         "connect_timeout": str(max(CONNECT_SECONDS_MIN, seconds // len(addresses))),
         "keepalives_idle": "10",
