@@ -102,7 +102,7 @@ async def test_what_was_woken_while_a_step_failed_still_runs() -> None:
     assert step.calls == [(KEY, "spec"), (KEY, "secret")]
 
 
-async def test_closing_ends_what_is_under_way() -> None:
+async def test_closing_ends_what_is_under_way_and_begins_nothing_any_more() -> None:
     step = Step()
     flight = SingleFlight(step, no_retry)
     flight.wake(KEY, "spec")
@@ -110,7 +110,10 @@ async def test_closing_ends_what_is_under_way() -> None:
     await flight.close()
     step.gate.set()
     await turns_of_the_loop()
+    flight.wake(KEY, "late")
+    await turns_of_the_loop()
     assert step.under_way == [KEY]  # it never came as far as leaving
+    assert step.calls == [(KEY, "spec")]
 
 
 @given(st.lists(st.sampled_from(["wake", "let run"]), max_size=30))

@@ -18,6 +18,8 @@ from hoop_operator.reconcile.objects import Key
 PLANS_PER_TURN = 200
 GATHERING_SECONDS = 0.05
 """How long to wait for company after the first plan has arrived: a burst becomes few turns instead of many."""
+CANCEL_SECONDS = 2.0
+"""How long a server may take to hear that its statements are cancelled."""
 
 logger = logging.getLogger(__name__)
 
@@ -77,8 +79,10 @@ class Inbox:
 
     async def close(self) -> None:
         """Stop the worker; what waits is dropped, to be found again by looking."""
-        self.stop()
-        await asyncio.gather(self._worker, return_exceptions=True)
+        for _ in range(2):
+            # Cancelled once, psycopg tells the server and waits for its answer; cancelled twice, it lets go.
+            self.stop()
+            await asyncio.wait({self._worker}, timeout=CANCEL_SECONDS)
         for probe in self._probes:
             probe.answer.cancel()
 

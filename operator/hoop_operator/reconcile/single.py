@@ -27,9 +27,12 @@ class SingleFlight:
         self._retry = retry
         self._again: dict[Key, str | None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     def wake(self, key: Key, trigger: str) -> None:
-        """Have the step run for a key, soon."""
+        """Have the step run for a key, soon; never once this is closed."""
+        if self._closed:
+            return
         if key in self._again:
             self._again[key] = trigger
             return
@@ -39,7 +42,8 @@ class SingleFlight:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Cancel what is under way."""
+        """Cancel what is under way, and begin nothing any more."""
+        self._closed = True
         tasks = list(self._tasks)
         for task in tasks:
             task.cancel()
