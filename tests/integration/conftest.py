@@ -1,5 +1,6 @@
 """What integration tests run against: a control plane, a PostgreSQL and an operator of their own."""
 
+import json
 import os
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -7,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi, connect
 from integration.administrator import Administrator
+from integration.authority import Authority
 from integration.operator_process import OperatorProcess
+from integration.registrant import CONFIDENTIAL, Registrant
 from integration.tenant import Tenant
 from local import cluster, kubeconfig, postgresql
 from local.postgresql import Server
@@ -57,7 +61,13 @@ def postgres(stack_directory: Path) -> Server:
 def operator(stack: Stack, postgres: Server) -> Stack:
     """The stack, with the operator running in it as its own account."""
     with stack.lock():
-        stack.start_operator({"HOOP_DRIFT_INTERVAL_SECONDS": "2", "HOOP_RETRY_SECONDS_MAX": "2"})
+        stack.start_operator(
+            {
+                "HOOP_DRIFT_INTERVAL_SECONDS": "2",
+                "HOOP_RETRY_SECONDS_MAX": "2",
+                "HOOP_LOCK_TIMEOUT_SECONDS": "1",
+            }
+        )
     return stack
 
 
@@ -133,3 +143,92 @@ def own_operator(
     yield make
     for process in made:
         process.bury()
+
+
+@pytest.fixture(scope="session")
+def client_authority() -> Authority:
+    """Who certifies the clients of the TLS server."""
+    return Authority("clients")
+
+
+@pytest.fixture(scope="session")
+async def planted_operator(
+    operator_kubeconfig: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres: Server,
+    client_authority: Authority,
+) -> AsyncIterator[OperatorProcess]:
+    """An operator with everything in its environment and home that libpq would like to use.
+
+    What is planted is either good for a login that the resource's own credentials do not allow, or bad enough to
+    let a connection fail that they do allow.
+    """
+    home = tmp_path_factory.mktemp("home")
+    client = client_authority.issue("certified")
+    login = f"*:*:*:*:{postgres.password}\n"
+    service = f"[planted]\nhost=127.0.0.1\nport=1\nuser=nobody\npassword={postgres.password}\n"
+    for path, content in {
+        ".pgpass": login,
+        ".pg_service.conf": service,
+        ".postgresql/root.crt": Authority("nobody knows").certificate,
+        ".postgresql/root.crl": "no list",
+        ".postgresql/postgresql.crt": client.certificate,
+        ".postgresql/postgresql.key": client.key,
+    }.items():
+        (home / path).parent.mkdir(exist_ok=True)
+        (home / path).write_text(content)
+        (home / path).chmod(0o600)
+    (home / "tmp").mkdir()
+    process = OperatorProcess(
+        operator_kubeconfig,
+        home / "operator.log",
+        {
+            "HOOP_CONNECT_TIMEOUT_SECONDS": "2",
+            "HOOP_RETRY_SECONDS_MAX": "2",
+            "HOOP_DRIFT_INTERVAL_SECONDS": "3600",
+            "HOOP_ALLOWED_HOSTS": '["127.0.0.0/8", "localhost", "*.svc"]',
+            "HOME": str(home),
+            "TMPDIR": str(home / "tmp"),
+            "PGSERVICE": "planted",
+            "PGHOST": str(home),
+            "PGHOSTADDR": "127.0.0.1",
+            "PGPORT": "1",
+            "PGUSER": postgres.user,
+            "PGPASSWORD": postgres.password,
+            "PGPASSFILE": str(home / ".pgpass"),
+            "PGDATABASE": "planted",
+            "PGOPTIONS": "-c nothing.like=that -c statement_timeout=1 -c role=nobody",
+            "PGSSLMODE": "verify-full",
+            "PGSSLROOTCERT": str(home / ".postgresql/root.crt"),
+            "PGSSLCRL": str(home / ".postgresql/root.crl"),
+            "PGSSLCERT": str(home / ".postgresql/postgresql.crt"),
+            "PGSSLKEY": str(home / ".postgresql/postgresql.key"),
+            "PGSSLNEGOTIATION": "direct",
+            "PGSSLMINPROTOCOLVERSION": "TLSv1.3",
+            "PGGSSENCMODE": "require",
+            "PGCHANNELBINDING": "require",
+            "PGREQUIREAUTH": "none",
+            "PGTARGETSESSIONATTRS": "standby",
+            "PGCLIENTENCODING": "LATIN1",
+            "PGDATESTYLE": "nonsense",
+        },
+    )
+    await process.start()
+    yield process
+    process.bury()
+
+
+@pytest.fixture
+async def registrant(
+    planted_operator: OperatorProcess, api: KubernetesApi, namespace: str, postgres: Server
+) -> AsyncIterator[Registrant]:
+    """Somebody with a namespace; afterwards no password is in its events and statuses, nor in the operator's log."""
+    registrant = Registrant(api, namespace, planted_operator.agent_id)
+    yield registrant
+    told = [planted_operator.said()]
+    for path in (paths.events(namespace), paths.hoop_resources(namespace), paths.hoop_role_plans(namespace)):
+        items = (await api.get(path))["items"]
+        told += [json.dumps({"note": item.get("note"), "status": item.get("status")}) for item in items]
+    for text in told:
+        for confidential in (postgres.password, CONFIDENTIAL, "SCRAM-SHA-256$", "PRIVATE KEY"):
+            assert confidential not in text
