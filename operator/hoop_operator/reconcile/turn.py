@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 class Agreements:
     """Which password was last seen to be the server's, so that an unchanged one is not computed or tried again."""
 
-    _seen: dict[str, tuple[str, str]] = field(default_factory=dict)
+    _seen: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
 
     def holds(self, plan: Plan, verifier: str, secret_version: str) -> bool:
         """Whether nothing has changed since the password was last seen to fit."""
@@ -194,10 +194,11 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
         work = Work(run, desired, planned)
         problems = list(planned.problems)
         with _ending(run):
-            try:
-                work.found = await plan_secret.find(turn.api, run.plan)
-            except PlanFailure as conflict:
-                problems.append((conflict.reason, conflict.message))
+            if problems or role is not None or run.plan.status.get("secretName"):
+                try:
+                    work.found = await plan_secret.find(turn.api, run.plan)
+                except PlanFailure as conflict:
+                    problems.append((conflict.reason, conflict.message))
             if problems:
                 run.fail_with(problems)
             else:
@@ -245,9 +246,15 @@ async def _prepare(turn: Turn, work: Work) -> None:
         body = await add_finalizer(turn.api, plan.body, FINALIZER)
         work.run.plan = Plan.parse(body)
     if creates and work.password is not None:
+        try:
+            await _write_secret(turn, work, work.password)
+        except ObjectConflict:
+            # There was no reason to expect a Secret, so it was not read before: one request less for a new plan.
+            work.found = await plan_secret.find(turn.api, plan)
+            work.password = work.found.password or work.password
+            await _write_secret(turn, work, work.password)
         if work.password.isascii():
             work.verifier = await asyncio.to_thread(scram.make_verifier, work.password)
-        await _write_secret(turn, work, work.password)
 
 
 async def _write_secret(turn: Turn, work: Work, password: str) -> None:
