@@ -22,6 +22,8 @@ class Memory:
         """What the last registration of each resource came to; absent until the first has ended."""
         self.last_good: dict[Key, Connection] = {}
         """The last connection of each resource that worked, to remove roles by when its credentials are gone."""
+        self.former_resources: dict[Key, Resource] = {}
+        """Resources that are gone while plans still refer to them, to tell which instance those plans are left to."""
         self._plans_of: dict[Key, set[Key]] = defaultdict(set)
         self._plans_with_secret: dict[Key, set[Key]] = defaultdict(set)
         self._readers: dict[Reading, set[Key]] = defaultdict(set)
@@ -38,6 +40,7 @@ class Memory:
         if known is not None:
             self._forget_readings(known)
         self.resources[resource.key] = resource
+        self.former_resources.pop(resource.key, None)
         for reading in _readings(resource):
             self._readers[reading].add(resource.key)
         return True
@@ -58,9 +61,9 @@ class Memory:
         """Drop a resource that is gone; how to reach its server is remembered for the plans that are left."""
         if (resource := self.resources.pop(key, None)) is not None:
             self._forget_readings(resource)
+            self.former_resources[key] = resource
         self.registrations.pop(key, None)
-        if key not in self._plans_of:
-            self.last_good.pop(key, None)
+        self._forget_former(key)
 
     def forget_plan(self, key: Key) -> None:
         """Drop a plan that is gone."""
@@ -68,8 +71,7 @@ class Memory:
         if plan is None:
             return
         self._forget_relations(plan)
-        if plan.resource_key not in self._plans_of and plan.resource_key not in self.resources:
-            self.last_good.pop(plan.resource_key, None)
+        self._forget_former(plan.resource_key)
 
     def plans_of(self, resource: Key) -> list[Plan]:
         """All plans that refer to a resource, allowed or not."""
@@ -92,6 +94,12 @@ class Memory:
         for key, registration in list(self.registrations.items()):
             if registration.connection is not None and registration.connection.endpoint == endpoint:
                 yield key
+
+    def _forget_former(self, resource: Key) -> None:
+        """Keep nothing of a resource that is gone once no plan refers to it any more."""
+        if resource not in self._plans_of and resource not in self.resources:
+            self.last_good.pop(resource, None)
+            self.former_resources.pop(resource, None)
 
     def _forget_relations(self, plan: Plan) -> None:
         _discard(self._plans_of, plan.resource_key, plan.key)

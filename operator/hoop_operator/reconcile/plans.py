@@ -121,7 +121,8 @@ class Plans:
             return
         try:
             resource = await self._resource_of(plan)
-            if resource is not None and not self._context.serves(resource):
+            served = resource or memory.former_resources.get(plan.resource_key)
+            if served is not None and not self._context.serves(served):
                 return
             self._handled[key] = plan.fingerprint
             if plan.deleting:

@@ -1,0 +1,325 @@
+"""What becomes of role, data and object when a plan is deleted, whatever state the rest of the world is in."""
+
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from hoop_operator.cluster import paths
+from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.errors import ObjectNotFound
+from hoop_operator.naming import role_name
+from integration.administrator import Administrator
+from integration.operator_process import OperatorProcess
+from integration.proxy import Proxy
+from integration.tenant import Tenant, eventually, ready, roles_of
+from local import cluster, processes
+from local.postgresql import Server
+from local.stack import Stack
+
+NO_DRIFT = {"HOOP_DRIFT_INTERVAL_SECONDS": "3600", "HOOP_RETRY_SECONDS_MAX": "2"}
+
+Operators = Callable[[Mapping[str, str]], OperatorProcess]
+
+
+@pytest.fixture
+async def proxy(postgres: Server) -> AsyncIterator[Proxy]:
+    """A way to the server that can be cut."""
+    proxy = Proxy(postgres.port)
+    await proxy.open()
+    yield proxy
+    await proxy.close()
+
+
+@pytest.fixture
+async def role(tenant: Tenant, database: str, resource: str) -> str:
+    """The role of the plan `rw`, which may do much and is Ready."""
+    privileges = ["SELECT", "INSERT", "CREATE", "EXECUTE"]
+    await tenant.plan("rw", resource, scopes=[database, "postgres"], privileges=privileges)
+    await tenant.until_plans(["rw"])
+    return role_name(resource, "rw")
+
+
+@pytest.fixture
+def no_garbage_collector(stack: Stack) -> Iterator[None]:
+    """Nothing is collected during the test, as in the moment after an owner has gone."""
+    with stack.lock():
+        processes.stop(cluster.record(stack.directory, "kube-controller-manager"))
+        yield
+        stack.start_control_plane()
+
+
+async def exists(admin: Administrator, role: str) -> bool:
+    session = await admin.connect()
+    rows = await session.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
+    return await rows.fetchall() != []
+
+
+async def drop(admin: Administrator, role: str, *databases: str) -> None:
+    """Drop a role that a test left behind on purpose."""
+    name = sql.Identifier(role)
+    for database in databases:
+        await (await admin.connect(database)).execute(sql.SQL("DROP OWNED BY {}").format(name))
+    await (await admin.connect()).execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
+
+
+async def one(session: psycopg.AsyncConnection[TupleRow], query: str, *parameters: object) -> Any:
+    row = await (await session.execute(query.encode(), parameters)).fetchone()
+    assert row is not None
+    return row[0]
+
+
+async def take_finalizers(api: KubernetesApi, path: str) -> None:
+    await api.merge_patch(path, {"metadata": {"finalizers": None}})
+
+
+async def test_deletion_ends_the_sessions_keeps_the_data_and_drops_the_role_everywhere(
+    tenant: Tenant, api: KubernetesApi, admin: Administrator, database: str, postgres: Server, role: str
+) -> None:
+    session = await tenant.log_in("rw", postgres)
+    await session.execute("CREATE TABLE made (id int); INSERT INTO made VALUES (1)")
+    await session.execute("CREATE FUNCTION answer() RETURNS int LANGUAGE sql RETURN 42")
+    await tenant.delete("rw")
+    await tenant.until_gone("rw")
+    assert not await exists(admin, role)
+    with pytest.raises(psycopg.OperationalError):
+        await session.execute("SELECT 1")
+    await session.close()
+    mine = await admin.connect(database)
+    assert await one(mine, "SELECT count(*) FROM made") == 1
+    assert await one(mine, "SELECT answer()") == 42
+    assert await one(mine, "SELECT tableowner FROM pg_tables WHERE tablename = 'made'") == "postgres"
+
+    async def collected() -> bool:
+        try:
+            await api.get(paths.secret(tenant.namespace, "rw-credentials"))
+        except ObjectNotFound:
+            return True
+        return False
+
+    await eventually(collected, seconds=60, what="the Secret goes with its plan")
+
+
+async def test_a_retained_role_keeps_its_login_and_the_plan_made_again_takes_it_up(
+    tenant: Tenant, admin: Administrator, database: str, resource: str, postgres: Server
+) -> None:
+    spec: dict[str, Any] = {"scopes": [database], "privileges": ["SELECT"], "deletionPolicy": "Retain"}
+    await tenant.plan("ro", resource, **spec)
+    before = (await tenant.until_plans(["ro"]))["ro"]["status"]
+    uri = (await tenant.secret("ro"))["uri"]
+    await tenant.delete("ro")
+    await tenant.until_gone("ro")
+    async with await psycopg.AsyncConnection.connect(uri) as session:
+        await session.execute("SELECT FROM orders")
+    assert await tenant.events("ro") == []
+    await tenant.plan("ro", resource, **spec | {"deletionPolicy": "Delete"})
+    after = (await tenant.until_plans(["ro"]))["ro"]["status"]
+    assert after["roleOid"] == before["roleOid"]
+    async with await tenant.log_in("ro", postgres):
+        pass
+    await tenant.delete("ro")
+    await tenant.until_gone("ro")
+    assert not await exists(admin, before["role"])
+
+
+async def test_an_abandoned_plan_goes_without_touching_the_server(
+    tenant: Tenant, admin: Administrator, role: str, database: str, postgres: Server
+) -> None:
+    uri = (await tenant.secret("rw"))["uri"]
+    await tenant.annotate("rw", abandon="true")
+    await tenant.delete("rw")
+    await tenant.until_gone("rw")
+    async with await psycopg.AsyncConnection.connect(uri):
+        pass
+    await drop(admin, role, database)
+
+
+async def test_a_suspended_plan_can_be_deleted(tenant: Tenant, admin: Administrator, role: str) -> None:
+    await tenant.change("rw", suspend=True)
+    await tenant.until_plans(["rw"], "Suspended")
+    await tenant.delete("rw")
+    await tenant.until_gone("rw")
+    assert not await exists(admin, role)
+
+
+async def test_a_plan_that_never_worked_goes_at_once(tenant: Tenant, resource: str) -> None:
+    await tenant.plan("ro", resource, scopes=["no_such_database"], privileges=["SELECT"])
+    await tenant.until_plans(["ro"], "DatabaseNotFound")
+    await tenant.delete("ro")
+    assert "ro" not in await tenant.plans()
+
+
+async def test_while_the_server_is_away_deletion_waits_says_so_and_goes_on_by_itself(
+    tenant: Tenant, admin: Administrator, database: str, postgres: Server, proxy: Proxy
+) -> None:
+    resource = await tenant.resource(
+        postgres, user=postgres.user, password=postgres.password, port=proxy.port
+    )
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+    await tenant.until_plans(["ro"])
+    await proxy.close()
+    await tenant.until_resource(resource, "ServerUnreachable")
+    await tenant.delete("ro")
+
+    def waits(plan: Mapping[str, Any]) -> bool:
+        return "cannot be removed" in ready(plan)[1]
+
+    plan = await tenant.until_plan("ro", waits, "the plan says why it waits")
+    assert ready(plan)[0] == "ResourceNotReady"
+    assert 'hoop.dev/abandon: "true"' in ready(plan)[1]
+    await proxy.open()
+    await tenant.until_gone("ro")
+    assert not await exists(admin, role_name(resource, "ro"))
+
+
+async def test_what_hangs_on_the_role_blocks_its_deletion_by_name_and_the_rest_is_done(
+    tenant: Tenant, admin: Administrator, database: str, postgres: Server, role: str
+) -> None:
+    session = await admin.connect(database)
+    policy = sql.SQL("CREATE POLICY visible ON orders TO {} USING (true)").format(sql.Identifier(role))
+    await session.execute(policy)
+    password = (await tenant.secret("rw"))["password"]
+    await tenant.delete("rw")
+
+    def blocked(plan: Mapping[str, Any]) -> bool:
+        return ready(plan)[0] == "DependentObjects"
+
+    plan = await tenant.until_plan("rw", blocked, "the policy is named")
+    assert "visible" in ready(plan)[1]
+    assert "goes on by itself" in ready(plan)[1]
+    assert not await one(session, "SELECT rolcanlogin FROM pg_roles WHERE rolname = %s", role)
+    assert not await one(session, "SELECT has_table_privilege(%s, 'orders', 'SELECT')", role)
+    assert password not in str(plan)
+    await session.execute("DROP POLICY visible ON orders")
+    await tenant.until_gone("rw")
+    assert not await exists(admin, role)
+
+
+async def test_without_its_resource_a_plan_goes_by_the_connection_that_last_worked(
+    tenant: Tenant, api: KubernetesApi, admin: Administrator, resource: str, role: str
+) -> None:
+    await api.delete(paths.hoop_resource(tenant.namespace, resource))
+    await tenant.until_resource(resource, "InUse")
+    assert "HoopRolePlans rw" in ready((await tenant.resources())[resource])[1]
+    await take_finalizers(api, paths.hoop_resource(tenant.namespace, resource))
+    await tenant.until_plans(["rw"], "ResourceNotFound")
+    await tenant.delete("rw")
+    await tenant.until_gone("rw")
+    assert not await exists(admin, role)
+
+
+async def test_without_its_resource_and_any_memory_of_it_a_plan_goes_with_a_warning_that_names_the_role(
+    api: KubernetesApi,
+    namespace: str,
+    own_operator: Operators,
+    admin: Administrator,
+    database: str,
+    postgres: Server,
+) -> None:
+    operator = own_operator(NO_DRIFT)
+    await operator.start()
+    tenant = Tenant(api, namespace, operator.agent_id)
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+    await tenant.until_plans(["ro"])
+    role = role_name(resource, "ro")
+    await operator.stop(20)
+    await api.delete(paths.hoop_resource(namespace, resource))
+    await take_finalizers(api, paths.hoop_resource(namespace, resource))
+    await tenant.delete("ro")
+    await operator.start()
+    await tenant.until_gone("ro")
+    assert await exists(admin, role)
+    warnings = [note for kind, reason, note in await tenant.events("ro") if reason == "RoleLeftBehind"]
+    assert [role in note for note in warnings] == [True]
+    assert role in operator.said()
+    await drop(admin, role, database)
+
+
+async def test_without_its_resource_and_its_server_a_plan_goes_with_a_warning_that_names_the_role(
+    tenant: Tenant, api: KubernetesApi, admin: Administrator, database: str, postgres: Server, proxy: Proxy
+) -> None:
+    resource = await tenant.resource(
+        postgres, user=postgres.user, password=postgres.password, port=proxy.port
+    )
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+    await tenant.until_plans(["ro"])
+    role = role_name(resource, "ro")
+    await proxy.close()
+    await api.delete(paths.hoop_resource(tenant.namespace, resource))
+    await take_finalizers(api, paths.hoop_resource(tenant.namespace, resource))
+    await tenant.delete("ro")
+    await tenant.until_gone("ro")
+    assert ("Warning", "RoleLeftBehind") in [(kind, reason) for kind, reason, _ in await tenant.events("ro")]
+    await drop(admin, role, database)
+
+
+async def test_a_namespace_ends_with_everything_in_it_and_leaves_no_role(
+    tenant: Tenant,
+    api: KubernetesApi,
+    stack: Stack,
+    admin: Administrator,
+    database: str,
+    resource: str,
+    role: str,
+) -> None:
+    await tenant.plan("ext", resource, type="external", sourceRole="pg_read_all_data")
+    await tenant.plan("broken", resource, scopes=["no_such_database"], privileges=["SELECT"])
+    await tenant.until_plans(["ext"])
+    cluster.kubectl(stack.kubeconfig, "delete", "namespace", tenant.namespace, "--wait=false")
+
+    async def ended() -> bool:
+        try:
+            await api.get(paths.namespace(tenant.namespace))
+        except ObjectNotFound:
+            return True
+        return False
+
+    await eventually(ended, seconds=60, what="the namespace is gone")
+    assert not await exists(admin, role)
+    assert not await exists(admin, role_name(resource, "ext"))
+    cluster.kubectl(stack.kubeconfig, "create", "namespace", tenant.namespace)
+
+
+async def test_an_object_made_again_is_recognised_and_takes_over_role_and_secret_with_the_password(
+    tenant: Tenant,
+    api: KubernetesApi,
+    database: str,
+    resource: str,
+    postgres: Server,
+    no_garbage_collector: None,
+) -> None:
+    spec: dict[str, Any] = {"scopes": [database], "privileges": ["SELECT"]}
+    await tenant.plan("ro", resource, **spec, annotations={"hoop.dev/abandon": "true"})
+    before = (await tenant.until_plans(["ro"]))["ro"]
+    password = (await tenant.secret("ro"))["password"]
+    await tenant.delete("ro")
+    await tenant.until_gone("ro")
+    await tenant.plan("ro", resource, **spec)
+    after = (await tenant.until_plans(["ro"]))["ro"]
+    assert after["metadata"]["uid"] != before["metadata"]["uid"]
+    assert after["status"]["roleOid"] == before["status"]["roleOid"]
+    assert (await tenant.secret("ro"))["password"] == password
+    body = await api.get(paths.secret(tenant.namespace, "ro-credentials"))
+    assert [owner["uid"] for owner in body["metadata"]["ownerReferences"]] == [after["metadata"]["uid"]]
+    async with await tenant.log_in("ro", postgres):
+        pass
+
+
+async def test_a_role_that_is_not_ours_any_more_is_left_behind_with_a_warning(
+    tenant: Tenant, admin: Administrator, database: str, role: str
+) -> None:
+    session = await admin.connect()
+    comment = sql.SQL("COMMENT ON ROLE {} IS 'hoop.dev/role-plan: default/elsewhere/rw'")
+    await session.execute(comment.format(sql.Identifier(role)))
+    await tenant.until_plans(["rw"], "RoleConflict")
+    await tenant.delete("rw")
+    await tenant.until_gone("rw")
+    assert await exists(admin, role)
+    warnings = [note for _, reason, note in await tenant.events("rw") if reason == "RoleLeftBehind"]
+    assert [role in note and "elsewhere" in note for note in warnings] == [True]
+    assert await roles_of(session, "elsewhere", "rw") == [role]
+    await drop(admin, role, database)
