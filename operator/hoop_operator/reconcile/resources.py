@@ -125,11 +125,12 @@ class Resources:
             return
         before = memory.registrations.get(key)
         memory.registrations[key] = registration
-        await self._tell(registration)
         if registration.ready and registration.connection is not None:
             memory.last_good[key] = registration.connection
+        # Before anything that may fail: the next attempt finds nothing new that would concern the plans.
         if trigger == DRIFT or before is None or _concerns_plans(before, registration):
             self._wake_plans(key, DRIFT if trigger == DRIFT else "resource")
+        await self._tell(registration)
         if registration.ready:
             clock.settle(("resource", key))
         else:
