@@ -150,6 +150,7 @@ class Membership:
     admin: bool
     inherit: bool
     set: bool
+    admin_may_revoke: bool
 
 
 @dataclass(frozen=True, slots=True)

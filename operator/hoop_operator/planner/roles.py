@@ -235,8 +235,18 @@ def _memberships(desired: DesiredRole, server: Server) -> Difference:
             continue
         if members := _members_from_its_hand(membership, server):
             difference.problems.append(_dependent_members(membership, members))
+            continue
+        revoke = revoke_membership(membership, server, option_only=wanted)
+        if membership.admin_may_revoke:
+            difference.statements.append(revoke)
         else:
-            difference.statements.append(revoke_membership(membership, server, option_only=wanted))
+            difference.problems.append(
+                (
+                    PlanReason.INSUFFICIENT_PRIVILEGE,
+                    f'the admin "{server.admin}" may not revoke the membership in "{membership.role}" that '
+                    f'"{membership.grantor}" granted; an administrator has to run: {revoke.sql};',
+                )
+            )
     if desired.source_role is not None and not _inherits(desired.source_role, held):
         options = sql.SQL(" WITH INHERIT TRUE" if server.version >= INHERIT_PER_MEMBERSHIP else "")
         head = render(

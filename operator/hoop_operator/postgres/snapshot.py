@@ -3,7 +3,8 @@
 Every name is qualified and every transaction looks names up in `pg_catalog` alone (see `session`), so what a database
 owner may have planted is not met. ACLs are read as PostgreSQL keeps them (manual, `aclexplode`): the functions of the
 `has_table_privilege` kind would count what comes from PUBLIC, memberships and ownership. An ACL is taken apart item by
-item, because `aclexplode` reads a long one again from its storage for every row that it yields.
+item, because `aclexplode` reads a long one again from its storage for every row that it yields; and items that read
+the same on many objects are looked at once.
 """
 
 from collections import defaultdict
@@ -84,9 +85,19 @@ SELECT r.oid, r.rolname, r.rolcanlogin, r.rolinherit, r.rolsuper, r.rolcreatedb,
 SERVER_MEMBERSHIPS: LiteralString = """
 SELECT pg_catalog.pg_get_userbyid(m.roleid) AS role, pg_catalog.pg_get_userbyid(m.member) AS member,
        pg_catalog.pg_get_userbyid(m.grantor) AS grantor, m.admin_option AS admin,
-       {inherit} AS inherit, {set} AS set
+       {inherit} AS inherit, {set} AS set, {may_revoke} AS admin_may_revoke
   FROM pg_catalog.pg_auth_members AS m
  WHERE m.roleid = ANY (%(oids)s) OR m.member = ANY (%(oids)s) OR m.grantor = ANY (%(oids)s)
+"""
+
+MAY_REVOKE_BEFORE_16: LiteralString = """
+       pg_catalog.pg_has_role(m.roleid, 'MEMBER WITH ADMIN OPTION')
+       OR EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user AND r.rolcreaterole)
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid = m.roleid AND r.rolsuper)
+"""
+
+MAY_REVOKE: LiteralString = """
+       pg_catalog.pg_has_role(m.roleid, 'MEMBER WITH ADMIN OPTION') AND pg_catalog.pg_has_role(m.grantor, 'USAGE')
 """
 
 SERVER_REST: LiteralString = """
@@ -108,8 +119,8 @@ WITH carrier AS (
 )
 SELECT
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r WHERE r.rolsuper) AS superusers,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(d.oid::pg_catalog.int8, d.datname, pg_catalog.pg_get_userbyid(d.datdba),
-          d.datallowconn AND d.datconnlimit <> -2, d.datistemplate,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(d.oid::pg_catalog.int8, d.datname,
+          pg_catalog.pg_get_userbyid(d.datdba), d.datallowconn AND d.datconnlimit <> -2, d.datistemplate,
           pg_catalog.has_database_privilege(d.oid, 'CONNECT'))) FROM pg_catalog.pg_database AS d) AS databases,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid::pg_catalog.int8, c.name,
           pg_catalog.pg_get_userbyid(c.owner), NULL)) FROM carrier AS c
@@ -120,7 +131,8 @@ SELECT
                pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid::pg_catalog.int8)) AS row
         FROM entry AS e GROUP BY e.kind, e.privilege_type, e.is_grantable, e.grantee, e.grantor) AS g) AS acl,
   (SELECT pg_catalog.json_agg(g.row) FROM (
-      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT c.oid::pg_catalog.int8)) AS row
+      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type,
+               pg_catalog.array_agg(DISTINCT c.oid::pg_catalog.int8)) AS row
         FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
              LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
        WHERE a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(c.owner, 'USAGE')
@@ -176,12 +188,20 @@ WITH asked AS MATERIALIZED (
       FROM pg_catalog.pg_foreign_data_wrapper AS f
     UNION ALL
     SELECT 'FOREIGN SERVER', s.oid, NULL, s.srvname, s.srvowner, s.srvacl, NULL FROM pg_catalog.pg_foreign_server AS s
+), item AS MATERIALIZED (
+    SELECT c.kind, c.namespace, c."column", c.owner, i.item, pg_catalog.array_agg(c.oid::pg_catalog.int8) AS oids
+      FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item)
+     GROUP BY c.kind, c.namespace, c."column", c.owner, i.item
 ), entry AS MATERIALIZED (
-    SELECT c.kind, c.namespace, c.oid, c.owner, c."column", a.grantee, a.grantor, a.privilege_type, a.is_grantable
-      FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
-           LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
-     WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> c.owner)
-        OR (a.grantor = ANY (%(oids)s) AND a.grantor <> c.owner)
+    SELECT i.kind, i.namespace, i.oids, i."column", a.grantee, a.grantor, a.privilege_type, a.is_grantable
+      FROM item AS i, LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
+     WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> i.owner)
+        OR (a.grantor = ANY (%(oids)s) AND a.grantor <> i.owner)
+), object_set AS MATERIALIZED (
+    SELECT s.kind, s.oids, pg_catalog.row_number() OVER () - 1 AS position
+      FROM (SELECT DISTINCT e.kind, e.oids FROM entry AS e) AS s
+), met AS (
+    SELECT DISTINCT s.kind, o.oid FROM object_set AS s, LATERAL pg_catalog.unnest(s.oids) AS o (oid)
 ), listed AS MATERIALIZED (
     SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
      WHERE c."column" IS NULL AND c.namespace IN (SELECT oid FROM asked) AND c.kind IN ('TABLE', 'SEQUENCE', 'ROUTINE')
@@ -190,7 +210,7 @@ WITH asked AS MATERIALIZED (
      WHERE c.kind = 'SCHEMA' AND c.oid IN (SELECT oid FROM asked)
     UNION
     SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
-     WHERE EXISTS (SELECT FROM entry AS e WHERE e.kind = c.kind AND e.oid = c.oid)
+     WHERE EXISTS (SELECT FROM met AS m WHERE m.kind = c.kind AND m.oid = c.oid)
 ), inhabitant AS MATERIALIZED (
     SELECT c.namespace, c.owner FROM carrier AS c WHERE c.namespace IN (SELECT oid FROM asked)
     UNION
@@ -210,7 +230,8 @@ WITH asked AS MATERIALIZED (
 SELECT
   (SELECT pg_catalog.pg_get_userbyid(d.datdba) FROM pg_catalog.pg_database AS d
     WHERE d.datname = pg_catalog.current_database()) AS owner,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.oid::pg_catalog.int8, s.nspname, pg_catalog.pg_get_userbyid(s.nspowner),
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.oid::pg_catalog.int8, s.nspname,
+          pg_catalog.pg_get_userbyid(s.nspowner),
           (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.pg_get_userbyid(a.grantee))
              FROM pg_catalog.unnest(s.nspacl) AS i (item), LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
             WHERE a.privilege_type = 'CREATE' AND a.grantee <> 0),
@@ -235,14 +256,15 @@ SELECT
                 JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace
                WHERE p.oid = l.oid) END))
      FROM listed AS l LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = l.namespace) AS objects,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(e.kind, n.nspname, e.privilege_type, e.is_grantable,
+          e."column", CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
+          pg_catalog.pg_get_userbyid(e.grantor), s.position))
+     FROM entry AS e JOIN object_set AS s ON s.kind = e.kind AND s.oids = e.oids
+     LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = e.namespace) AS acl,
+  (SELECT pg_catalog.json_agg(s.oids ORDER BY s.position) FROM object_set AS s) AS object_sets,
   (SELECT pg_catalog.json_agg(g.row) FROM (
-      SELECT pg_catalog.json_build_array(e.kind, n.nspname, e.privilege_type, e.is_grantable, e."column",
-               CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
-               pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid::pg_catalog.int8)) AS row
-        FROM entry AS e LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = e.namespace
-       GROUP BY e.kind, n.nspname, e.privilege_type, e.is_grantable, e."column", e.grantee, e.grantor) AS g) AS acl,
-  (SELECT pg_catalog.json_agg(g.row) FROM (
-      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT c.oid::pg_catalog.int8)) AS row
+      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type,
+               pg_catalog.array_agg(DISTINCT c.oid::pg_catalog.int8)) AS row
         FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
              LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
        WHERE c."column" IS NULL AND a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(c.owner, 'USAGE')
@@ -319,6 +341,7 @@ async def read_server(
     memberships_query = sql.SQL(SERVER_MEMBERSHIPS).format(
         inherit=sql.SQL("m.inherit_option" if options else "true"),
         set=sql.SQL("m.set_option" if options else "true"),
+        may_revoke=sql.SQL(MAY_REVOKE if options else MAY_REVOKE_BEFORE_16),
     )
     memberships = await transaction.fetch(memberships_query, {"oids": [role.oid for role in roles.values()]})
     rest_query = sql.SQL(SERVER_REST).format(
@@ -381,6 +404,8 @@ async def read_database(
     bound: dict[str, list[str]] = defaultdict(list)
     for role, owns, description in row["dependencies"] or ():
         (owned if owns else bound)[role].append(description)
+    # Many roles hold things on the same objects: each set of objects is sent, and kept, once.
+    object_sets = [frozenset(oids) for oids in row["object_sets"] or ()]
     objects = _objects(row["objects"])
     contents = _contents(objects)
     return DatabaseState(
@@ -399,7 +424,7 @@ async def read_database(
             for oid, schema, owner, creators, owners, withheld in row["schemas"] or ()
         },
         objects=objects,
-        acl=_acl(row["acl"]),
+        acl=_acl([*entry, object_sets[position]] for *entry, position in row["acl"] or ()),
         grant_options=_grant_options(row["grant_options"]),
         default_acl=DefaultAcl.of(
             DefaultAclEntry(owner, schema, DEFAULT_ACL_OBJECTS[objects], grantee, privilege, grantable)

@@ -1,0 +1,1003 @@
+"""A managed role holds on a real server exactly what its plan says, whatever it held before, and nobody else loses."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import psycopg
+import pytest
+
+from hoop_operator.crd import Privilege
+from hoop_operator.errors import PlanReason
+from hoop_operator.planner.model import DesiredRole
+from hoop_operator.planner.statements import Phase
+from hoop_operator.postgres import scram
+from integration.administrator import Administrator
+from integration.roles import Roles, literal, messages, quoted
+
+ALL = tuple(privilege.value for privilege in Privilege)
+TABLE_PRIVILEGES = {"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"}
+
+
+@pytest.fixture
+async def roles(admin: Administrator) -> AsyncIterator[Roles]:
+    roles = Roles(admin)
+    yield roles
+    await roles.close()
+
+
+async def fill(roles: Roles, database: str) -> None:
+    """Put one of each kind of relation and routine into the schema public."""
+    await roles.run(
+        database,
+        "CREATE TABLE plain (id serial PRIMARY KEY, note text)",
+        "CREATE TABLE parted (id int) PARTITION BY RANGE (id)",
+        "CREATE VIEW seen AS SELECT 1 AS one",
+        "CREATE MATERIALIZED VIEW kept AS SELECT 1 AS one",
+        "CREATE FOREIGN DATA WRAPPER nothing",
+        "CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing",
+        "CREATE FOREIGN TABLE abroad (id int) SERVER nowhere",
+        "CREATE FUNCTION fun(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE PROCEDURE proc(int) LANGUAGE sql AS 'SELECT 1'",
+        "CREATE AGGREGATE agg(int) (SFUNC = int4pl, STYPE = int)",
+    )
+
+
+RELATIONS = ("plain", "parted", "seen", "kept", "abroad")
+ROUTINES = ("fun(integer)", "proc(integer)", "agg(integer)")
+SEQUENCE = "plain_id_seq"
+
+
+def meant(database: str, privileges: set[str]) -> set[tuple[str, str, str]]:
+    """What a plan on the schema public, filled by `fill`, means in the catalogs."""
+    tables = privileges & TABLE_PRIVILEGES
+    grants = {("database", database, "CONNECT"), ("schema", "public", "USAGE")}
+    grants |= {("relation", relation, privilege) for relation in RELATIONS for privilege in tables}
+    grants |= {("default r", "postgres in public", privilege) for privilege in tables}
+    if privileges & {"INSERT", "UPDATE"}:
+        grants |= {("relation", SEQUENCE, privilege) for privilege in ("USAGE", "SELECT")}
+        grants |= {("default S", "postgres in public", privilege) for privilege in ("USAGE", "SELECT")}
+    if "CREATE" in privileges:
+        grants.add(("schema", "public", "CREATE"))
+    if "EXECUTE" in privileges:
+        grants |= {("routine", routine, "EXECUTE") for routine in ROUTINES}
+        grants.add(("default f", "postgres in public", "EXECUTE"))
+    return grants
+
+
+async def rights(
+    session: psycopg.AsyncConnection[Any], database: str
+) -> tuple[set[tuple[str, str, str]], set[tuple[str, str, str]]]:
+    """What the session's role may do in the schema public, and what PUBLIC may do there anyway."""
+    query = """
+        WITH asked (kind, name, privilege, has, public) AS (
+            SELECT 'relation', c.relname::text, p, has_table_privilege(c.oid, p),
+                   EXISTS (SELECT FROM aclexplode(c.relacl) a WHERE a.grantee = 0 AND a.privilege_type = p)
+              FROM pg_class c, unnest(%(table)s::text[]) p
+             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind IN ('r', 'p', 'v', 'm', 'f')
+            UNION ALL
+            SELECT 'relation', c.relname::text, p, has_sequence_privilege(c.oid, p), false
+              FROM pg_class c, unnest(ARRAY['USAGE', 'SELECT', 'UPDATE']) p
+             WHERE c.relnamespace = 'public'::regnamespace AND c.relkind = 'S'
+            UNION ALL
+            SELECT 'routine', f.oid::regprocedure::text, 'EXECUTE', has_function_privilege(f.oid, 'EXECUTE'), true
+              FROM pg_proc f WHERE f.pronamespace = 'public'::regnamespace
+            UNION ALL
+            SELECT 'schema', 'public', p, has_schema_privilege('public', p),
+                   EXISTS (SELECT FROM pg_namespace n, aclexplode(n.nspacl) a
+                            WHERE n.nspname = 'public' AND a.grantee = 0 AND a.privilege_type = p)
+              FROM unnest(ARRAY['USAGE', 'CREATE']) p
+            UNION ALL
+            SELECT 'database', current_database()::text, p, has_database_privilege(current_database(), p), p <> 'CREATE'
+              FROM unnest(ARRAY['CONNECT', 'CREATE', 'TEMPORARY']) p
+        )
+        SELECT kind, name, privilege, has, public FROM asked WHERE has OR public
+    """
+    rows = await (await session.execute(query, {"table": sorted(TABLE_PRIVILEGES)})).fetchall()
+    has = {(kind, name, privilege) for kind, name, privilege, has, _ in rows if has}
+    public = {(kind, name, privilege) for kind, name, privilege, _, public in rows if public}
+    return has, public
+
+
+@pytest.mark.parametrize(
+    "privileges", [*({name} for name in ALL), set(ALL)], ids=lambda p: "+".join(sorted(p))
+)
+async def test_each_privilege_is_granted_in_its_legal_place_and_nowhere_else(
+    roles: Roles, privileges: set[str]
+) -> None:
+    database = await roles.database()
+    await fill(roles, database)
+    desired = roles.desired(scopes=[database], privileges=privileges)
+    before = await roles.others([database], desired.name)
+
+    await roles.settle(desired)
+
+    assert await roles.held(database, desired.name) == meant(database, privileges)
+    assert await roles.others([database], desired.name) == before
+    async with await roles.login(desired.name, database) as session:
+        has, public = await rights(session, database)
+    objects = {grant for grant in meant(database, privileges) if not grant[0].startswith("default")}
+    assert has == objects | public
+
+
+async def test_one_plan_covers_several_databases_and_schemas_and_no_others(roles: Roles) -> None:
+    first, second, third = [await roles.database() for _ in range(3)]
+    for name in (first, second, third):
+        await roles.run(name, "CREATE SCHEMA extra", "CREATE TABLE extra.t (a int)", "CREATE TABLE t (a int)")
+    desired = roles.desired(scopes=[first, f"{second}.extra"], privileges=["SELECT"])
+
+    await roles.settle(desired)
+
+    connects = {("database", name, "CONNECT") for name in (first, second)}
+    assert await roles.held(first, desired.name) == connects | {
+        ("schema", "public", "USAGE"),
+        ("relation", "t", "SELECT"),
+        ("default r", "postgres in public", "SELECT"),
+    }
+    assert await roles.held(second, desired.name) == connects | {
+        ("schema", "extra", "USAGE"),
+        ("relation", "extra.t", "SELECT"),
+        ("default r", "postgres in extra", "SELECT"),
+    }
+    assert await roles.held(third, desired.name) == connects
+
+
+async def test_privileges_and_scopes_that_left_the_plan_leave_the_server(roles: Roles) -> None:
+    first, second = await roles.database(), await roles.database()
+    for name in (first, second):
+        await fill(roles, name)
+    wide = roles.desired(scopes=[first, second], privileges=ALL)
+    await roles.settle(wide)
+
+    narrow = roles.desired(scopes=[first], privileges=["SELECT"])
+    before = await roles.others([first, second], wide.name)
+    await roles.settle(narrow)
+
+    assert await roles.held(first, narrow.name) == meant(first, {"SELECT"})
+    assert await roles.held(second, narrow.name) == {("database", first, "CONNECT")}
+    assert await roles.others([first, second], wide.name) == before
+
+
+LONG = "é" * 31 + "x"  # 63 bytes
+ODD_NAMES = (
+    'quo"te',
+    "do.t",
+    "UPPER",
+    "späce ünï 数据库",
+    "per%cent %s %(x)s",
+    "back\\slash",
+    "semi;colon--",
+    "'single'",
+    "$$dollar$$",
+    "new\nline",
+    LONG,
+)
+
+
+@pytest.mark.parametrize("odd", ODD_NAMES)
+async def test_odd_identifiers_mean_what_they_say(roles: Roles, odd: str) -> None:
+    database = await roles.database(odd)
+    q = quoted(odd)
+    owner = odd if len(odd.encode()) > 50 else f"{odd}_{roles.suffix}"
+    await roles.run("postgres", f"CREATE ROLE {quoted(owner)}")
+    roles.roles.append(owner)
+    await roles.run(
+        database,
+        f"CREATE SCHEMA {q} AUTHORIZATION {quoted(owner)}",
+        f"CREATE TABLE {q}.{q} ({q} int)",
+        f"CREATE TABLE {q}.other (a int)",
+        f"CREATE SEQUENCE {q}.{quoted(odd[:-1])}",
+        f"CREATE TYPE {q}.{quoted(odd[:-2])} AS ENUM ('a')",
+        f"CREATE DOMAIN {q}.{quoted(odd[:-3] + 'd')} AS int",
+        f"CREATE FUNCTION {q}.{q}({q}.{quoted(odd[:-2])}, {q}.{quoted(odd[:-3] + 'd')}[]) RETURNS int "
+        f"LANGUAGE sql AS 'SELECT 1'",
+    )
+    scope = f"{quoted(odd)}.{quoted(odd)}"
+    desired = roles.desired(scopes=[scope], privileges=["SELECT", "INSERT", "EXECUTE"])
+    await roles.run(
+        database,
+        f"CREATE ROLE {quoted(desired.name)}",
+        f"COMMENT ON ROLE {quoted(desired.name)} IS {literal(desired.identity.comment)}",
+        f"GRANT DELETE ON {q}.{q} TO {quoted(desired.name)} WITH GRANT OPTION",
+        f"GRANT UPDATE ({q}) ON {q}.{q} TO {quoted(desired.name)}",
+        f"GRANT USAGE ON TYPE {q}.{quoted(odd[:-2])} TO {quoted(desired.name)}",
+        f"GRANT USAGE ON DOMAIN {q}.{quoted(odd[:-3] + 'd')} TO {quoted(desired.name)}",
+        f"GRANT EXECUTE ON FUNCTION {q}.{q} TO {quoted(desired.name)} WITH GRANT OPTION",
+    )
+    before = await roles.others([database], desired.name)
+
+    await roles.settle(desired)
+
+    kinds = sorted((kind, privilege) for kind, _, privilege in await roles.held(database, desired.name))
+    assert kinds == sorted(
+        [
+            ("database", "CONNECT"),
+            ("schema", "USAGE"),
+            *[("relation", "SELECT"), ("relation", "INSERT")] * 2,
+            *[("relation", "SELECT"), ("relation", "USAGE")],
+            ("routine", "EXECUTE"),
+            *[("default r", "SELECT"), ("default r", "INSERT")]
+            * 2,  # of the schema's owner and of the tables'
+            *[("default S", "SELECT"), ("default S", "USAGE")] * 2,
+            *[("default f", "EXECUTE")] * 2,
+        ]
+    )
+    assert not any(grantable for *_, grantable in await roles.grants(database, desired.name))
+    assert await roles.others([database], desired.name) == before
+    assert await roles.remove(desired) is None
+
+
+async def test_routines_are_known_by_argument_types_however_odd(roles: Roles) -> None:
+    database = await roles.database()
+    await roles.run(
+        database,
+        "CREATE SCHEMA s",
+        "CREATE TYPE s.pair AS (a int, b text)",
+        "CREATE FUNCTION s.f(VARIADIC int[]) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        'CREATE FUNCTION s.f(anyelement, s.pair[], "char", timestamp with time zone, double precision) RETURNS int '
+        "LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION s.f(numeric(10, 2), OUT a int, OUT b varchar(3)) LANGUAGE sql AS 'SELECT 1, NULL::varchar'",
+        "CREATE FUNCTION s.f() RETURNS TABLE (x int) LANGUAGE sql AS 'SELECT 1'",
+        "CREATE PROCEDURE s.p(IN int, OUT o int) LANGUAGE sql AS 'SELECT 1'",
+        "CREATE PROCEDURE s.p(IN int, IN int) LANGUAGE sql AS 'SELECT 1'",
+        "CREATE PROCEDURE s.p(OUT int, IN text, INOUT int) LANGUAGE sql AS 'SELECT 1, 2'",
+        "CREATE AGGREGATE s.a(*) (SFUNC = int8inc, STYPE = int8, INITCOND = '0')",
+        "CREATE AGGREGATE s.o(float8 ORDER BY anyelement) (SFUNC = ordered_set_transition, STYPE = internal, "
+        "FINALFUNC = percentile_disc_final, FINALFUNC_EXTRA)",
+        "CREATE TABLE s.t (a int)",
+        "CREATE FUNCTION s.trigger() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    )
+    desired = roles.desired(scopes=[f"{database}.s"], privileges=["EXECUTE"])
+    # One routine is the role's already, so that the others have to be granted, and all revoked later, by name.
+    await roles.settle(roles.desired(scopes=[database], privileges=["EXECUTE"]))
+    await roles.run(database, f"GRANT EXECUTE ON FUNCTION s.f() TO {quoted(desired.name)}")
+
+    planned = await roles.settle(desired)
+    assert not any(
+        "ALL ROUTINES" in statement.text
+        for statement in planned.statements
+        if "DEFAULT" not in statement.text
+    )
+    assert len([grant for grant in await roles.held(database, desired.name) if grant[0] == "routine"]) == 10
+    await roles.run(database, "CREATE SCHEMA u")
+    await roles.settle(roles.desired(scopes=[f"{database}.u"], privileges=["EXECUTE"]))
+    assert not [grant for grant in await roles.held(database, desired.name) if grant[0] == "routine"]
+
+
+async def make(roles: Roles, desired: DesiredRole) -> str:
+    """Have the role there, with nothing; returns its quoted name."""
+    await roles.settle(DesiredRole(desired.name, desired.identity))
+    return quoted(desired.name)
+
+
+async def test_every_kind_of_extra_is_taken_away_and_nobody_elses(roles: Roles, admin: Administrator) -> None:
+    database = await roles.database()
+    await fill(roles, database)
+    other = quoted(await roles.role("other"))
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(
+        database,
+        "CREATE SCHEMA elsewhere",
+        "CREATE TABLE elsewhere.t (a int, b int)",
+        "CREATE SEQUENCE elsewhere.s",
+        "CREATE TYPE colour AS ENUM ('red')",
+        "CREATE DOMAIN positive AS int",
+    )
+    objects = [
+        "ALL ON TABLE elsewhere.t",
+        "SELECT (a), INSERT (a), UPDATE (b), REFERENCES (b) ON TABLE elsewhere.t",
+        "UPDATE (note) ON TABLE plain",
+        "SELECT (last_value) ON TABLE elsewhere.s",
+        "SELECT (last_value) ON TABLE plain_id_seq",
+        "ALL ON SEQUENCE elsewhere.s",
+        "ALL ON SEQUENCE plain_id_seq",
+        "ALL ON TABLE plain",
+        "ALL ON SCHEMA elsewhere",
+        "ALL ON SCHEMA pg_catalog",
+        "SELECT ON pg_catalog.pg_authid",
+        "EXECUTE ON FUNCTION pg_catalog.pg_read_file(text)",
+        f"ALL ON DATABASE {quoted(database)}",
+        "ALL ON TYPE colour",
+        "ALL ON DOMAIN positive",
+        "ALL ON TYPE pg_catalog.int4",
+        "ALL ON LANGUAGE sql",
+        "ALL ON FOREIGN DATA WRAPPER nothing",
+        "ALL ON FOREIGN SERVER nowhere",
+        "ALL ON TABLESPACE pg_default",
+        "EXECUTE ON ALL ROUTINES IN SCHEMA public",
+    ]
+    if roles.version >= 15:
+        objects += ["SET, ALTER SYSTEM ON PARAMETER work_mem", "SET ON PARAMETER my.extension"]
+    ((large_object,),) = await roles.rows(database, "SELECT lo_create(0)")
+    objects.append(f"ALL ON LARGE OBJECT {large_object}")
+    defaults = [
+        "GRANT ALL ON TABLES TO",
+        "GRANT ALL ON SEQUENCES TO",
+        "GRANT ALL ON ROUTINES TO",
+        "GRANT ALL ON TYPES TO",
+        "GRANT ALL ON SCHEMAS TO",
+        "IN SCHEMA public GRANT DELETE ON TABLES TO",
+        "IN SCHEMA elsewhere GRANT ALL ON TABLES TO",
+    ]
+    if roles.version >= 18:
+        defaults.append("GRANT ALL ON LARGE OBJECTS TO")
+    await roles.run(
+        database,
+        *(f"GRANT {what} TO {other}" for what in objects),
+        *(f"ALTER DEFAULT PRIVILEGES {what} {other}" for what in defaults),
+        *(f"ALTER DEFAULT PRIVILEGES FOR ROLE {other} {what} {other}" for what in defaults),
+    )
+    before = await roles.others([database], desired.name)
+    await roles.run(
+        database,
+        *(f"GRANT {what} TO {role} WITH GRANT OPTION" for what in objects),
+        *(f"ALTER DEFAULT PRIVILEGES {what} {role} WITH GRANT OPTION" for what in defaults),
+        *(f"ALTER DEFAULT PRIVILEGES FOR ROLE {other} {what} {role}" for what in defaults),
+    )
+
+    await roles.settle(desired)
+
+    assert await roles.grants(database, desired.name) == {
+        (
+            kind,
+            name,
+            "pg_database_owner" if name == "public" and roles.version >= 15 else "postgres",
+            privilege,
+            False,
+        )
+        for kind, name, privilege in meant(database, {"SELECT"})
+    }
+    assert await roles.others([database], desired.name) == before
+
+
+async def test_an_extra_outside_of_the_scopes_touches_no_other_object_there(roles: Roles) -> None:
+    database = await roles.database()
+    await roles.run(
+        database, "CREATE SCHEMA far", "CREATE TABLE far.given (a int)", "CREATE TABLE far.untouched (a int)"
+    )
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(database, f"GRANT SELECT ON far.given TO {role}")
+
+    planned = await roles.settle(desired)
+
+    (revoke,) = [statement for statement in planned.statements if statement.phase is Phase.REVOKE]
+    assert revoke.head == 'REVOKE SELECT ON TABLE "far"."given" FROM'
+    assert await roles.rows(database, "SELECT relacl FROM pg_class WHERE relname = 'untouched'") == [(None,)]
+
+
+async def test_grants_by_other_grantors_are_taken_away_as_these(roles: Roles) -> None:
+    database = await roles.database()
+    await fill(roles, database)
+    owner, lender = await roles.role("owner"), await roles.role("lender")
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(
+        database,
+        f"ALTER TABLE plain OWNER TO {quoted(owner)}",
+        f"GRANT ALL ON plain, parted TO {quoted(lender)} WITH GRANT OPTION",
+        f"GRANT ALL ON SCHEMA public TO {quoted(lender)} WITH GRANT OPTION",
+        f"GRANT ALL ON DATABASE {quoted(database)} TO {quoted(lender)} WITH GRANT OPTION",
+    )
+    session = await roles.administrator.connect(database)
+    await session.execute(f"SET ROLE {quoted(lender)}".encode())
+    for grant in (
+        "SELECT, DELETE ON plain, parted",
+        "INSERT (note) ON plain",
+        "CREATE ON SCHEMA public",
+        f"CREATE ON DATABASE {quoted(database)}",
+    ):
+        option = "" if "(" in grant else " WITH GRANT OPTION"
+        await session.execute(f"GRANT {grant} TO {role}{option}".encode())
+    await session.close()
+    before = await roles.others([database], desired.name)
+
+    await roles.settle(desired)
+
+    held = await roles.held(database, desired.name)
+    assert {grant for grant in held if not grant[0].startswith("default")} == {
+        grant for grant in meant(database, {"SELECT"}) if not grant[0].startswith("default")
+    }
+    assert not any(grantable for *_, grantable in await roles.grants(database, desired.name))
+    assert await roles.others([database], desired.name) == before
+
+
+PASSED_ON = {
+    "a table": ("SELECT ON plain",),
+    "a column": ("SELECT (note) ON plain",),
+    "a column of a granted table": ("SELECT ON plain", "SELECT (note) ON plain"),
+    "a sequence": ("USAGE ON SEQUENCE plain_id_seq",),
+    "a schema": ("CREATE ON SCHEMA public",),
+    "a routine": ("EXECUTE ON FUNCTION fun(int)",),
+    "a database": ("TEMPORARY ON DATABASE {database}",),
+    "a type": ("USAGE ON TYPE colour",),
+}
+
+
+@pytest.mark.parametrize("passed_on", PASSED_ON.values(), ids=PASSED_ON.keys())
+async def test_a_grant_that_was_passed_on_is_reported_with_the_sql_that_heals_it(
+    roles: Roles, passed_on: tuple[str, ...]
+) -> None:
+    database = await roles.database()
+    await fill(roles, database)
+    await roles.run(database, "CREATE TYPE colour AS ENUM ('red')")
+    first, last = await roles.role("first"), await roles.role("last")
+    desired = roles.desired(scopes=[database], privileges=["DELETE"])
+    role = await make(roles, desired)
+    given, handed = (grant.format(database=quoted(database)) for grant in (passed_on[0], passed_on[-1]))
+    session = await roles.administrator.connect(database)
+    statements = [
+        f"GRANT {given} TO {role} WITH GRANT OPTION",
+        f"GRANT TRUNCATE ON plain TO {role}",
+        f"SET ROLE {role}",
+        f"GRANT {handed} TO {quoted(first)}",
+    ]
+    if given == handed:
+        statements[-1] += " WITH GRANT OPTION"
+        statements += [f"SET ROLE {quoted(first)}", f"GRANT {handed} TO {quoted(last)}"]
+    for statement in statements:
+        await session.execute(statement.encode())
+    await session.close()
+    before = await roles.others([database], desired.name)
+
+    planned = await roles.apply(desired)
+
+    ((reason, message),) = planned.problems
+    assert reason is PlanReason.DEPENDENT_GRANTS
+    assert first in message
+    assert ("relation", "plain", "TRUNCATE") not in await roles.held(database, desired.name)
+    assert ("relation", "plain", "DELETE") not in await roles.held(database, desired.name)
+    assert await roles.others([database], desired.name) == before
+
+    await roles.run(database, message.rpartition(" run: ")[2])
+    await roles.settle(desired)
+    assert await roles.held(database, desired.name) == meant(database, {"DELETE"})
+
+
+async def test_a_membership_that_was_passed_on_is_reported_with_the_sql_that_heals_it(roles: Roles) -> None:
+    if roles.version < 16:
+        pytest.skip("memberships do not depend on each other before version 16")
+    database = await roles.database()
+    group, first, last = [await roles.role(label) for label in ("group", "first", "last")]
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(
+        "postgres",
+        f"GRANT {quoted(group)} TO {role} WITH ADMIN OPTION",
+        f"GRANT {quoted(group)} TO {quoted(first)} WITH ADMIN OPTION GRANTED BY {role}",
+        f"GRANT {quoted(group)} TO {quoted(last)} GRANTED BY {quoted(first)}",
+    )
+
+    ((reason, message),) = (await roles.apply(desired)).problems
+    assert reason is PlanReason.DEPENDENT_GRANTS
+
+    await roles.run("postgres", message.rpartition(" run: ")[2])
+    await roles.settle(desired)
+    assert not await roles.rows(
+        "postgres", "SELECT FROM pg_auth_members WHERE roleid = %(role)s::regrole", role=quoted(group)
+    )
+
+
+async def test_memberships_of_every_grantor_are_taken_away(roles: Roles) -> None:
+    database = await roles.database()
+    group, other = await roles.role("group"), await roles.role("other")
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(
+        "postgres",
+        f"GRANT {quoted(group)} TO {quoted(other)} WITH ADMIN OPTION",
+        f"GRANT pg_monitor TO {role} WITH ADMIN OPTION",
+    )
+    before = await roles.others([], desired.name)
+    await roles.run("postgres", f"GRANT {quoted(group)} TO {role}")
+    if roles.version >= 16:
+        await roles.run(
+            "postgres", f"GRANT {quoted(group)} TO {role} WITH ADMIN OPTION GRANTED BY {quoted(other)}"
+        )
+
+    await roles.settle(desired)
+
+    assert not await roles.rows(
+        "postgres", "SELECT FROM pg_auth_members WHERE member = %(role)s::regrole", role=role
+    )
+    assert await roles.others([], desired.name) == before
+
+
+async def test_members_that_others_put_there_stay_and_are_named(roles: Roles) -> None:
+    database = await roles.database()
+    other = await roles.role("other")
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run("postgres", f"GRANT {role} TO {quoted(other)}")
+
+    planned = await roles.settle(desired)
+
+    assert other in "".join(planned.observations)
+    assert await roles.rows(
+        "postgres", "SELECT FROM pg_auth_members WHERE roleid = %(role)s::regrole", role=role
+    )
+
+
+async def test_future_objects_of_owners_and_creators_are_covered_also_of_those_who_come_later(
+    roles: Roles,
+) -> None:
+    database = await roles.database()
+    second, creator, late = [await roles.role(label) for label in ("second", "creator", "late")]
+    bystander = await roles.role("bystander", "SUPERUSER")
+    await roles.run(
+        database,
+        "CREATE SCHEMA s",
+        f"GRANT USAGE, CREATE ON SCHEMA s TO {quoted(creator)}, {quoted(bystander)}",
+        f"CREATE TYPE s.mark AS ENUM ('x'); ALTER TYPE s.mark OWNER TO {quoted(second)}",
+        f"GRANT USAGE, CREATE ON SCHEMA s TO {quoted(second)}; REVOKE CREATE ON SCHEMA s FROM {quoted(second)}",
+    )
+    desired = roles.desired(scopes=[f"{database}.s"], privileges=["SELECT", "INSERT", "EXECUTE"])
+    await roles.settle(desired)
+
+    defaults = {
+        name.split(" in ")[0]
+        for kind, name, _ in await roles.held(database, desired.name)
+        if "default" in kind
+    }
+    assert defaults == {second, creator}
+
+    await roles.run(
+        database,
+        f"GRANT CREATE ON SCHEMA s TO {quoted(second)}",
+        f"SET ROLE {quoted(creator)}; CREATE TABLE s.future (id serial); RESET ROLE",
+        f"SET ROLE {quoted(second)}; CREATE FUNCTION s.later() RETURNS int LANGUAGE sql AS 'SELECT 1'; RESET ROLE",
+        f"CREATE TABLE s.moved (a int); ALTER TABLE s.moved OWNER TO {quoted(late)}",
+    )
+    async with await roles.login(desired.name, database) as session:
+        await session.execute("INSERT INTO s.future DEFAULT VALUES")
+        await session.execute("SELECT s.later()")
+    await roles.settle(desired)
+    defaults = {
+        name.split(" in ")[0]
+        for kind, name, _ in await roles.held(database, desired.name)
+        if "default" in kind
+    }
+    assert defaults == {second, creator, late}
+
+
+async def test_the_database_owner_is_who_creates_in_a_schema_of_pg_database_owner(roles: Roles) -> None:
+    database = await roles.database()
+    owner = await roles.role("owner")
+    await roles.run("postgres", f"ALTER DATABASE {quoted(database)} OWNER TO {quoted(owner)}")
+    await roles.run(database, "ALTER SCHEMA public OWNER TO pg_database_owner")
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+
+    await roles.settle(desired)
+
+    await roles.run(database, f"SET ROLE {quoted(owner)}; CREATE TABLE future (a int)")
+    assert ("relation", "future", "SELECT") in await roles.held(database, desired.name)
+
+
+async def test_extension_routines_that_public_may_not_execute_are_left_out_and_named(roles: Roles) -> None:
+    database = await roles.database()
+    await roles.run(
+        database,
+        "CREATE SCHEMA ext",
+        "CREATE EXTENSION pg_stat_statements SCHEMA ext",
+        "CREATE EXTENSION lo SCHEMA ext",
+        "CREATE FUNCTION ext.own() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "REVOKE ALL ON FUNCTION ext.own() FROM PUBLIC",
+    )
+    desired = roles.desired(scopes=[f"{database}.ext"], privileges=["EXECUTE"])
+    role = await make(roles, desired)
+    await roles.run(database, f"GRANT EXECUTE ON ALL ROUTINES IN SCHEMA ext TO {role}")
+
+    planned = await roles.settle(desired)
+
+    (withheld,) = planned.withheld_routines
+    assert "pg_stat_statements_reset" in withheld
+    routines = {name for kind, name, _ in await roles.held(database, desired.name) if kind == "routine"}
+    assert {"ext.own()", "ext.lo_manage()"} <= routines
+    assert not any("reset" in name for name in routines)
+
+
+async def test_what_the_role_owns_is_no_grant_and_stays(roles: Roles) -> None:
+    database = await roles.database()
+    desired = roles.desired(scopes=[f"{database}.s"], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(
+        database,
+        f"CREATE SCHEMA s AUTHORIZATION {role}",
+        "CREATE TABLE s.theirs (a int)",
+        f"CREATE TABLE s.own (a int); ALTER TABLE s.own OWNER TO {role}",
+    )
+
+    planned = await roles.settle(desired)
+
+    assert any("s.own" in observation for observation in planned.observations)
+    statements = [statement.text for statement in planned.statements]
+    assert f'GRANT SELECT ON TABLE "s"."theirs" TO {role}' in statements
+    assert not any("own" in text for text in statements)
+
+
+async def test_attributes_are_reset_and_settings_left_alone(roles: Roles) -> None:
+    database = await roles.database()
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(
+        "postgres",
+        f"ALTER ROLE {role} SUPERUSER CREATEDB CREATEROLE REPLICATION BYPASSRLS NOINHERIT NOLOGIN CONNECTION LIMIT 3 "
+        f"VALID UNTIL '2001-01-01'",
+        f"ALTER ROLE {role} SET work_mem = '7MB'",
+    )
+
+    await roles.settle(desired)
+
+    row = await roles.rows(
+        "postgres",
+        "SELECT rolsuper, rolcreatedb, rolcreaterole, rolreplication, rolbypassrls, rolinherit, rolcanlogin, "
+        "rolconnlimit, rolvaliduntil::text, rolconfig FROM pg_roles WHERE rolname = %(role)s",
+        role=desired.name,
+    )
+    assert row == [(False, False, False, False, False, True, True, -1, "infinity", ["work_mem=7MB"])]
+
+
+async def test_an_external_plan_is_one_membership_that_inherits(roles: Roles) -> None:
+    source, extra = await roles.role("source"), await roles.role("extra")
+    desired = roles.desired(source_role=source)
+    await roles.settle(desired)
+    await roles.run(
+        "postgres",
+        f"GRANT {quoted(extra)} TO {quoted(desired.name)}",
+        f"REVOKE {quoted(source)} FROM {quoted(desired.name)}",
+        f"GRANT {quoted(source)} TO {quoted(desired.name)} WITH ADMIN OPTION",
+    )
+    if roles.version >= 16:
+        await roles.run(
+            "postgres", f"GRANT {quoted(source)} TO {quoted(desired.name)} WITH INHERIT FALSE, SET FALSE"
+        )
+
+    await roles.settle(desired)
+
+    assert await roles.rows(
+        "postgres",
+        "SELECT roleid::regrole::text, admin_option, pg_has_role(member, roleid, 'USAGE') "
+        "FROM pg_auth_members WHERE member = %(role)s::regrole",
+        role=quoted(desired.name),
+    ) == [(source, False, True)]
+
+
+DANGERS = {
+    "a superuser": "ALTER ROLE {source} SUPERUSER",
+    "CREATEROLE": "ALTER ROLE {source} CREATEROLE",
+    "CREATEDB": "ALTER ROLE {source} CREATEDB",
+    "BYPASSRLS": "ALTER ROLE {source} BYPASSRLS",
+    "REPLICATION": "ALTER ROLE {source} REPLICATION",
+    "server programs": "GRANT pg_execute_server_program TO {source}",
+    "a chain": "GRANT {far} TO {source}; GRANT pg_write_all_data TO {far}",
+    "the admin": "GRANT postgres TO {source}",
+    "another plan": "COMMENT ON ROLE {source} IS 'hoop.dev/role-plan: default/a/b'",
+}
+
+
+@pytest.mark.parametrize("danger", DANGERS.values(), ids=DANGERS.keys())
+async def test_a_dangerous_source_role_needs_an_explicit_word(roles: Roles, danger: str) -> None:
+    source, far = await roles.role("source"), await roles.role("far")
+    await roles.run("postgres", danger.format(source=quoted(source), far=quoted(far)))
+
+    planned = await roles.plan(roles.desired(source_role=source))
+    assert messages(planned, PlanReason.DANGEROUS_SOURCE_ROLE)
+    assert planned.statements == ()
+
+    allowed = roles.desired(source_role=source, dangerous_source_roles_allowed=frozenset({source}))
+    await roles.settle(allowed)
+
+
+async def test_all_that_is_wrong_is_said_at_once_and_only_revokes_are_made(roles: Roles) -> None:
+    database = await roles.database()
+    await fill(roles, database)
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(database, f"GRANT DELETE ON plain TO {role}")
+
+    wrong = roles.desired(
+        scopes=[database, f"{database}.none", "template1", "template0", "no_such_database"],
+        privileges=["SELECT"],
+    )
+    planned = await roles.apply(wrong)
+
+    assert len(messages(planned, PlanReason.DATABASE_NOT_FOUND)) == 3
+    assert len(messages(planned, PlanReason.SCHEMA_NOT_FOUND)) == 1
+    assert await roles.held(database, desired.name) == set()
+
+
+async def test_a_role_that_is_not_ours_stays_untouched(roles: Roles) -> None:
+    database = await roles.database()
+    desired = roles.desired(scopes=[database, "no_such_database"], privileges=["SELECT"])
+    await roles.run("postgres", f"CREATE ROLE {quoted(desired.name)} CONNECTION LIMIT 5")
+
+    planned = await roles.apply(desired)
+
+    assert [reason for reason, _ in planned.problems] == [
+        PlanReason.ROLE_CONFLICT,
+        PlanReason.DATABASE_NOT_FOUND,
+    ]
+    assert planned.statements == ()
+
+
+async def test_the_server_is_given_a_scram_verifier_and_never_the_password(roles: Roles) -> None:
+    database = await roles.database()
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    planned = await roles.settle(desired)
+
+    assert not any("SCRAM-SHA" in statement.text for statement in planned.statements)
+    ((verifier,),) = await roles.rows(
+        "postgres", "SELECT rolpassword FROM pg_authid WHERE rolname = %(role)s", role=desired.name
+    )
+    assert scram.matches(roles.password, verifier)
+    assert desired.name in (log := roles.administrator.server.log.read_text(errors="replace"))
+    assert roles.password not in log
+
+
+async def test_a_superuser_who_owns_something_in_the_schema_is_an_owner_like_any_other(roles: Roles) -> None:
+    database = await roles.database()
+    await roles.run(database, "CREATE TABLE t (a int)")
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    await roles.settle(desired)
+    await roles.run(database, "CREATE TABLE future (a int)")
+    assert ("relation", "future", "SELECT") in await roles.held(database, desired.name)
+
+
+async def own_something(roles: Roles, database: str, role: str) -> None:
+    """Have a role create one of each kind, with data, in a schema of its own and in public."""
+    await roles.run(
+        database,
+        f"GRANT CREATE ON SCHEMA public TO {role}",
+        f"GRANT CREATE ON DATABASE {quoted(database)} TO {role}",
+        f"SET ROLE {role}",
+        "CREATE SCHEMA its",
+        "CREATE TABLE its.kept (id serial PRIMARY KEY, note text)",
+        "INSERT INTO its.kept (note) SELECT 'row ' || n FROM generate_series(1, 10) n",
+        "CREATE TABLE public.handed AS SELECT * FROM its.kept",
+        "CREATE SEQUENCE its.numbers START 42",
+        "CREATE VIEW its.seen AS SELECT * FROM its.kept",
+        "CREATE MATERIALIZED VIEW its.stored AS SELECT * FROM its.kept",
+        "CREATE FUNCTION its.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE TYPE its.colour AS ENUM ('red')",
+        "CREATE DOMAIN its.positive AS int",
+        "SELECT lo_from_bytea(0, 'large')",
+        "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO pg_monitor",
+        "ALTER DEFAULT PRIVILEGES REVOKE EXECUTE ON ROUTINES FROM PUBLIC",
+        "ALTER DEFAULT PRIVILEGES REVOKE ALL ON TYPES FROM PUBLIC",
+        f"ALTER DEFAULT PRIVILEGES REVOKE ALL ON TABLES FROM {role}",
+        f"ALTER DEFAULT PRIVILEGES IN SCHEMA its GRANT SELECT ON TABLES TO {role}",
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA its GRANT EXECUTE ON FUNCTIONS TO PUBLIC",
+        "GRANT SELECT ON its.kept TO pg_monitor",
+        "RESET ROLE",
+        f"REVOKE CREATE ON SCHEMA public FROM {role}",
+        f"REVOKE CREATE ON DATABASE {quoted(database)} FROM {role}",
+    )
+
+
+async def test_removal_gives_away_what_the_role_owns_in_every_database_and_keeps_all_data(
+    roles: Roles,
+) -> None:
+    first, second, third = [await roles.database() for _ in range(3)]
+    owner, member, other = [await roles.role(label) for label in ("owner", "member", "other")]
+    await roles.run("postgres", f"ALTER DATABASE {quoted(first)} OWNER TO {quoted(owner)}")
+    await fill(roles, first)
+    desired = roles.desired(scopes=[first], privileges=ALL)
+    await roles.settle(desired)
+    role = quoted(desired.name)
+    for database in (first, second):
+        await own_something(roles, database, role)
+    await roles.run(
+        "postgres",
+        f"ALTER DATABASE {quoted(third)} OWNER TO {role}",
+        f"GRANT {role} TO {quoted(member)} WITH ADMIN OPTION",
+        f"SET ROLE {quoted(member)}; GRANT {role} TO {quoted(other)}; RESET ROLE",
+        f"ALTER ROLE {role} SET work_mem = '7MB'",
+    )
+    await roles.run(third, f"SET ROLE {role}; CREATE TABLE mine (a int); RESET ROLE")
+    session = await roles.login(desired.name, first)
+
+    assert await roles.remove(desired) is None
+
+    assert not await roles.exists(desired.name)
+    with pytest.raises(psycopg.OperationalError):
+        await session.execute("SELECT 1")
+    for database, heir in ((first, owner), (second, "postgres"), (third, "postgres")):
+        owners = await roles.rows(
+            database,
+            "SELECT DISTINCT pg_get_userbyid(o) FROM (SELECT relowner FROM pg_class WHERE oid >= 16384 AND relname IN "
+            "('handed', 'numbers', 'stored', 'mine', 'kept_id_seq') UNION SELECT proowner FROM pg_proc WHERE "
+            "proname = 'f' UNION SELECT typowner FROM pg_type WHERE typname IN ('colour', 'positive') UNION "
+            "SELECT nspowner FROM pg_namespace WHERE nspname = 'its' UNION SELECT lomowner FROM "
+            "pg_largeobject_metadata) x (o)",
+        )
+        assert owners == [(heir,)]
+    for database in (first, second):
+        assert await roles.rows(
+            database,
+            "SELECT (SELECT count(*) FROM its.kept), (SELECT count(*) FROM public.handed), "
+            "(SELECT count(*) FROM its.seen), (SELECT count(*) FROM its.stored)",
+        ) == [(10, 10, 10, 10)]
+        assert await roles.rows(database, "SELECT nextval('its.numbers'), its.f()") == [(42, 1)]
+        assert ("relation", "its.kept", "SELECT") in await roles.held(database, "pg_monitor")
+    assert await roles.rows(
+        "postgres", "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = %(name)s", name=third
+    ) == [("postgres",)]
+    assert not await roles.rows(
+        "postgres", "SELECT FROM pg_db_role_setting WHERE 'work_mem=7MB' = ANY (setconfig)"
+    )
+
+
+async def test_removal_takes_nothing_from_others(roles: Roles) -> None:
+    database = await roles.database()
+    await fill(roles, database)
+    other = await roles.role("other")
+    await roles.run(
+        database,
+        f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {quoted(other)}",
+        f"ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO {quoted(other)}",
+    )
+    desired = roles.desired(scopes=[database], privileges=ALL)
+    before = await roles.others([database], desired.name)
+    await roles.settle(desired)
+
+    assert await roles.remove(desired) is None
+    assert await roles.others([database], desired.name) == before
+
+
+async def test_removal_is_blocked_and_says_why_by_a_policy_or_a_user_mapping_in_any_database(
+    roles: Roles,
+) -> None:
+    database = await roles.database()
+    await fill(roles, database)
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    await roles.settle(desired)
+    role = quoted(desired.name)
+    await roles.run(
+        database, f"CREATE POLICY narrow ON plain TO {role}", f"CREATE USER MAPPING FOR {role} SERVER nowhere"
+    )
+
+    failure = await roles.remove(desired)
+
+    assert isinstance(failure, Exception)
+    assert failure.reason is PlanReason.DEPENDENT_OBJECTS
+    for word in ("policy narrow", "user mapping", "nowhere", database):
+        assert word in failure.message
+    assert await roles.held(database, desired.name) == {("database", database, "CONNECT")}
+    with pytest.raises(psycopg.OperationalError):
+        await roles.login(desired.name, database)
+
+    await roles.run(database, "DROP POLICY narrow ON plain", f"DROP USER MAPPING FOR {role} SERVER nowhere")
+    assert await roles.remove(desired) is None
+
+
+async def test_removal_waits_for_a_database_that_refuses_connections(roles: Roles) -> None:
+    database = await roles.database()
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    await roles.settle(desired)
+    await roles.run("postgres", f"ALTER DATABASE {quoted(database)} ALLOW_CONNECTIONS false")
+
+    failure = await roles.remove(desired)
+
+    assert isinstance(failure, Exception)
+    assert failure.reason is PlanReason.DEPENDENT_OBJECTS
+    assert database in failure.message
+    await roles.run("postgres", f"ALTER DATABASE {quoted(database)} ALLOW_CONNECTIONS true")
+    assert await roles.remove(desired) is None
+
+
+async def test_removal_names_what_the_role_passed_on_and_goes_on_when_it_is_gone(roles: Roles) -> None:
+    database = await roles.database()
+    await fill(roles, database)
+    other = await roles.role("other")
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    await roles.settle(desired)
+    role = quoted(desired.name)
+    await roles.run(
+        database,
+        f"GRANT SELECT ON plain TO {role} WITH GRANT OPTION",
+        f"SET ROLE {role}; GRANT SELECT (note) ON plain TO {quoted(other)}; RESET ROLE",
+    )
+
+    failure = await roles.remove(desired)
+
+    assert isinstance(failure, Exception)
+    assert failure.reason is PlanReason.DEPENDENT_GRANTS
+    await roles.run(database, failure.message.rpartition(" run: ")[2])
+    assert await roles.remove(desired) is None
+
+
+async def test_a_role_of_somebody_else_is_never_removed(roles: Roles) -> None:
+    desired = roles.desired()
+    await roles.run("postgres", f"CREATE ROLE {quoted(desired.name)}")
+
+    assert isinstance(await roles.remove(desired), str)
+    assert await roles.exists(desired.name)
+
+
+async def test_an_ordinary_createrole_admin_that_owns_the_database_needs_no_superuser(roles: Roles) -> None:
+    database = await roles.database()
+    admin = await roles.role("admin", "CREATEROLE")
+    await roles.run("postgres", f"ALTER DATABASE {quoted(database)} OWNER TO {quoted(admin)}")
+    await roles.run(
+        database,
+        f"ALTER SCHEMA public OWNER TO {quoted(admin)}",
+        f"SET ROLE {quoted(admin)}",
+        "CREATE TABLE plain (id serial)",
+        "CREATE FUNCTION fun() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+    )
+    await roles.act_as(admin, database)
+    wide = roles.desired(scopes=[database], privileges=ALL)
+    before = await roles.others([database], wide.name)
+    await roles.settle(wide)
+    narrow = roles.desired(scopes=[database], privileges=["SELECT"])
+    await roles.settle(narrow)
+
+    assert await roles.held(database, narrow.name) == {
+        ("database", database, "CONNECT"),
+        ("schema", "public", "USAGE"),
+        ("relation", "plain", "SELECT"),
+        ("default r", f"{admin} in public", "SELECT"),
+    }
+    assert await roles.others([database], narrow.name) == before
+    assert await roles.remove(narrow) is None
+
+
+async def test_what_an_ordinary_admin_may_not_do_comes_with_the_sql_that_lets_it(roles: Roles) -> None:
+    database = await roles.database()
+    admin, owner = await roles.role("admin", "CREATEROLE"), await roles.role("owner")
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = quoted(desired.name)
+    await roles.run("postgres", f"ALTER DATABASE {quoted(database)} OWNER TO {quoted(admin)}")
+    await roles.run(
+        database,
+        "CREATE TABLE of_superuser (a int)",
+        f"CREATE TABLE of_owner (a int); ALTER TABLE of_owner OWNER TO {quoted(owner)}",
+    )
+    await roles.act_as(admin, database)
+
+    planned = await roles.apply(desired)
+
+    assert {reason for reason, _ in planned.problems} == {PlanReason.INSUFFICIENT_PRIVILEGE}
+    assert planned.statements == ()
+    for message in messages(planned, PlanReason.INSUFFICIENT_PRIVILEGE):
+        await roles.run(database, message.rpartition(" run: ")[2])
+    planned = await roles.settle(desired)
+    (uncovered,) = planned.uncovered_owners
+    assert '"postgres"' in uncovered
+    await roles.run(database, uncovered.partition(" after: ")[2].removesuffix(")"))
+    assert not (await roles.settle(desired)).uncovered_owners
+
+    await roles.run(
+        database,
+        f"GRANT DELETE ON of_superuser TO {role}",
+        f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT DELETE ON TABLES TO {role}",
+        f"GRANT pg_monitor TO {role}",
+    )
+    planned = await roles.apply(desired)
+    for message in messages(planned, PlanReason.INSUFFICIENT_PRIVILEGE):
+        await roles.run(database, message.rpartition(" run: ")[2])
+    await roles.settle(desired)
+
+
+async def test_a_database_that_the_admin_may_not_enter_is_named_with_the_sql(roles: Roles) -> None:
+    database = await roles.database()
+    admin = await roles.role("admin", "CREATEROLE")
+    await roles.run("postgres", f"REVOKE ALL ON DATABASE {quoted(database)} FROM PUBLIC")
+    await roles.act_as(admin, "postgres")
+
+    planned = await roles.plan(roles.desired(scopes=[database], privileges=["SELECT"]))
+
+    assert f'GRANT CONNECT ON DATABASE "{database}"' in planned.problems[0][1]
+
+
+async def test_what_sits_in_a_database_that_refuses_connections_is_reported_and_fails_nothing(
+    roles: Roles,
+) -> None:
+    open_, closed = await roles.database(), await roles.database()
+    await roles.settle(roles.desired(scopes=[open_, closed], privileges=["SELECT"]))
+    await roles.run("postgres", f"ALTER DATABASE {quoted(closed)} ALLOW_CONNECTIONS false")
+
+    planned = await roles.settle(roles.desired(scopes=[open_], privileges=["SELECT"]))
+
+    assert any(closed in observation for observation in planned.observations)
+    assert ("database", closed, "CONNECT") not in await roles.held(open_, roles.desired().name)
