@@ -71,8 +71,13 @@ ANY_AUTHENTICATION = "none,password,md5,scram-sha-256"
 
 VERIFYING_SSL_MODES = frozenset({"verify-ca", "verify-full"})
 
-CONNECTION_LOST = frozenset({"57P01", "57P02", "57P03", "57P04", "53300", "25006", "08000", "08003", "08006"})
-"""SQLSTATEs that speak of the server, not of the statement: shutting down, out of connections, read-only."""
+CONNECTION_LOST = frozenset(
+    {
+        *("57P01", "57P02", "57P03", "57P04", "57P05", "53300", "25006", "25P03", "25P04"),
+        *("08000", "08003", "08006"),
+    }
+)
+"""SQLSTATEs that speak of the server, not of the statement: shutting down, out of connections or time, read-only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,24 +237,24 @@ class Sessions:
         lock, statement = (
             int(seconds * 1000) for seconds in (self._limits.lock_seconds, self._limits.statement_seconds)
         )
-        parts = [
-            f"BEGIN ISOLATION LEVEL {mode}, NOT DEFERRABLE",
-            "SET LOCAL ROLE NONE",
-            "SET LOCAL search_path = pg_catalog, pg_temp",
-            "SET LOCAL standard_conforming_strings = on",
-            f"SET LOCAL lock_timeout = {lock}",
-            f"SET LOCAL statement_timeout = {statement}",
-            "SET LOCAL idle_in_transaction_session_timeout = 0",
-            # The only one that counts between transactions.
-            "SET SESSION idle_session_timeout = 0",
-            "SET LOCAL transform_null_equals = off",
-            "SET LOCAL jit = off",
-        ]
-        if version >= SELF_GRANT_SINCE:
-            parts.append("SET LOCAL createrole_self_grant = ''")
-        if version >= TRANSACTION_TIMEOUT_SINCE:
-            parts.append("SET LOCAL transaction_timeout = 0")
-        return "; ".join(parts)
+        return "; ".join(
+            [
+                f"BEGIN ISOLATION LEVEL {mode}, NOT DEFERRABLE",
+                # Those that end statements and sessions come first: they may be as short as a millisecond.
+                *(["SET SESSION transaction_timeout = 0"] if version >= TRANSACTION_TIMEOUT_SINCE else []),
+                f"SET LOCAL statement_timeout = {statement}",
+                "SET SESSION idle_session_timeout = 0",
+                "SET LOCAL idle_in_transaction_session_timeout = 0",
+                f"SET LOCAL lock_timeout = {lock}",
+                "SET LOCAL ROLE NONE",
+                "SET LOCAL quote_all_identifiers = off",
+                "SET LOCAL search_path = pg_catalog, pg_temp",
+                "SET LOCAL standard_conforming_strings = on",
+                "SET LOCAL transform_null_equals = off",
+                "SET LOCAL jit = off",
+                *(["SET LOCAL createrole_self_grant = ''"] if version >= SELF_GRANT_SINCE else []),
+            ]
+        )
 
     async def _connect(
         self, who: Connection, database: str | None = None
