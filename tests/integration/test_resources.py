@@ -16,12 +16,13 @@ from psycopg import sql
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.errors import ObjectNotFound
 from integration.administrator import Administrator
 from integration.fake_postgres import ask_for_cleartext, fake_server, have_no_rows, never_answer, refuse
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
 from integration.registrant import CONFIDENTIAL, Registrant, condition
-from integration.tenant import Tenant, eventually
+from integration.tenant import Tenant, eventually, roles_of
 from local import cluster, postgresql
 from local.postgresql import Server
 from local.stack import Stack
@@ -745,6 +746,32 @@ async def test_a_resource_that_no_plan_uses_goes_at_once_even_without_credential
     await registrant.until_plans(["refused"], "ResourceNotReady")
     await registrant.delete_resource("db")
     await registrant.until_resource_gone("db")
+
+
+async def test_a_namespace_that_is_deleted_takes_resource_plan_and_role_with_it(
+    registrant: Registrant, api: KubernetesApi, stack: Stack, postgres: Server, admin: Administrator
+) -> None:
+    name = f"{registrant.namespace}-short"
+    cluster.kubectl(stack.kubeconfig, "create", "namespace", name)
+    tenant = Registrant(api, name, registrant.agent_id)
+    await tenant.register("db", envVars=env_of(postgres), roles=[{"name": "ro", "secret": {"A": "1"}}])
+    await tenant.plan(
+        "ro", "db", role=f"short{secrets.token_hex(3)}", scopes=["postgres"], privileges=["SELECT"]
+    )
+    await tenant.until_plans(["ro"])
+    session = await admin.connect()
+    assert await roles_of(session, name, "ro")
+    cluster.kubectl(stack.kubeconfig, "delete", "namespace", name, "--wait=false")
+
+    async def gone() -> bool:
+        try:
+            await api.get(paths.namespace(name))
+        except ObjectNotFound:
+            return True
+        return False
+
+    await eventually(gone, seconds=30, what="the namespace is gone")
+    assert await roles_of(session, name, "ro") == []
 
 
 async def test_a_resource_of_another_instance_is_left_alone(registrant: Registrant, postgres: Server) -> None:
