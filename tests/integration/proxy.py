@@ -10,12 +10,14 @@ PIECE_BYTES = 1 << 16
 class Proxy:
     """Passes bytes between whoever connects to `port` and a server on this machine."""
 
-    def __init__(self, target_port: int, before_sending: Callable[[], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, target_port: int, before_sending: Callable[[bytes], Awaitable[None]] | None = None
+    ) -> None:
         self.port = 0
         self.delay_seconds = 0.0
-        """How long everything that a client sends is held back."""
+        """How long every piece is held back, in either direction."""
         self.silent = False
-        """Whether nothing is passed on any more, in either direction."""
+        """Whether what arrives is dropped, in either direction."""
         self.accepted = 0
         """How many connections have been taken so far."""
         self._target_port = target_port
@@ -44,16 +46,15 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        try:
-            with contextlib.suppress(OSError):
-                await self._connect(reader, writer)
-        finally:
-            self._tasks.discard(task)
+        task = asyncio.create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            await self._connect(reader, writer)
 
     async def _connect(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
@@ -73,14 +74,13 @@ class Proxy:
         self,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        before_sending: Callable[[], Awaitable[None]] | None,
+        before_sending: Callable[[bytes], Awaitable[None]] | None,
     ) -> None:
         while piece := await reader.read(PIECE_BYTES):
+            if self.delay_seconds:
+                await asyncio.sleep(self.delay_seconds)
             if before_sending is not None:
-                await asyncio.sleep(self.delay_seconds)
-                await before_sending()
-            elif self.delay_seconds:
-                await asyncio.sleep(self.delay_seconds)
+                await before_sending(piece)
             if self.silent:
                 continue
             writer.write(piece)

@@ -281,8 +281,16 @@ class Plans:
                 message=warning,
                 action="Remove",
             )
-        with suppress(ObjectNotFound):
+        try:
             await remove_finalizer(self._context.api, plan.body, FINALIZER)
+        except ObjectNotFound:
+            self._vanished(plan)
+
+    def _vanished(self, plan: Plan) -> None:
+        """Take note that a plan does not exist any more, although no watch has told of it: one may have broken then."""
+        known = self._context.memory.plans.get(plan.key)
+        if known is not None and known.uid == plan.uid:
+            self.gone(plan.key)
 
     async def take_turn(self, resource_key: Key, waiting: Mapping[Key, str]) -> None:
         """Carry out the plans of one resource that wait in a server's inbox.
@@ -486,7 +494,7 @@ class Plans:
             if patch is not None:
                 await self._post_events(run)
         except ObjectNotFound:
-            return
+            self._vanished(plan)
         except ClusterError as error:
             logger.warning("The outcome of plan %s could not be written: %s", plan.key, error)
             self._retry(plan.key, "retry")

@@ -101,7 +101,9 @@ class Resources:
             else:
                 await self._tell(known)
         except ObjectNotFound:
-            return
+            # No watch has told of its end: one may have broken then.
+            if (now := memory.resources.get(key)) is not None and now.uid == resource.uid:
+                self.gone(key)
         except ClusterError as error:
             logger.warning("Resource %s waits for the Kubernetes API: %s", key, error)
             self._retry(key, trigger or "retry")

@@ -1,0 +1,590 @@
+"""Whatever ends or fails in between, one more run puts everything right."""
+
+import asyncio
+import contextlib
+import random
+import re
+import secrets
+import signal
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import TupleRow
+
+from hoop_operator.cluster import paths
+from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.errors import ClusterError, ObjectNotFound
+from hoop_operator.reconcile.reconciler import Reconciler
+from hoop_operator.settings import Settings
+from integration.administrator import Administrator
+from integration.operator_process import OperatorProcess
+from integration.proxy import Proxy
+from integration.tenant import Tenant, eventually, is_answered, ready, roles_of
+from local import cluster, kubeconfig, postgresql, processes
+from local.postgresql import Server
+from local.stack import Stack
+
+FINALIZER = "hoop.dev/operator"
+SETTINGS = {"HOOP_RETRY_SECONDS_MAX": "1", "HOOP_CONNECT_TIMEOUT_SECONDS": "2"}
+WRITING = re.compile(
+    rb"\b(CREATE|ALTER|GRANT|REVOKE|DROP|COMMENT|COMMIT|REASSIGN|SECURITY LABEL|pg_terminate_backend)\b"
+)
+
+Session = psycopg.AsyncConnection[TupleRow]
+MakeOperator = Callable[[Mapping[str, str]], OperatorProcess]
+
+
+class Life:
+    """How many more writes, to PostgreSQL and to the API server, an operator lives to make."""
+
+    def __init__(self) -> None:
+        self.left: int | None = None
+        self.over = asyncio.Event()
+
+    async def write(self) -> None:
+        """Pass while there is life; never return after that."""
+        if self.left == 0:
+            self.over.set()
+            await asyncio.Event().wait()
+        if self.left is not None:
+            self.left -= 1
+
+
+class MortalApi(KubernetesApi):
+    """The API server, for an operator with one life."""
+
+    def __init__(self, api: KubernetesApi, life: Life) -> None:
+        super().__init__(api._client)
+        self._life = life
+
+    async def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
+        if method != "GET" or self._life.over.is_set():
+            await self._life.write()
+        return await super()._request(method, path, **arguments)
+
+
+class EmbeddedOperator:
+    """A reconciler in this process, told of its objects by watches that never break."""
+
+    def __init__(self, api: KubernetesApi, tenant: Tenant, *, tells_of_ends: bool = True) -> None:
+        settings = Settings(
+            agent_id=uuid.UUID(tenant.agent_id or ""),
+            watch_namespaces=[tenant.namespace],
+            retry_seconds_max=1,
+            drift_interval_seconds=300 if tells_of_ends else 1,
+        )
+        self._tells_of_ends = tells_of_ends
+        self._reconciler = Reconciler(api, settings)
+        self._api = tenant.api
+        self._namespace = tenant.namespace
+        self._watches: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        await self._reconciler.start()
+        told = self._reconciler
+        for path, seen, gone in (
+            (paths.hoop_resources(self._namespace), told.resource_seen, told.resource_gone),
+            (paths.hoop_role_plans(self._namespace), told.plan_seen, told.plan_gone),
+        ):
+            self._watches.append(asyncio.create_task(self._tell(path, seen, gone)))
+
+    async def stop(self) -> None:
+        for watch in self._watches:
+            watch.cancel()
+        await asyncio.gather(*self._watches, return_exceptions=True)
+        await self._reconciler.stop()
+
+    async def _tell(
+        self, path: str, seen: Callable[[Mapping[str, Any]], None], gone: Callable[[Mapping[str, Any]], None]
+    ) -> None:
+        listed = await self._api.get(path)
+        for item in listed["items"]:
+            seen({"apiVersion": listed["apiVersion"], "kind": listed["kind"].removesuffix("List"), **item})
+        async with contextlib.aclosing(
+            self._api.watch(path, listed["metadata"]["resourceVersion"])
+        ) as events:
+            async for event in events:
+                if event["type"] in {"ADDED", "MODIFIED"}:
+                    seen(event["object"])
+                elif event["type"] == "DELETED" and self._tells_of_ends:
+                    gone(event["object"])
+
+
+class Mortal:
+    """An operator that dies before one of its writes, and what it works on."""
+
+    def __init__(self, api: KubernetesApi, namespace: str, server: Server) -> None:
+        self.tenant = Tenant(api, namespace, str(uuid.uuid4()))
+        self.plan = f"plan-{secrets.token_hex(4)}"
+        self.resource = ""
+        self.life = Life()
+        self._server = server
+        self._proxy = Proxy(server.port, self._before_sending)
+        self._embedded = EmbeddedOperator(MortalApi(api, self.life), self.tenant)
+
+    async def _before_sending(self, piece: bytes) -> None:
+        if self.life.over.is_set() or WRITING.search(piece):
+            await self.life.write()
+
+    async def open(self) -> None:
+        await self._proxy.open()
+        self.resource = await self.tenant.resource(
+            self._server, user=self._server.user, password=self._server.password, port=self._proxy.port
+        )
+        await self._embedded.start()
+        await self.tenant.until_resource(self.resource, seconds=60)
+
+    async def close(self) -> None:
+        await self._embedded.stop()
+        await self._proxy.close()
+
+    async def live_until(self, done: Callable[[], Awaitable[bool]]) -> bool:
+        """Wait until something is done, and return False, or the operator has died, and return True."""
+
+        async def ended() -> bool:
+            return self.life.over.is_set() or await done()
+
+        await eventually(ended, seconds=60, what="the end of the operation or of the operator")
+        return self.life.over.is_set()
+
+    async def be_born_again(self) -> None:
+        """Another operator takes the dead one's place; what that had open is gone with it."""
+        await self._proxy.close()
+        await self._embedded.stop()
+        self.life = Life()
+        await self._proxy.open()
+        self._embedded = EmbeddedOperator(MortalApi(self.tenant.api, self.life), self.tenant)
+        await self._embedded.start()
+
+
+@pytest.fixture
+async def database(admin: Administrator) -> str:
+    name = await admin.create_database()
+    session = await admin.connect(name)
+    await session.execute("CREATE TABLE orders (id int)")
+    await session.execute("CREATE SCHEMA extra CREATE TABLE extra.goods (id int)")
+    return name
+
+
+async def table_grants(session: Session, role: str) -> set[tuple[str, str]]:
+    """What a role may do with which table of a session's database, by grants to itself."""
+    rows = await session.execute(
+        "SELECT c.relname, a.privilege_type FROM pg_class c, aclexplode(c.relacl) a"
+        " JOIN pg_roles r ON r.oid = a.grantee WHERE r.rolname = %s",
+        (role,),
+    )
+    return {(row[0], row[1]) for row in await rows.fetchall()}
+
+
+async def assert_whole(
+    tenant: Tenant, plan: str, grants: set[tuple[str, str]], session: Session, server: Server
+) -> None:
+    """One role with exactly these grants, a Secret that logs in, our finalizer alone, and a history that adds up."""
+    body = (await tenant.plans())[plan]
+    status = body["status"]
+    assert await roles_of(session, tenant.namespace, plan) == [status["role"]]
+    assert await table_grants(session, status["role"]) == grants
+    async with await tenant.log_in(plan, server) as logged_in:
+        assert (await (await logged_in.execute("SELECT current_user")).fetchone()) == (status["role"],)
+    assert body["metadata"]["finalizers"] == [FINALIZER]
+    history = status["history"]
+    assert history[0]["sid"] == status["sid"]
+    assert history[0]["status"] == status["status"] == "success"
+    assert status["message"] == ""
+    assert len({entry["sid"] for entry in history}) == len(history)
+    moments = [entry["finishedAt"] for entry in history]
+    assert moments == sorted(moments, reverse=True)
+
+
+SELECTS = {("orders", "SELECT")}
+CHANGED = {("orders", "INSERT"), ("goods", "INSERT")}
+
+
+async def create(mortal: Mortal, database: str) -> None:
+    await mortal.tenant.plan(mortal.plan, mortal.resource, scopes=[database], privileges=["SELECT"])
+
+
+async def rotate(mortal: Mortal, database: str) -> None:
+    del database
+    await mortal.tenant.annotate(mortal.plan, rotate_at="now")
+
+
+async def change(mortal: Mortal, database: str) -> None:
+    await mortal.tenant.change(
+        mortal.plan,
+        scopes=[database, f"{database}.extra"],
+        privileges=["INSERT"],
+        secretTemplate={"data": {"dsn": "${uri}"}},
+    )
+
+
+async def delete(mortal: Mortal, database: str) -> None:
+    del database
+    await mortal.tenant.delete(mortal.plan)
+
+
+@pytest.mark.parametrize(
+    ("operation", "most_writes"), [(create, 20), (rotate, 14), (change, 20), (delete, 24)]
+)
+async def test_it_may_die_before_any_write_of_an_operation(
+    operation: Callable[[Mortal, str], Awaitable[None]],
+    most_writes: int,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+) -> None:
+    session = await admin.connect(database)
+
+    async def die_before_write(number: int) -> bool:
+        mortal = Mortal(api, namespace, postgres)
+        tenant, plan = mortal.tenant, mortal.plan
+
+        async def done() -> bool:
+            try:
+                body = await api.get(paths.hoop_role_plan(namespace, plan))
+            except ObjectNotFound:
+                return operation is delete
+            if operation is delete:
+                return False
+            rotated = (body.get("status") or {}).get("observedRotateAt") == "now"
+            return is_answered(body) and ready(body)[0] == "Applied" and (rotated or operation is not rotate)
+
+        await mortal.open()
+        try:
+            if operation is not create:
+                await create(mortal, database)
+                await tenant.until_plans([plan], seconds=60)
+            before = await tenant.secret(plan)
+            mortal.life.left = number
+            await operation(mortal, database)
+            if died := await mortal.live_until(done):
+                await mortal.be_born_again()
+                await eventually(
+                    done, seconds=60, what=f"{operation.__name__} after a death before write {number}"
+                )
+            if operation is delete:
+                assert not await roles_of(session, namespace, plan)
+            else:
+                expected = CHANGED if operation is change else SELECTS
+                await assert_whole(tenant, plan, expected, session, postgres)
+                secret = await tenant.secret(plan)
+                assert (secret["password"] != before.get("password")) is (operation in {create, rotate})
+                assert ("dsn" in secret) is (operation is change)
+            return died
+        finally:
+            await mortal.close()
+
+    died = await asyncio.gather(*(die_before_write(number) for number in range(most_writes)))
+    assert all(died[:4])
+    assert not died[-1], "it makes more writes than this test knows of"
+
+
+async def test_it_may_be_killed_at_any_moment(
+    own_operator: MakeOperator,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+) -> None:
+    process = own_operator(SETTINGS)
+    tenant = Tenant(api, namespace, process.agent_id)
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    dice = random.Random(1)  # noqa: S311 -- not for secrets
+    alive = {f"plan-{number}" for number in range(8)}
+    for name in sorted(alive):
+        await tenant.plan(name, resource, scopes=[database], privileges=["SELECT"])
+    expected = dict.fromkeys(alive, SELECTS)
+    for round_number in range(4):
+        await process.start()
+        await asyncio.sleep(dice.uniform(0, 1))
+        victims = dice.sample(sorted(alive), 3)
+        await tenant.annotate(victims[0], rotate_at=str(round_number))
+        await tenant.change(victims[1], scopes=[database, f"{database}.extra"], privileges=["INSERT"])
+        expected[victims[1]] = CHANGED
+        if round_number % 2:
+            await tenant.delete(victims[2])
+            alive.discard(victims[2])
+        await asyncio.sleep(dice.uniform(0, 0.5))
+        process.kill()
+    await process.start()
+    await tenant.until_plans(alive, seconds=30)
+    for name in expected.keys() - alive:
+        await tenant.until_gone(name)
+    session = await admin.connect(database)
+    for name, grants in expected.items():
+        if name in alive:
+            await assert_whole(tenant, name, grants, session, postgres)
+        else:
+            assert not await roles_of(session, namespace, name)
+
+
+async def test_a_restart_with_unchanged_plans_writes_nothing(
+    own_operator: MakeOperator,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+) -> None:
+    process = own_operator(SETTINGS)
+    tenant = Tenant(api, namespace, process.agent_id)
+    session = await admin.connect()
+    login, password = f"admin_{secrets.token_hex(4)}", secrets.token_hex(16)
+    await session.execute(
+        sql.SQL("CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}").format(
+            sql.Identifier(login), sql.Literal(password)
+        )
+    )
+    resource = await tenant.resource(postgres, user=login, password=password)
+    names = [f"plan-{number}" for number in range(50)]
+    await asyncio.gather(
+        *(tenant.plan(name, resource, scopes=[database], privileges=["SELECT"]) for name in names)
+    )
+    await process.start()
+    await tenant.until_plans(names, seconds=60)
+
+    async def all_counted() -> bool:
+        return bool((await tenant.resources())[resource]["status"].get("plans") == len(names))
+
+    await eventually(all_counted, seconds=10, what="all plans are counted")
+    assert await process.stop(10) == 0
+    log_begins = postgres.log.stat().st_size
+    before = await versions(api, namespace)
+
+    await process.start()
+
+    async def has_looked() -> bool:
+        return "READ ONLY" in said_by(login, postgres.log, log_begins)
+
+    await eventually(has_looked, seconds=20, what="a look at the server")
+    await tenant.annotate("plan-0", reconcile_at="now")
+    await tenant.until_plans(["plan-0"])
+    after = await versions(api, namespace)
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    assert changed == {("HoopRolePlan", "plan-0")}
+    assert not WRITING.findall(said_by(login, postgres.log, log_begins).replace("COMMIT", "").encode())
+    assert "READ WRITE" not in said_by(login, postgres.log, log_begins)
+
+
+async def versions(api: KubernetesApi, namespace: str) -> dict[tuple[str, str], str]:
+    """The version of everything in a namespace that an operator may write."""
+    found = {}
+    for path in (
+        paths.hoop_resources(namespace),
+        paths.hoop_role_plans(namespace),
+        paths.secrets(namespace),
+        paths.events(namespace),
+    ):
+        listed = await api.get(path)
+        for item in listed["items"]:
+            metadata = item["metadata"]
+            kind = listed["kind"].removesuffix("List")
+            found[kind, metadata["name"]] = metadata["resourceVersion"]
+    return found
+
+
+def said_by(login: str, log: Path, begins: int) -> str:
+    """What a login has sent since the log had that length."""
+    with log.open("rb") as file:
+        file.seek(begins)
+        lines = file.read().decode(errors="replace").splitlines()
+    return "\n".join(line for line in lines if f"] {login}@" in line)
+
+
+async def test_it_goes_on_when_the_api_server_is_back(
+    own_operator: MakeOperator,
+    stack: Stack,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+) -> None:
+    process = own_operator(SETTINGS)
+    tenant = Tenant(api, namespace, process.agent_id)
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await process.start()
+    await tenant.until_resource(resource)
+    await tenant.plan("caught", resource, scopes=[database], privileges=["SELECT"])
+    record = cluster.record(stack.directory, "kube-apiserver")
+    await asyncio.to_thread(processes.stop, record, ask=signal.SIGKILL)
+    late = own_operator(SETTINGS)
+    late.spawn()
+    await eventually(process.alive, seconds=5, what="it is alive without the API server")
+    with stack.lock():
+        await asyncio.to_thread(stack.start_control_plane)
+    await eventually(late.alive, seconds=30, what="one that was started meanwhile is alive")
+    await tenant.plan("new", resource, scopes=[database], privileges=["SELECT"])
+    await tenant.until_plans(["caught", "new"], seconds=40)
+    session = await admin.connect(database)
+    for name in ("caught", "new"):
+        await assert_whole(tenant, name, SELECTS, session, postgres)
+    assert await process.stop(10) == 0
+
+
+async def test_it_goes_on_when_postgresql_is_back(
+    own_operator: MakeOperator,
+    stack: Stack,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+) -> None:
+    process = own_operator(SETTINGS)
+    tenant = Tenant(api, namespace, process.agent_id)
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await process.start()
+    await tenant.until_resource(resource)
+    names = [f"plan-{number}" for number in range(20)]
+    await asyncio.gather(
+        *(tenant.plan(name, resource, scopes=[database], privileges=["SELECT"]) for name in names)
+    )
+    await asyncio.to_thread(postgresql.stop, stack.directory, postgres.version)
+    await tenant.plan("meanwhile", resource, scopes=[database], privileges=["SELECT"])
+    await tenant.until_plans(["meanwhile"], "ResourceNotReady")
+    with stack.lock():
+        await asyncio.to_thread(stack.start_postgres, postgres.version)
+    await tenant.until_plans([*names, "meanwhile"], seconds=30)
+    session = await admin.connect(database)
+    for name in names:
+        await assert_whole(tenant, name, SELECTS, session, postgres)
+
+
+async def test_it_loses_nothing_when_its_watches_break(
+    own_operator: MakeOperator,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+    tmp_path: Path,
+) -> None:
+    process = own_operator(SETTINGS)
+    config = kubeconfig.read(process.kubeconfig)
+    described = config["clusters"][0]["cluster"]
+    proxy = Proxy(int(described["server"].rpartition(":")[2]))
+    await proxy.open()
+    described["server"] = f"https://127.0.0.1:{proxy.port}"
+    process.kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.save(process.kubeconfig, config)
+    tenant = Tenant(api, namespace, process.agent_id)
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await process.start()
+    try:
+        names = [f"plan-{number}" for number in range(10)]
+        for name in names:
+            await tenant.plan(name, resource, scopes=[database], privileges=["SELECT"])
+            await asyncio.sleep(0.1)
+            proxy.cut()
+        await tenant.until_plans(names, seconds=30)
+        before = (await tenant.secret("plan-0"))["password"]
+        await proxy.close()
+        await api.delete(paths.secret(namespace, "plan-0-credentials"))
+        await tenant.change("plan-1", privileges=["INSERT"])
+        await proxy.open()
+        await tenant.until_plans(["plan-1"], seconds=30)
+
+        async def restored() -> bool:
+            return (await tenant.secret("plan-0")).get("password", before) != before
+
+        await eventually(restored, seconds=60, what="the lost Secret is there again")
+        session = await admin.connect(database)
+        for name in names:
+            grants = {("orders", "INSERT")} if name == "plan-1" else SELECTS
+            await assert_whole(tenant, name, grants, session, postgres)
+    finally:
+        process.kill()
+        await proxy.close()
+
+
+async def test_it_finds_out_by_itself_what_is_gone_where_no_watch_tells_of_it(
+    api: KubernetesApi, namespace: str, postgres: Server, database: str
+) -> None:
+    tenant = Tenant(api, namespace, str(uuid.uuid4()))
+    embedded = EmbeddedOperator(api, tenant, tells_of_ends=False)
+    await embedded.start()
+    try:
+        resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+        await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+        await tenant.until_plans(["ro"])
+        await tenant.delete("ro")
+        await tenant.until_gone("ro")
+        await api.delete(paths.hoop_resource(namespace, resource))
+
+        async def gone() -> bool:
+            return resource not in await tenant.resources()
+
+        await eventually(gone, seconds=20, what="the resource is let go, since no plan uses it")
+    finally:
+        await embedded.stop()
+
+
+@contextlib.asynccontextmanager
+async def meddling(tenant: Tenant, names: list[str]) -> AsyncIterator[None]:
+    """Somebody edits plans and Secrets all the time."""
+
+    async def meddle() -> None:
+        count = 0
+        while True:
+            count += 1
+            for name in names:
+                label = {"metadata": {"labels": {"edited": str(count)}}}
+                key = {"stringData": {"note": str(count)}}
+                for path, patch in (
+                    (paths.hoop_role_plan(tenant.namespace, name), label),
+                    (paths.secret(tenant.namespace, f"{name}-credentials"), key),
+                ):
+                    with contextlib.suppress(ClusterError):
+                        await tenant.api.merge_patch(path, patch)
+
+    task = asyncio.create_task(meddle())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_it_gets_along_with_others_who_edit_the_same_objects(
+    own_operator: MakeOperator,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+) -> None:
+    process = own_operator(SETTINGS)
+    tenant = Tenant(api, namespace, process.agent_id)
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await process.start()
+    names = [f"plan-{number}" for number in range(6)]
+    async with meddling(tenant, names):
+        for name in names:
+            await tenant.plan(name, resource, scopes=[database], privileges=["SELECT"])
+        await tenant.until_plans(names, seconds=30)
+        for number in range(3):
+            for name in names:
+                await tenant.annotate(name, rotate_at=str(number))
+        await tenant.change("plan-0", scopes=[database, f"{database}.extra"], privileges=["INSERT"])
+
+        async def all_rotated() -> bool:
+            plans = await tenant.plans()
+            return all(plans[name]["status"].get("observedRotateAt") == "2" for name in names)
+
+        await eventually(all_rotated, seconds=40, what="all are rotated")
+        await tenant.until_plans(names, seconds=30)
+    await tenant.until_plans(names, seconds=30)
+    session = await admin.connect(database)
+    for name in names:
+        await assert_whole(tenant, name, CHANGED if name == "plan-0" else SELECTS, session, postgres)
+        assert (await tenant.secret(name))["note"]
+        assert (await tenant.plans())[name]["metadata"]["labels"]["edited"]
