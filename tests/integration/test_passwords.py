@@ -219,6 +219,19 @@ async def test_a_rotation_that_could_not_be_made_is_reported_once_and_made_once_
     assert await can_log_in(postgres, role, after)
 
 
+async def test_a_plan_that_fails_keeps_its_secret_and_its_password_together_all_the_same(
+    tenant: Tenant, api: KubernetesApi, admin: Administrator, postgres: Server, database: str, role: str
+) -> None:
+    await tenant.change("ro", scopes=[database, f"{database}_missing"])
+    await tenant.until_plans(["ro"], "DatabaseNotFound")
+    before = await password_of(tenant, "ro")
+    await change_on_server(admin, role, ANOTHER)
+    assert await until_agreed(tenant, postgres, role) == before
+    await api.delete(paths.secret(tenant.namespace, "ro-credentials"))
+    await until_agreed(tenant, postgres, role, unlike=before)
+    await tenant.until_plans(["ro"], "DatabaseNotFound")
+
+
 async def test_a_restart_of_the_operator_repeats_nothing_and_writes_nothing(
     api: KubernetesApi,
     namespace: str,

@@ -58,6 +58,14 @@ async def exists(admin: Administrator, role: str) -> bool:
     return await rows.fetchall() != []
 
 
+async def ended(api: KubernetesApi, namespace: str) -> bool:
+    try:
+        await api.get(paths.namespace(namespace))
+    except ObjectNotFound:
+        return True
+    return False
+
+
 async def drop(admin: Administrator, role: str, *databases: str) -> None:
     """Drop a role that a test left behind on purpose."""
     name = sql.Identifier(role)
@@ -270,18 +278,40 @@ async def test_a_namespace_ends_with_everything_in_it_and_leaves_no_role(
     await tenant.plan("broken", resource, scopes=["no_such_database"], privileges=["SELECT"])
     await tenant.until_plans(["ext"])
     cluster.kubectl(stack.kubeconfig, "delete", "namespace", tenant.namespace, "--wait=false")
-
-    async def ended() -> bool:
-        try:
-            await api.get(paths.namespace(tenant.namespace))
-        except ObjectNotFound:
-            return True
-        return False
-
-    await eventually(ended, seconds=60, what="the namespace is gone")
+    await eventually(lambda: ended(api, tenant.namespace), seconds=60, what="the namespace is gone")
     assert not await exists(admin, role)
     assert not await exists(admin, role_name(resource, "ext"))
     cluster.kubectl(stack.kubeconfig, "create", "namespace", tenant.namespace)
+
+
+async def test_a_namespace_ends_even_if_nobody_remembers_how_to_reach_the_server(
+    api: KubernetesApi,
+    namespace: str,
+    stack: Stack,
+    own_operator: Operators,
+    admin: Administrator,
+    database: str,
+    postgres: Server,
+) -> None:
+    operator = own_operator(NO_DRIFT)
+    await operator.start()
+    tenant = Tenant(api, namespace, operator.agent_id)
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+    await tenant.until_plans(["ro"])
+    await operator.stop(20)
+    cluster.kubectl(stack.kubeconfig, "delete", "namespace", namespace, "--wait=false")
+
+    async def without_credentials() -> bool:
+        return not (await api.get(paths.secrets(namespace)))["items"]
+
+    await eventually(without_credentials, seconds=30, what="the credentials are gone")
+    await operator.start()
+    await eventually(lambda: ended(api, namespace), seconds=60, what="the namespace is gone")
+    role = role_name(resource, "ro")
+    assert f"role {role} was left behind" in operator.said()
+    await drop(admin, role, database)
+    cluster.kubectl(stack.kubeconfig, "create", "namespace", namespace)
 
 
 async def test_an_object_made_again_is_recognised_and_takes_over_role_and_secret_with_the_password(

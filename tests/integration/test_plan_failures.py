@@ -1,7 +1,7 @@
 """Every way in which a plan can fail: named with its remedy, harmless, and healed by itself once the cause is gone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.naming import role_name
 from integration.administrator import Administrator
+from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, ready, roles_of
 from local import cluster
@@ -432,7 +433,8 @@ async def test_a_secret_that_we_did_not_make_stays_untouched_and_nothing_is_gran
     }
     made = await api.create(paths.secrets(tenant.namespace), body)
     await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
-    await failed(tenant, "ro", "SecretConflict", "ro-credentials", "spec.secretName")
+    plan = await failed(tenant, "ro", "SecretConflict", "ro-credentials", "spec.secretName")
+    assert "finalizers" not in plan["metadata"]
     session = await admin.connect()
     assert await roles_of(session, tenant.namespace, "ro") == []
     path = paths.secret(tenant.namespace, "ro-credentials")
@@ -537,6 +539,35 @@ async def test_a_server_that_goes_away_is_told_of_once_and_its_return_heals(
     kinds = await eventually(told, seconds=5, what="an event about the recovery")
     assert kinds.count("Normal") == 1
     assert kinds.count("Warning") == 2
+
+
+async def test_a_run_that_loses_the_server_says_so_and_the_plan_goes_on_when_it_is_back(
+    api: KubernetesApi,
+    namespace: str,
+    own_operator: Callable[[Mapping[str, str]], OperatorProcess],
+    proxy: Proxy,
+    postgres: Server,
+    database: str,
+) -> None:
+    operator = own_operator({"HOOP_DRIFT_INTERVAL_SECONDS": "3600", "HOOP_RETRY_SECONDS_MAX": "2"})
+    await operator.start()
+    tenant = Tenant(api, namespace, operator.agent_id)
+    resource = await tenant.resource(
+        postgres, user=postgres.user, password=postgres.password, port=proxy.port
+    )
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+    await tenant.until_plans(["ro"])
+    await proxy.close()
+    await tenant.change("ro", privileges=["SELECT", "INSERT"])
+
+    async def lost() -> str:
+        notes = [note for _, reason, note in await tenant.events("ro") if reason == "ServerUnreachable"]
+        return notes[0] if notes else ""
+
+    assert str(proxy.port) in await eventually(lost, seconds=10, what="an event about the lost server")
+    await proxy.open()
+    plan = (await tenant.until_plans(["ro"]))["ro"]
+    assert "ServerUnreachable" not in str(plan["status"]["conditions"])
 
 
 def _reached(value: Callable[[], int], goal: int) -> Callable[[], Awaitable[bool]]:

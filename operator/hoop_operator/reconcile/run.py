@@ -63,9 +63,11 @@ class Run:
         return self.reason is PlanReason.APPLIED
 
     def fail(self, failure: PlanFailure) -> None:
-        """End the run with a failure."""
-        self.reason = failure.reason
-        self.message = failure.message
+        """End the run with a failure; one that has failed already keeps its reason and tells of the further one."""
+        if self.succeeded:
+            self.reason, self.message = failure.reason, failure.message
+        else:
+            self.message += f"; besides, {failure.message}"
 
     def fail_with(self, problems: Sequence[tuple[PlanReason, str]]) -> None:
         """End the run with all that is wrong; the reason is the first one's."""
@@ -164,7 +166,9 @@ def _conditions(run: Run, now: datetime) -> list[Condition]:
         )
         conditions.append(say("Applied", False, failed, run.message))
         conditions.append(say("InSync", False if planned else None, failed, run.message))
-        if run.reason is PlanReason.SECRET_CONFLICT:
+        if run.secret_ready:
+            conditions.append(say("SecretReady", True, "SecretReady"))
+        elif run.reason is PlanReason.SECRET_CONFLICT:
             conditions.append(say("SecretReady", False, failed, run.message))
         return conditions
     withheld = ""

@@ -43,6 +43,9 @@ from hoop_operator.reconcile.desired import first_database, secret_contents
 from hoop_operator.reconcile.objects import FINALIZER, Plan, Resource
 from hoop_operator.reconcile.run import Run
 
+DISPUTES = frozenset({PlanReason.ROLE_CONFLICT, PlanReason.SECRET_CONFLICT})
+"""Reasons after which neither role nor Secret is touched at all."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -85,6 +88,8 @@ class Work:
     desired: DesiredRole
     planned: RolePlan
     found: plan_secret.PlanSecret = plan_secret.NOTHING
+    has_login: bool = False
+    """Whether there is a role of ours whose password and Secret are kept together, whatever else fails."""
     password: str | None = field(default=None, repr=False)
     """The password to set; None where the server's is to stay."""
     verifier: str | None = field(default=None, repr=False)
@@ -123,7 +128,7 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run]) -> None:
         else:
             run.fail(_refusal(failure, turn))
         return
-    await _each(ready, lambda work: _agree(turn, work))
+    await _each([*ready, *(work for work in refused if work.has_login)], lambda work: _agree(turn, work))
 
 
 def _afresh(run: Run) -> Run:
@@ -201,7 +206,8 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
                     problems.append((conflict.reason, conflict.message))
             if problems:
                 run.fail_with(problems)
-            else:
+            work.has_login = role is not None and not DISPUTES.intersection(reason for reason, _ in problems)
+            if work.has_login or run.succeeded:
                 work.password = await _password_to_set(turn, work, role)
         if not run.succeeded:
             run.statements = tuple(s for s in planned.statements if s.phase is Phase.REVOKE)
@@ -213,7 +219,7 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
 async def _password_to_set(turn: Turn, work: Work, role: Role | None) -> str | None:
     """The password that the server is to be given; None where it has the Secret's already."""
     kept = work.found.password
-    if kept is None or (role is not None and work.plan.asks_for_rotation):
+    if kept is None or (role is not None and work.run.succeeded and work.plan.asks_for_rotation):
         return scram.generate_password()
     if role is None or not await _fits(turn, work, role.verifier):
         return kept
@@ -239,13 +245,12 @@ async def _fits(turn: Turn, work: Work, verifier: str | None) -> bool:
 
 
 async def _prepare(turn: Turn, work: Work) -> None:
-    """See to the finalizer before the first statement, and to the Secret before a role that is new."""
+    """See to the Secret of a role that is new, and then to the finalizer, before the first statement.
+
+    In this order a plan whose Secret is somebody else's uses nothing, and can be deleted like one that never was.
+    """
     plan = work.plan
-    creates = work.run.role_oid is None
-    if not plan.has_finalizer:
-        body = await add_finalizer(turn.api, plan.body, FINALIZER)
-        work.run.plan = Plan.parse(body)
-    if creates and work.password is not None:
+    if work.run.role_oid is None and work.password is not None:
         try:
             await _write_secret(turn, work, work.password)
         except ObjectConflict:
@@ -255,6 +260,9 @@ async def _prepare(turn: Turn, work: Work) -> None:
             await _write_secret(turn, work, work.password)
         if work.password.isascii():
             work.verifier = await asyncio.to_thread(scram.make_verifier, work.password)
+    if not plan.has_finalizer:
+        body = await add_finalizer(turn.api, plan.body, FINALIZER)
+        work.run.plan = Plan.parse(body)
 
 
 async def _write_secret(turn: Turn, work: Work, password: str) -> None:
@@ -342,7 +350,7 @@ async def _agree(turn: Turn, work: Work) -> None:
         run.applied = True
         run.password_set = True
         run.rotated = is_new
-    run.rotation_settled = True
+    run.rotation_settled = run.succeeded
     run.secret_version = work.found.current.resource_version if work.found.current else None
     await plan_secret.remove_former(turn.api, work.plan)
 
