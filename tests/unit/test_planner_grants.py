@@ -1,0 +1,378 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hoop_operator.crd import Privilege
+from hoop_operator.errors import PlanReason
+from hoop_operator.planner.grants import (
+    database_difference,
+    future_owners,
+    object_privileges,
+    restore_own_defaults,
+    shared_difference,
+)
+from hoop_operator.planner.model import DatabaseObject, DatabaseState, DefaultAclEntry, ObjectKind
+from hoop_operator.planner.statements import Phase
+from unit.planning import ADMIN, ROLE, Grant, Ledger, database, database_object, desired, schema, server
+
+PUBLIC = schema("public", 1)
+TABLES = [database_object(ObjectKind.TABLE, oid, "public") for oid in (11, 12)]
+SEQUENCE = database_object(ObjectKind.SEQUENCE, 13, "public")
+ROUTINES = [database_object(ObjectKind.ROUTINE, oid, "public") for oid in (14, 15)]
+FAR = database_object(ObjectKind.TABLE, 21, "far")
+OBJECTS = [PUBLIC, *TABLES, SEQUENCE, *ROUTINES, FAR]
+
+
+def texts(state: DatabaseState, *privileges: str, phase: Phase | None = None) -> list[str]:
+    difference = database_difference(desired(["db"], privileges), state, server())
+    assert difference.problems == []
+    return [s.text for s in difference.statements if phase is None or s.phase is phase]
+
+
+def test_the_nine_privileges_have_each_their_legal_place() -> None:
+    assert object_privileges(Privilege) == {
+        ObjectKind.SCHEMA: {"USAGE", "CREATE"},
+        ObjectKind.TABLE: {"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"},
+        ObjectKind.SEQUENCE: {"USAGE", "SELECT"},
+        ObjectKind.ROUTINE: {"EXECUTE"},
+    }
+    assert object_privileges([Privilege.DELETE]).keys() == {ObjectKind.SCHEMA, ObjectKind.TABLE}
+    assert object_privileges([Privilege.EXECUTE]).keys() == {ObjectKind.SCHEMA, ObjectKind.ROUTINE}
+
+
+def test_a_schema_that_lacks_it_altogether_is_granted_in_bulk_with_its_size() -> None:
+    difference = database_difference(desired(["db"], ["SELECT"]), database(OBJECTS), server())
+    (bulk,) = [s for s in difference.statements if "ALL TABLES" in s.head]
+    assert (bulk.text, bulk.objects) == (f'GRANT SELECT ON ALL TABLES IN SCHEMA "public" TO "{ROLE}"', 2)
+
+
+def test_where_some_have_it_the_others_are_granted_by_name() -> None:
+    state = database(OBJECTS, [Grant(ObjectKind.TABLE, 11, "SELECT")])
+    assert f'GRANT SELECT ON TABLE "public"."table_12" TO "{ROLE}"' in texts(state, "SELECT")
+
+
+def test_what_the_role_owns_is_neither_granted_nor_revoked() -> None:
+    own = replace(TABLES[0], owner=ROLE)
+    state = database([PUBLIC, own, TABLES[1]], [Grant(ObjectKind.TABLE, 11, "DELETE", grantor=ROLE)])
+    statements = texts(state, "SELECT")
+    assert f'GRANT SELECT ON TABLE "public"."table_12" TO "{ROLE}"' in statements
+    assert not any("table_11" in text for text in statements)
+
+
+def test_a_revoke_outside_of_the_scopes_is_never_in_bulk() -> None:
+    state = database(OBJECTS, [Grant(ObjectKind.TABLE, 21, "SELECT")])
+    assert texts(state, "SELECT", phase=Phase.REVOKE) == [
+        'REVOKE SELECT ON TABLE "far"."table_21" FROM "ours"'
+    ]
+
+
+def test_a_revoke_of_the_whole_schema_is_in_bulk() -> None:
+    state = database(OBJECTS, [Grant(ObjectKind.TABLE, oid, "DELETE") for oid in (11, 12)])
+    assert texts(state, "SELECT", phase=Phase.REVOKE) == [
+        f'REVOKE DELETE ON ALL TABLES IN SCHEMA "public" FROM "{ROLE}"'
+    ]
+
+
+def test_a_column_grant_is_extra_even_of_a_privilege_that_is_asked() -> None:
+    state = database(
+        OBJECTS,
+        [
+            Grant(ObjectKind.TABLE, 11, "SELECT", column='odd"column'),
+            Grant(ObjectKind.SEQUENCE, 13, "SELECT", column="last_value"),
+        ],
+    )
+    assert texts(state, "SELECT", phase=Phase.REVOKE) == [
+        'REVOKE SELECT ("odd""column") ON TABLE "public"."table_11" FROM "ours"',
+        # PostgreSQL takes columns of a sequence under the name of TABLE only.
+        'REVOKE SELECT ("last_value") ON TABLE "public"."sequence_13" FROM "ours"',
+    ]
+
+
+def test_of_an_asked_privilege_only_the_grant_option_is_taken() -> None:
+    state = database(OBJECTS, [Grant(ObjectKind.TABLE, 11, "SELECT", grantable=True)])
+    assert texts(state, "SELECT", phase=Phase.REVOKE) == [
+        'REVOKE GRANT OPTION FOR SELECT ON TABLE "public"."table_11" FROM "ours"'
+    ]
+
+
+def test_another_grantors_grant_is_revoked_as_that_grantor() -> None:
+    state = database(OBJECTS, [Grant(ObjectKind.TABLE, 11, "DELETE", grantor="lender")])
+    assert texts(state, "SELECT", phase=Phase.REVOKE) == [
+        f'SET LOCAL ROLE "lender"; REVOKE DELETE ON TABLE "public"."table_11" FROM "{ROLE}"; SET LOCAL ROLE NONE'
+    ]
+
+
+PASSED_ON = Grant(ObjectKind.TABLE, 11, "DELETE", grantee="friend", grantor=ROLE)
+
+
+@pytest.mark.parametrize("privilege", ["SELECT", "DELETE"])
+@pytest.mark.parametrize("column", [None, "a"])
+def test_a_grant_that_was_passed_on_is_left_and_named_with_the_sql(
+    privilege: str, column: str | None
+) -> None:
+    grants = [Grant(ObjectKind.TABLE, 11, "DELETE", grantable=True), PASSED_ON._replace(column=column)]
+    difference = database_difference(desired(["db"], [privilege]), database(OBJECTS, grants), server())
+    ((reason, message),) = difference.problems
+    assert reason is PlanReason.DEPENDENT_GRANTS
+    shown = ' ("a")' if column else ""
+    assert message.endswith(
+        f'run: SET ROLE "{ROLE}"; REVOKE DELETE{shown} ON TABLE "public"."table_11" FROM "friend" CASCADE; RESET ROLE;'
+    )
+    assert not any(statement.phase is Phase.REVOKE for statement in difference.statements)
+
+
+def test_only_the_grant_by_whose_option_it_was_passed_on_is_left() -> None:
+    grants = [
+        Grant(ObjectKind.TABLE, 11, "DELETE", grantable=True),
+        Grant(ObjectKind.TABLE, 11, "DELETE", grantor="lender"),
+        PASSED_ON,
+    ]
+    difference = database_difference(desired(["db"], ["SELECT"]), database(OBJECTS, grants), server())
+    assert len(difference.problems) == 1
+    assert [s.as_role for s in difference.statements if s.phase is Phase.REVOKE] == ["lender"]
+
+
+def test_a_routine_that_its_extension_withholds_is_left_out_named_and_taken_back() -> None:
+    state = database(OBJECTS, [Grant(ObjectKind.ROUTINE, 14, "EXECUTE")], withheld=[14])
+    difference = database_difference(desired(["db"], ["EXECUTE"]), state, server())
+    assert difference.withheld_routines == ['"db": "public"."routine_14"()']
+    routines = [s.text for s in difference.statements if '"routine_' in s.text]
+    assert routines == [
+        f'REVOKE EXECUTE ON ROUTINE "public"."routine_14"() FROM "{ROLE}"',
+        f'GRANT EXECUTE ON ROUTINE "public"."routine_15"() TO "{ROLE}"',
+    ]
+
+
+def test_connect_is_granted_where_a_scope_is_and_revoked_where_none_is_left() -> None:
+    held = [Grant(ObjectKind.DATABASE, 1, name) for name in ("CONNECT", "TEMPORARY")]
+    assert [
+        s.text for s in shared_difference(desired(["db"], ["SELECT"]), server(grants=held)).statements
+    ] == [f'REVOKE TEMPORARY ON DATABASE "db" FROM "{ROLE}"']
+    assert [s.text for s in shared_difference(desired(), server(grants=held)).statements] == [
+        f'REVOKE CONNECT, TEMPORARY ON DATABASE "db" FROM "{ROLE}"'
+    ]
+    assert [s.text for s in shared_difference(desired(["db"]), server()).statements] == [
+        f'GRANT CONNECT ON DATABASE "db" TO "{ROLE}"'
+    ]
+
+
+def test_future_owners_are_those_who_own_or_may_create_but_superusers_only_if_they_own() -> None:
+    def owners(owner: str, object_owner: str, *creators: str) -> frozenset[str]:
+        state = database(
+            [schema("public", 1, owner), database_object(ObjectKind.TABLE, 11, "public", object_owner)],
+            creators=creators,
+            owner="datdba",
+        )
+        return future_owners(state.schemas["public"], state, frozenset({"super", "super2"}))
+
+    assert owners("a", "b", "c") == {"a", "b", "c"}
+    assert owners("super", "b", "super2") == {"b"}
+    assert owners("super", "super", "super2") == {"super"}
+    assert owners("pg_database_owner", "b") == {"datdba", "b"}
+
+
+def test_future_objects_are_granted_for_every_owner_but_the_role_itself() -> None:
+    state = database([PUBLIC, TABLES[0]], creators=["creator", ROLE])
+    defaults = [text for text in texts(state, "SELECT") if text.startswith("ALTER DEFAULT")]
+    assert defaults == [
+        f'ALTER DEFAULT PRIVILEGES FOR ROLE "{owner}" IN SCHEMA "public" GRANT SELECT ON TABLES TO "{ROLE}"'
+        for owner in ("creator", "owner")
+    ]
+
+
+def test_a_global_default_privilege_is_extra_though_it_covers_the_schema() -> None:
+    state = database([PUBLIC], defaults=[DefaultAclEntry("owner", None, "TABLES", ROLE, "SELECT", False)])
+    assert texts(state, "SELECT", phase=Phase.REVOKE) == [
+        'ALTER DEFAULT PRIVILEGES FOR ROLE "owner" REVOKE SELECT ON TABLES FROM "ours"'
+    ]
+
+
+def test_owners_the_admin_may_not_act_for_are_named_and_fail_nothing() -> None:
+    state = database(
+        [schema("public", 1, ADMIN), database_object(ObjectKind.TABLE, 11, "public", ADMIN)],
+        [
+            Grant(ObjectKind.TABLE, 11, "SELECT", grantor=ADMIN),
+            Grant(ObjectKind.SCHEMA, 1, "USAGE", grantor=ADMIN),
+        ],
+        creators=["stranger"],
+        not_administered=frozenset({"stranger"}),
+    )
+    difference = database_difference(desired(["db"], ["SELECT"]), state, server())
+    assert difference.problems == []
+    (uncovered,) = difference.uncovered_owners
+    assert f'GRANT "stranger" TO "{ADMIN}" WITH INHERIT TRUE;' in uncovered
+
+    covered = replace(
+        state,
+        default_acl=type(state.default_acl).of(
+            [DefaultAclEntry("stranger", "public", "TABLES", ROLE, "SELECT", False)]
+        ),
+    )
+    difference = database_difference(desired(["db"], ["SELECT"]), covered, server())
+    assert (difference.problems, difference.uncovered_owners) == ([], [])
+
+
+def test_a_superusers_objects_need_a_grant_option_and_never_a_membership() -> None:
+    state = database(
+        [PUBLIC, database_object(ObjectKind.TABLE, 11, "public", "super")],
+        not_administered=frozenset({"super"}),
+    )
+    picture = server(admin="clerk", superusers=frozenset({"super"}))
+    ((reason, message),) = database_difference(desired(["db"], ["SELECT"]), state, picture).problems
+    assert reason is PlanReason.INSUFFICIENT_PRIVILEGE
+    assert message.endswith(
+        'run: GRANT SELECT ON ALL TABLES IN SCHEMA "public" TO "clerk" WITH GRANT OPTION;'
+    )
+
+    granted = replace(state, grant_options={(ObjectKind.TABLE, "SELECT"): frozenset({11})})
+    assert database_difference(desired(["db"], ["SELECT"]), granted, picture).problems == []
+
+
+def test_the_owner_of_public_is_named_by_the_role_that_can_have_members() -> None:
+    state = database(
+        [schema("public", 1, "pg_database_owner")],
+        owner="datdba",
+        not_administered=frozenset({"pg_database_owner", "datdba"}),
+    )
+    ((_, message),) = database_difference(desired(["db"], ["SELECT"]), state, server(admin="clerk")).problems
+    assert message.endswith('run: GRANT "datdba" TO "clerk" WITH INHERIT TRUE;')
+    ((_, message),) = database_difference(
+        desired(["db"], ["SELECT"]), state, server(admin="clerk", version=150000)
+    ).problems
+    assert message.endswith('run: GRANT "datdba" TO "clerk";')
+
+
+def test_what_the_admin_may_not_revoke_comes_with_the_statement() -> None:
+    state = database(
+        OBJECTS,
+        [Grant(ObjectKind.TABLE, 11, "DELETE", grantor="lender")],
+        defaults=[DefaultAclEntry("lender", None, "TABLES", ROLE, "SELECT", False)],
+        not_administered=frozenset({"lender"}),
+    )
+    messages = [message for _, message in database_difference(desired(), state, server()).problems]
+    assert messages[0].endswith(
+        f'run: SET ROLE "lender"; REVOKE DELETE ON TABLE "public"."table_11" FROM "{ROLE}"; RESET ROLE;'
+    )
+    assert messages[1].endswith(
+        'run: ALTER DEFAULT PRIVILEGES FOR ROLE "lender" REVOKE SELECT ON TABLES FROM "ours";'
+    )
+
+
+def test_defaults_that_the_role_set_itself_are_put_back_to_what_the_server_does_by_itself() -> None:
+    state = database(
+        [PUBLIC],
+        defaults=[
+            DefaultAclEntry(ROLE, None, "ROUTINES", "friend", "EXECUTE", False),
+            DefaultAclEntry(ROLE, "public", "TABLES", ROLE, "SELECT", False),
+        ],
+    )
+    mine = f'ALTER DEFAULT PRIVILEGES FOR ROLE "{ROLE}"'
+    assert [s.text for s in restore_own_defaults(ROLE, state)] == [
+        f'{mine} IN SCHEMA "public" REVOKE ALL ON TABLES FROM "{ROLE}"',
+        f'{mine} REVOKE ALL ON ROUTINES FROM "friend"',
+        f'{mine} GRANT ALL ON ROUTINES TO "{ROLE}"',
+        f"{mine} GRANT ALL ON ROUTINES TO PUBLIC",
+    ]
+
+
+PRIVILEGES = {
+    ObjectKind.TABLE: ("SELECT", "INSERT", "DELETE", "MAINTAIN"),
+    ObjectKind.SEQUENCE: ("USAGE", "SELECT", "UPDATE"),
+    ObjectKind.ROUTINE: ("EXECUTE",),
+    ObjectKind.SCHEMA: ("USAGE", "CREATE"),
+    ObjectKind.TYPE: ("USAGE",),
+}
+ROLES = ("owner", "second", ROLE, "lender")
+
+
+@st.composite
+def grants_on(draw: st.DrawFn, objects: list[DatabaseObject]) -> list[Grant]:
+    grants = {}
+    for _ in range(draw(st.integers(0, 12))):
+        target = draw(st.sampled_from(objects))
+        column = draw(st.sampled_from([None, None, "a"])) if target.kind is ObjectKind.TABLE else None
+        grant = Grant(
+            target.kind,
+            target.oid,
+            draw(st.sampled_from(PRIVILEGES[target.kind])),
+            grantee=draw(st.sampled_from([ROLE, ROLE, "friend"])),
+            grantor=draw(st.sampled_from([target.owner, "lender", ROLE])),
+            grantable=draw(st.booleans()),
+            column=column,
+        )
+        # An owner's own rights, and grants to oneself, are not what the snapshot hands on.
+        if grant.grantee != grant.grantor and grant.grantee != target.owner:
+            grants[grant._replace(grantable=False)] = grant
+    return [*grants.values()]
+
+
+@st.composite
+def worlds(draw: st.DrawFn) -> tuple[list[DatabaseObject], list[Grant], list[DefaultAclEntry], list[str]]:
+    schemas = [schema("public", 1, draw(st.sampled_from(ROLES))), schema("far", 2)]
+    kinds = [ObjectKind.TABLE, ObjectKind.SEQUENCE, ObjectKind.ROUTINE, ObjectKind.TYPE]
+    objects = [
+        database_object(draw(st.sampled_from(kinds)), 10 + n, draw(st.sampled_from(["public", "far"])), owner)
+        for n, owner in enumerate(draw(st.lists(st.sampled_from(ROLES), max_size=8)))
+    ]
+    defaults = {
+        (owner, place, plural, privilege): DefaultAclEntry(owner, place, plural, ROLE, privilege, grantable)
+        for owner, place, (plural, privilege), grantable in draw(
+            st.lists(
+                st.tuples(
+                    st.sampled_from(["owner", "second"]),
+                    st.sampled_from([None, "public", "far"]),
+                    st.sampled_from([("TABLES", "SELECT"), ("TABLES", "DELETE"), ("ROUTINES", "EXECUTE")]),
+                    st.booleans(),
+                ),
+                max_size=4,
+            )
+        )
+    }
+    everything = [*schemas, *objects]
+    scopes = draw(st.lists(st.sampled_from(["public", "far"]), unique=True))
+    return everything, draw(grants_on(everything)), [*defaults.values()], scopes
+
+
+@given(worlds(), st.sets(st.sampled_from(Privilege), min_size=1))
+def test_after_a_plan_is_applied_nothing_is_left_to_do_and_nobody_elses_grants_have_changed(
+    world: tuple[list[DatabaseObject], list[Grant], list[DefaultAclEntry], list[str]],
+    privileges: set[Privilege],
+) -> None:
+    objects, grants, defaults, scopes = world
+    role = desired([f"db.{name}" for name in scopes], privileges)
+    ledger = Ledger(objects, set(grants), set(defaults))
+    before = {grant for grant in ledger.grants if grant.grantee != ROLE}
+
+    first = database_difference(
+        role, database(objects, ledger.grants, ledger.defaults, schemas=scopes), server()
+    )
+    ledger.apply(first.statements)
+    state = database(objects, ledger.grants, ledger.defaults, schemas=scopes)
+    second = database_difference(role, state, server())
+
+    assert second.statements == []
+    assert sorted(second.problems) == sorted(first.problems)
+    assert {grant for grant in ledger.grants if grant.grantee != ROLE} == before
+    if not first.problems:
+        wanted = object_privileges(privileges)
+        for target in objects:
+            place = target.name if target.kind is ObjectKind.SCHEMA else target.schema
+            asked = wanted.get(target.kind, frozenset()) if place in scopes else frozenset()
+            held = {g for g in ledger.grants if (g.kind, g.oid, g.grantee) == (target.kind, target.oid, ROLE)}
+            if target.owner != ROLE:
+                assert {grant.privilege for grant in held} == asked
+                assert not any(grant.grantable or grant.column for grant in held)
+        plurals = {
+            ObjectKind.TABLE: "TABLES",
+            ObjectKind.SEQUENCE: "SEQUENCES",
+            ObjectKind.ROUTINE: "ROUTINES",
+        }
+        assert ledger.defaults == {
+            DefaultAclEntry(owner, place.name, plural, ROLE, privilege, False)
+            for place in state.schemas.values()
+            for owner in future_owners(place, state, frozenset()) - {ROLE}
+            for kind, plural in plurals.items()
+            for privilege in wanted.get(kind, ())
+        }
