@@ -368,7 +368,7 @@ async def test_a_lock_is_not_waited_for_longer_than_the_limit(
             await holder.execute(f"LOCK public.{table}".encode())
             with pytest.raises(StatementFailed, match="lock timeout") as raised:
                 async with sessions.transaction(write=True) as transaction:
-                    await transaction.execute(f"GRANT SELECT ON public.{table} TO PUBLIC")
+                    await transaction.execute(f"LOCK public.{table}")
             assert raised.value.sqlstate == "55P03"
     finally:
         await holder.execute(f"DROP TABLE public.{table}".encode())
