@@ -475,6 +475,7 @@ async def test_what_the_admin_may_not_do_comes_with_the_sql_that_lets_it(
     limited = f"limited_{namespace[5:]}"
     await run(admin, "CREATE ROLE {} LOGIN CREATEROLE PASSWORD 'limited'", limited)
     await run(admin, "ALTER DATABASE {} OWNER TO {}", database, limited)
+    await run(admin, "ALTER SCHEMA public OWNER TO {}", limited, database=database)
     await run(
         admin,
         "ALTER TABLE orders OWNER TO {}; ALTER TABLE customers OWNER TO {}",

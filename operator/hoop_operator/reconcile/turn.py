@@ -46,6 +46,8 @@ from hoop_operator.reconcile.run import Run
 DISPUTES = frozenset({PlanReason.ROLE_CONFLICT, PlanReason.SECRET_CONFLICT})
 """Reasons after which neither role nor Secret is touched at all."""
 
+DEADLOCK = "40P01"
+
 logger = logging.getLogger(__name__)
 
 
@@ -138,7 +140,8 @@ def _afresh(run: Run) -> Run:
 
 
 def _refusal(failure: StatementFailed, turn: Turn) -> PlanFailure:
-    detail = f" ({failure.detail})" if failure.detail else ""
+    # A deadlock's detail names processes: the same failure would look like another one each time.
+    detail = f" ({failure.detail})" if failure.detail and failure.sqlstate != DEADLOCK else ""
     if failure.sqlstate == "42501":
         return PlanFailure(
             PlanReason.INSUFFICIENT_PRIVILEGE,
