@@ -1001,3 +1001,24 @@ async def test_what_sits_in_a_database_that_refuses_connections_is_reported_and_
 
     assert any(closed in observation for observation in planned.observations)
     assert ("database", closed, "CONNECT") not in await roles.held(open_, roles.desired().name)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="REASSIGN OWNED makes the database's owner, maybe a superuser, the one as whom SECURITY DEFINER routines run",
+)
+async def test_what_a_removed_role_wrote_never_runs_with_the_rights_of_its_heir(roles: Roles) -> None:
+    database = await roles.database()
+    desired = roles.desired(scopes=[database], privileges=["CREATE"])
+    await roles.settle(desired)
+    async with await roles.login(desired.name, database) as session:
+        await session.execute(
+            "CREATE FUNCTION public.trap() RETURNS bool LANGUAGE sql SECURITY DEFINER AS "
+            "'SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user'"
+        )
+    assert await roles.remove(desired) is None
+
+    stranger = await roles.role("stranger")
+    session = await roles.administrator.connect(database)
+    await session.execute(f"SET ROLE {quoted(stranger)}".encode())
+    assert await (await session.execute("SELECT public.trap()")).fetchall() == [(False,)]
