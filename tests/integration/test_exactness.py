@@ -1005,7 +1005,7 @@ async def test_what_sits_in_a_database_that_refuses_connections_is_reported_and_
 
 @pytest.mark.xfail(
     strict=True,
-    reason="REASSIGN OWNED makes the database's owner, maybe a superuser, the one as whom SECURITY DEFINER routines run",
+    reason="REASSIGN OWNED makes the database's owner, maybe a superuser, whom SECURITY DEFINER routines run as",
 )
 async def test_what_a_removed_role_wrote_never_runs_with_the_rights_of_its_heir(roles: Roles) -> None:
     database = await roles.database()
