@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from typing import Any, LiteralString
 
 import psycopg
@@ -269,8 +270,9 @@ async def test_a_session_outlives_the_idle_timeout_that_an_owner_has_set(
 ) -> None:
     database, _ = trapped
     observer = await admin.connect()
-    async with open_sessions(connection_to(postgres), LIMITS, anywhere) as sessions:
-        async with sessions.transaction(database) as transaction:
+    own = replace(connection_to(postgres), database=database)
+    async with open_sessions(own, LIMITS, anywhere) as sessions:
+        async with sessions.transaction() as transaction:
             pid = await ask(transaction, "SELECT pg_catalog.pg_backend_pid()")
 
         async def idle() -> bool:
@@ -281,8 +283,23 @@ async def test_a_session_outlives_the_idle_timeout_that_an_owner_has_set(
             return bool(((await rows.fetchone()) or (True,))[0])
 
         await eventually(idle, seconds=10, what="twice the timeout has passed")
-        async with sessions.transaction(database) as transaction:
+        async with sessions.transaction() as transaction:
             assert await ask(transaction, "SELECT pg_catalog.pg_backend_pid()") == pid
+
+
+async def test_a_database_can_be_dropped_as_soon_as_a_transaction_in_it_has_ended(
+    postgres: Server, admin: Administrator
+) -> None:
+    database = await admin.create_database()
+    observer = await admin.connect()
+    async with open_sessions(connection_to(postgres), LIMITS, anywhere) as sessions:
+        async with sessions.transaction(database) as transaction:
+            await transaction.execute("SELECT")
+
+        async def unused() -> bool:
+            return await count(observer, database) == 0
+
+        await eventually(unused, seconds=5, what="the session in another database is closed")
 
 
 async def test_a_transaction_that_does_not_write_cannot(sessions: Sessions) -> None:

@@ -11,7 +11,6 @@ import os
 import re
 import socket
 import tempfile
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -53,6 +52,11 @@ CONNECT_SECONDS_MIN = 2
 
 RESOLVERS = ThreadPoolExecutor(max_workers=32, thread_name_prefix="resolve")
 """Threads of their own: a name server that does not answer holds one for long, and shall delay nobody else."""
+
+IDLE_SECONDS = 20.0
+"""How long a session is kept for the next transaction."""
+
+TEMPLATES = frozenset({"template0", "template1"})
 
 NO_FILE = "/dev/null/none"
 """A path at which nothing can ever be: an unset parameter would mean a file in the home directory."""
@@ -134,7 +138,11 @@ class Transaction:
 
 
 class Sessions:
-    """The sessions of one resource during one turn: at most `limits.sessions`, by database, all closed in the end."""
+    """The sessions of one resource during one turn: at most `limits.sessions`, all closed in the end.
+
+    Only those in the admin's own database are kept between transactions, and not for long: elsewhere an idle session
+    would stand in the way of DROP DATABASE, and in a template in the way of CREATE DATABASE.
+    """
 
     def __init__(
         self, connection: Connection, limits: Limits, address_allowed: Callable[[str], bool]
@@ -142,7 +150,8 @@ class Sessions:
         self._admin = connection
         self._limits = limits
         self._address_allowed = address_allowed
-        self._idle: dict[str, list[psycopg.AsyncConnection[TupleRow]]] = defaultdict(list)
+        self._idle: list[psycopg.AsyncConnection[TupleRow]] = []
+        self._closing: set[asyncio.Task[None]] = set()
         self._slots = asyncio.Semaphore(limits.sessions)
         self._open = 0
         # The server keeps the statement timeout itself; who keeps silent for longer than that is not there any more.
@@ -172,9 +181,9 @@ class Sessions:
                 yield transaction
                 await transaction.execute("COMMIT")
             except BaseException:
-                await self._give_back_failed(name, connection)
+                await self._roll_back(name, connection)
                 raise
-            self._idle[name].append(connection)
+            await self._give_back(name, connection)
 
     async def can_log_in(self, user: str, password: str, database: str) -> bool | None:
         """Whether a role can log in with a password; None where the server's answer tells neither way.
@@ -204,32 +213,47 @@ class Sessions:
 
     async def close(self) -> None:
         """Close every session."""
-        for connections in self._idle.values():
-            while connections:
-                await self._close(connections.pop())
+        while self._idle:
+            await self._close(self._idle.pop())
+        await asyncio.gather(*self._closing)
 
     async def _session(self, database: str) -> psycopg.AsyncConnection[TupleRow]:
-        if self._idle[database]:
-            return self._idle[database].pop()
+        if self._idle and database == self._admin.database:
+            return self._idle.pop()
         await self._make_room()
         return await self._connect(self._admin, database)
 
     async def _make_room(self) -> None:
         """Close an idle session if no further one may be opened: who holds a slot is entitled to a session."""
-        if self._open >= self._limits.sessions:
-            await self._close(next(connections for connections in self._idle.values() if connections).pop(0))
+        if self._open >= self._limits.sessions and self._idle:
+            await self._close(self._idle.pop(0))
+
+    async def _give_back(self, database: str, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        if database != self._admin.database or database in TEMPLATES:
+            await self._close(connection)
+            return
+        self._idle.append(connection)
+        asyncio.get_running_loop().call_later(IDLE_SECONDS, self._expire, connection)
+
+    def _expire(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        """Close a session that was given back a while ago, unless it is in use again."""
+        if connection in self._idle:
+            self._idle.remove(connection)
+            task = asyncio.create_task(self._close(connection))
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     async def _close(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
         self._open -= 1
         await connection.close()
 
-    async def _give_back_failed(self, database: str, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+    async def _roll_back(self, database: str, connection: psycopg.AsyncConnection[TupleRow]) -> None:
         try:
             await asyncio.wait_for(connection.execute(b"ROLLBACK"), timeout=self._limits.connect_seconds)
         except (psycopg.Error, OSError, TimeoutError, asyncio.CancelledError):
             await self._close(connection)
         else:
-            self._idle[database].append(connection)
+            await self._give_back(database, connection)
 
     def _preamble(self, version: int, *, write: bool) -> str:
         """Open a transaction that owes nothing to the settings of the database it runs in."""

@@ -7,7 +7,7 @@ bounded, and a server that is slow, locked or dead delays its own plans only.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import ServerError, ServerUnreachable
@@ -40,8 +40,8 @@ class Inbox:
         self, endpoint: Endpoint, limits: Limits, address_allowed: Callable[[str], bool], take_turn: TakeTurn
     ) -> None:
         self.endpoint = endpoint
-        self._limits = limits
         self._address_allowed = address_allowed
+        self._probe_limits = replace(limits, statement_seconds=float(limits.connect_seconds))
         self._take_turn = take_turn
         self._probes: list[_Probe] = []
         self._waiting: dict[Key, dict[Key, str]] = {}
@@ -118,7 +118,7 @@ class Inbox:
         try:
             async with (
                 self._free_sessions,
-                open_sessions(probe.connection, self._limits, self._address_allowed) as sessions,
+                open_sessions(probe.connection, self._probe_limits, self._address_allowed) as sessions,
                 sessions.transaction() as transaction,
             ):
                 capabilities = await read_capabilities(transaction)
