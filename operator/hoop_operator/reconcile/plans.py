@@ -7,15 +7,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
 
 from pydantic import ValidationError
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.events import post_event
 from hoop_operator.cluster.finalizers import remove_finalizer
-from hoop_operator.cluster.namespaces import matches, namespace_labels
-from hoop_operator.crd import NamespacesFrom, PlanType, Privilege
+from hoop_operator.crd import Privilege
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import (
     ClusterError,
@@ -31,6 +29,8 @@ from hoop_operator.planner.model import DesiredRole, Identity
 from hoop_operator.planner.scopes import Scope, parse_scope
 from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
+from hoop_operator.reconcile.admission import check_admission
+from hoop_operator.reconcile.announce import plan_events
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.desired import desired_role, secret_contents
 from hoop_operator.reconcile.inbox import Inbox
@@ -40,9 +40,6 @@ from hoop_operator.reconcile.remove import remove_roles
 from hoop_operator.reconcile.run import Run, status_of
 from hoop_operator.reconcile.single import SingleFlight
 from hoop_operator.reconcile.turn import Agreements, Turn, carry_out
-
-READS_VERIFIERS = "pg_read_all_data"
-"""A source role that is allowed, but reads the password verifiers of everybody."""
 
 UNFORESEEN = "an error that nobody foresaw, the operator's log has it; it will be tried again"
 
@@ -171,7 +168,7 @@ class Plans:
         PlanFailure
             Why the plan cannot be carried out now.
         """
-        await self._check_admission(plan, resource)
+        await check_admission(self._context.api, plan, resource)
         if resource is None:
             raise PlanFailure(
                 PlanReason.RESOURCE_NOT_FOUND,
@@ -194,35 +191,6 @@ class Plans:
                 + (f": {registration.message}" if plan.key.namespace == resource.key.namespace else ""),
             )
         return registration
-
-    async def _check_admission(self, plan: Plan, resource: Resource | None) -> None:
-        """See that a plan is not suspended and may refer to its resource.
-
-        A resource of another namespace that is missing looks like one that is forbidden.
-
-        Raises
-        ------
-        PlanFailure
-            `Suspended` or `ReferenceNotAllowed`.
-        """
-        if plan.spec.suspend:
-            raise PlanFailure(PlanReason.SUSPENDED, "spec.suspend is true: nothing is done until it is false")
-        namespace = plan.key.namespace
-        if plan.resource_key.namespace == namespace:
-            return
-        allowed = resource.spec.allowed_namespaces if resource is not None else None
-        if allowed is not None and allowed.from_ == NamespacesFrom.ALL:
-            return
-        if allowed is not None and allowed.from_ == NamespacesFrom.SELECTOR and allowed.selector is not None:
-            selector = allowed.selector.model_dump(by_alias=True, exclude_none=True)
-            labels = await namespace_labels(self._context.api, namespace)
-            if labels is not None and matches(selector, labels):
-                return
-        raise PlanFailure(
-            PlanReason.REFERENCE_NOT_ALLOWED,
-            f"namespace {namespace} may not refer to HoopResource {plan.resource_key.name} in namespace "
-            f"{plan.resource_key.namespace}, or there is none; its owner has to allow it in spec.allowedNamespaces",
-        )
 
     async def _route_removal(self, plan: Plan, resource: Resource | None, trigger: str) -> None:
         if not plan.has_finalizer:
@@ -381,7 +349,7 @@ class Plans:
         for run in runs:
             run.resource_name = resource.api_name
             try:
-                await self._check_admission(run.plan, resource)
+                await check_admission(self._context.api, run.plan, resource)
                 desired = desired_role(run.plan, resource, self._context.settings.instance)
                 secret_contents(run.plan, resource, connection, desired.name, "")
             except PlanFailure as failure:
@@ -492,32 +460,15 @@ class Plans:
                 self._context.memory.see_plan(Plan.parse(body))
             self._reported[plan.key] = plan.fingerprint
             if patch is not None:
-                await self._post_events(run)
+                for kind, reason, message in plan_events(run):
+                    await post_event(
+                        api, plan.body, type=kind, reason=reason, message=message, action="Apply"
+                    )
         except ObjectNotFound:
             self._vanished(plan)
         except ClusterError as error:
             logger.warning("The outcome of plan %s could not be written: %s", plan.key, error)
             self._retry(plan.key, "retry")
-
-    async def _post_events(self, run: Run) -> None:
-        plan = run.plan
-        before = plan.condition("Ready")
-        events: list[tuple[Literal["Normal", "Warning"], str, str]] = []
-        if run.reason is PlanReason.SUSPENDED:
-            pass
-        elif not run.succeeded:
-            if (before.get("reason"), before.get("message")) != (run.reason, run.message):
-                events.append(("Warning", run.reason, run.message))
-        elif before.get("status") == "False":
-            events.append(("Normal", run.reason, f"role {run.role} is as the plan asks again"))
-        elif before and run.applied:
-            events.append(("Normal", run.reason, _what_changed(run)))
-        if plan.status.get("observedGeneration") != plan.generation:
-            events += [("Warning", reason, text) for reason, text in _advice(plan)]
-        for kind, reason, message in events:
-            await post_event(
-                self._context.api, plan.body, type=kind, reason=reason, message=message, action="Apply"
-            )
 
 
 def _was_wiped(before: Plan, after: Plan) -> bool:
@@ -558,35 +509,3 @@ def _known_oid(plan: Plan, capabilities: Capabilities) -> int | None:
     status = plan.status
     identifier = capabilities.system_identifier
     return status.get("roleOid") if identifier and identifier == status.get("systemIdentifier") else None
-
-
-def _what_changed(run: Run) -> str:
-    parts = []
-    if run.statements:
-        shown = "; ".join(statement.text for statement in run.statements[:3])
-        more = f" and {len(run.statements) - 3} more" if len(run.statements) > 3 else ""
-        parts.append(f"{len(run.statements)} statements were applied: {shown}{more}")
-    if run.rotated:
-        parts.append("the password was changed")
-    elif run.password_set:
-        parts.append("the server was given the Secret's password")
-    return "; ".join(parts) or "the Secret was brought up to date"
-
-
-def _advice(plan: Plan) -> list[tuple[str, str]]:
-    """Warnings about a spec that is carried out all the same."""
-    spec = plan.spec
-    advice = []
-    if spec.type == PlanType.MANAGED and spec.source_role:
-        advice.append(("IgnoredField", "spec.sourceRole has no meaning for type managed and is ignored"))
-    if spec.type == PlanType.EXTERNAL:
-        ignored = [
-            name for name, value in (("scopes", spec.scopes), ("privileges", spec.privileges)) if value
-        ]
-        if ignored:
-            fields = " and ".join(f"spec.{name}" for name in ignored)
-            advice.append(("IgnoredField", f"{fields} have no meaning for type external and are ignored"))
-        if spec.source_role == READS_VERIFIERS:
-            text = f"source role {READS_VERIFIERS} reads everything, the password verifiers of all roles included"
-            advice.append(("BroadSourceRole", text))
-    return advice
