@@ -1,4 +1,7 @@
-"""What every test run shares: the directory of its own stack, removed with all that runs in it at the end."""
+"""What every test run has: a directory for its own stack, removed with all that runs in it at the end.
+
+Every worker of pytest-xdist has a stack of its own, because tests stop its servers and compare all that is on them.
+"""
 
 import os
 import tempfile
@@ -11,6 +14,8 @@ from local import processes
 from local.stack import Stack
 
 PREFIX = "hoop-tests-"
+OWNER = "owner.json"
+STACK = "HOOP_TEST_STACK"
 STACK_DIRECTORY = pytest.StashKey[Path]()
 
 # The machine is shared: how long one example takes says nothing about the code.
@@ -19,24 +24,33 @@ settings.load_profile("hoop")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput"):
-        return  # a worker of pytest-xdist shares the stack of its controller, whose environment it inherits
-    _destroy_abandoned_stacks()
-    directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+    worker = getattr(config, "workerinput", None)
+    if worker is not None:
+        directory = Path(os.environ[STACK]) / worker["workerid"]
+    else:
+        _destroy_abandoned_stacks()
+        directory = Path(tempfile.mkdtemp(prefix=PREFIX))
+        processes.write_record(directory / OWNER, os.getpid())
+        config.stash[STACK_DIRECTORY] = directory
+    directory.mkdir(exist_ok=True)
     directory.chmod(0o755)  # where PostgreSQL runs as another user than root, that user enters here
-    processes.write_record(directory / "owner.json", os.getpid())
-    os.environ["HOOP_TEST_STACK"] = str(directory)
-    config.stash[STACK_DIRECTORY] = directory
+    os.environ[STACK] = str(directory)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if (directory := config.stash.get(STACK_DIRECTORY, None)) is not None:
-        Stack(directory).destroy()
+        _destroy(directory)
+
+
+def _destroy(directory: Path) -> None:
+    for worker in directory.glob("gw*"):
+        Stack(worker).destroy()
+    Stack(directory).destroy()
 
 
 def _destroy_abandoned_stacks() -> None:
     """Clear away what a killed test run left behind."""
     for directory in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        owner = directory / "owner.json"
+        owner = directory / OWNER
         if directory.stat().st_uid == os.geteuid() and owner.exists() and processes.running(owner) is None:
-            Stack(directory).destroy()
+            _destroy(directory)
