@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## Watch the operator do its main job, step by step
 	@PYTHONPATH=deploy $(BIN)/python -m local.demo
 
 test: $(INSTALLED) ## Run every test that needs no foreign cluster
-	$(BIN)/pytest tests/unit tests/integration
+	$(BIN)/pytest tests/unit tests/integration --numprocesses 3 --dist loadfile
 
 check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
 	$(BIN)/ruff check .
@@ -36,7 +36,7 @@ bench: $(INSTALLED) ## Measure the cost of 100 and 1,000 plans
 
 test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14, 15, 16, 17 and 18
 	@set -e; for version in 14 15 16 17 18; do \
-	  echo "PostgreSQL $$version"; PG=$$version $(BIN)/pytest tests/integration; done
+	  echo "PostgreSQL $$version"; PG=$$version $(BIN)/pytest tests/integration --numprocesses 3 --dist loadfile; done
 
 e2e: $(INSTALLED) ## Run the end-to-end tests against the cluster that KUBECONFIG names
 	$(BIN)/pytest tests/e2e

@@ -31,15 +31,14 @@ def pytest_configure(config: pytest.Config) -> None:
         _destroy_abandoned_stacks()
         directory = Path(tempfile.mkdtemp(prefix=PREFIX))
         processes.write_record(directory / OWNER, os.getpid())
-        config.stash[STACK_DIRECTORY] = directory
+    config.stash[STACK_DIRECTORY] = directory
     directory.mkdir(exist_ok=True)
     directory.chmod(0o755)  # where PostgreSQL runs as another user than root, that user enters here
     os.environ[STACK] = str(directory)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if (directory := config.stash.get(STACK_DIRECTORY, None)) is not None:
-        _destroy(directory)
+    _destroy(config.stash[STACK_DIRECTORY])
 
 
 def _destroy(directory: Path) -> None:

@@ -45,6 +45,7 @@ def start(
             extra_groups=None if user is None else [],
             start_new_session=True,
         )
+    _collect_ended()
     _children[child.pid] = child
     write_record(record, child.pid)
 
@@ -90,9 +91,14 @@ def running(record: Path) -> int | None:
     pid: int = written["pid"]
     if written["started"] is not None and started(pid) == written["started"]:
         return pid
-    if (child := _children.get(pid)) is not None and child.poll() is not None:
-        del _children[pid]
+    _collect_ended()
     return None
+
+
+def _collect_ended() -> None:
+    for pid, child in [*_children.items()]:
+        if child.poll() is not None:
+            del _children[pid]
 
 
 def stop(record: Path, *, ask: signal.Signals = signal.SIGTERM, patience: float = 15) -> None:

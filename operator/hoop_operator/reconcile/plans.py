@@ -34,7 +34,7 @@ from hoop_operator.reconcile.announce import plan_events
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.desired import desired_role, secret_contents
 from hoop_operator.reconcile.inbox import Inbox
-from hoop_operator.reconcile.objects import FINALIZER, Fingerprint, Key, Plan, Resource
+from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Resource
 from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.remove import remove_roles
 from hoop_operator.reconcile.run import Run, status_of
@@ -133,8 +133,6 @@ class Plans:
             except PlanFailure as failure:
                 run.fail(failure)
                 await self._finish(run)
-        except ObjectNotFound:
-            return
         except ClusterError as error:
             logger.warning("Plan %s waits for the Kubernetes API: %s", key, error)
             self._retry(key, trigger)
@@ -198,37 +196,45 @@ class Plans:
         if plan.leaves_role:
             await self._let_go(plan, None)
             return
-        memory = self._context.memory
-        registration = memory.registrations.get(plan.resource_key)
+        registration = self._context.memory.registrations.get(plan.resource_key)
         if resource is not None and registration is None:
-            return
-        if registration is not None and registration.ready and registration.connection is not None:
-            self._inbox_of(registration.connection.endpoint).put(plan.resource_key, plan.key, trigger)
-            return
-        gone_for_good = resource is None or (
-            registration is not None
-            and registration.reason is ResourceReason.CREDENTIALS_UNRESOLVED
-            and await self._namespace_terminates(resource.key.namespace)
-        )
-        if not gone_for_good:
+            return  # the registration under way wakes it
+        connection = await self._connection_for_removal(plan.resource_key)
+        if connection is not None:
+            self._inbox_of(connection.endpoint).put(plan.resource_key, plan.key, trigger)
+        elif await self._is_gone_for_good(plan.resource_key):
+            await self._let_go(plan, _left_behind(plan, "its HoopResource is gone"))
+        else:
             run = self._new_run(plan, trigger)
             why = f"{registration.reason}: {registration.message}" if registration else ""
             run.fail(
                 PlanFailure(
                     PlanReason.RESOURCE_NOT_READY,
                     f"the role cannot be removed while HoopResource {plan.resource_key.name} is not ready: {why}; to "
-                    f'let it go without touching PostgreSQL, set the annotation hoop.dev/abandon: "true"',
+                    f'let it go without touching PostgreSQL, set the annotation {ABANDON}: "true"',
                 )
             )
             await self._finish(run)
-        elif (last_good := memory.last_good.get(plan.resource_key)) is not None:
-            self._inbox_of(last_good.endpoint).put(plan.resource_key, plan.key, trigger)
-        else:
-            await self._let_go(plan, self._left_behind(plan, "its HoopResource is gone"))
 
-    def _left_behind(self, plan: Plan, why: str) -> str:
-        role = plan.status.get("role") or "of the plan"
-        return f"role {role} was left behind on the server: {why}; drop it by hand"
+    async def _connection_for_removal(self, resource: Key) -> Connection | None:
+        """A resource's connection, or the last one that worked where there will be no other."""
+        memory = self._context.memory
+        registration = memory.registrations.get(resource)
+        if registration is not None and registration.ready:
+            return registration.connection
+        return memory.last_good.get(resource) if await self._is_gone_for_good(resource) else None
+
+    async def _is_gone_for_good(self, resource: Key) -> bool:
+        """Whether a resource does not exist, or is going with its namespace and has lost its credentials already."""
+        memory = self._context.memory
+        if resource not in memory.resources:
+            return True
+        registration = memory.registrations.get(resource)
+        return (
+            registration is not None
+            and registration.reason is ResourceReason.CREDENTIALS_UNRESOLVED
+            and await self._namespace_terminates(resource.namespace)
+        )
 
     async def _namespace_terminates(self, name: str) -> bool:
         try:
@@ -276,10 +282,13 @@ class Plans:
         if registration is None or not registration.ready or self._is_outdated(registration):
             changes = []  # the registration under way wakes them
         try:
-            if registration is not None and changes:
-                await self._change(registration, changes)
+            if registration is not None and registration.connection is not None and changes:
+                await self._change(registration.resource, registration.connection, changes)
             if removals:
                 await self._remove(resource_key, removals)
+        except asyncio.CancelledError:
+            changes = []  # cut short: nothing may be said of how they ended
+            raise
         finally:
             if (former := self._endings.get(resource_key)) is not None:
                 await asyncio.wait([former])
@@ -341,11 +350,31 @@ class Plans:
                 if others:
                     self.wake(plan.key, "creators")
 
-    async def _change(self, registration: Registration, runs: list[Run]) -> None:
-        resource, connection = registration.resource, registration.connection
-        if connection is None:
-            return
-        asked: dict[DesiredRole, Run] = {}
+    async def _change(self, resource: Resource, connection: Connection, runs: list[Run]) -> None:
+        try:
+            asked = await self._admitted(resource, connection, runs)
+            if not asked:
+                return
+            async with self._sessions(connection) as sessions:
+                capabilities = await _capabilities(sessions)
+                turn = Turn(self._context.api, sessions, resource, connection, capabilities, self._agreements)
+                known = {
+                    replace(desired, known_oid=_known_oid(run.plan, capabilities)): run
+                    for desired, run in asked.items()
+                }
+                await carry_out(turn, known)
+        except ServerError as error:
+            _fail_undecided(runs, PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
+            self._wake_resource(resource.key, "retry")
+        except Exception:
+            logger.exception("A turn of resource %s failed in a way that nobody foresaw", resource.key)
+            _fail_undecided(runs, PlanFailure(PlanReason.APPLY_FAILED, UNFORESEEN))
+
+    async def _admitted(
+        self, resource: Resource, connection: Connection, runs: list[Run]
+    ) -> dict[DesiredRole, Run]:
+        """The runs that may be made, by what their plans ask for; the others end with all that is wrong."""
+        admitted: dict[DesiredRole, Run] = {}
         for run in runs:
             run.resource_name = resource.api_name
             try:
@@ -357,37 +386,18 @@ class Plans:
             except ClusterError as error:
                 run.fail(PlanFailure(PlanReason.APPLY_FAILED, f"{error}; it will be tried again"))
             else:
-                asked[desired] = run
-        if not asked:
-            return
-        try:
-            async with self._sessions(connection) as sessions:
-                capabilities = await _capabilities(sessions)
-                turn = Turn(self._context.api, sessions, resource, connection, capabilities, self._agreements)
-                known = {
-                    replace(desired, known_oid=_known_oid(run.plan, capabilities)): run
-                    for desired, run in asked.items()
-                }
-                await carry_out(turn, known)
-        except ServerError as error:
-            for run in asked.values():
-                if run.succeeded:
-                    run.fail(PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
-            self._wake_resource(resource.key, "retry")
-        except Exception:
-            logger.exception("A turn of resource %s failed in a way that nobody foresaw", resource.key)
-            for run in asked.values():
-                if run.succeeded:
-                    run.fail(PlanFailure(PlanReason.APPLY_FAILED, UNFORESEEN))
+                admitted[desired] = run
+        return admitted
 
     async def _remove(self, resource_key: Key, runs: list[Run]) -> None:
         """Remove the roles of deleted plans, one after the other, and let go of the plans whose role is gone."""
         registration = self._context.memory.registrations.get(resource_key)
         resource_serves = registration is not None and registration.ready
-        connection = registration.connection if registration is not None and registration.ready else None
-        if registration is None or registration.reason is ResourceReason.CREDENTIALS_UNRESOLVED:
-            connection = self._context.memory.last_good.get(resource_key)
+        connection = None
+        with suppress(ClusterError):
+            connection = await self._connection_for_removal(resource_key)
         if connection is None:
+            # Not what it was when they were put into the inbox: they find another way, or wait.
             for run in runs:
                 self.wake(run.plan.key, run.trigger)
             return
@@ -402,6 +412,10 @@ class Plans:
                 else:
                     await self._end_removal(run, f"its HoopResource is gone, and its server fails: {error}")
             self._wake_resource(resource_key, "retry")
+        except Exception:
+            logger.exception("A removal of resource %s failed in a way that nobody foresaw", resource_key)
+            for run in runs:
+                await self._end_removal(run, PlanFailure(PlanReason.APPLY_FAILED, UNFORESEEN))
 
     async def _remove_all(
         self,
@@ -416,7 +430,7 @@ class Plans:
             plan = run.plan
             name = _recorded_role(plan, registration)
             if name is None:
-                await self._let_go(plan, self._left_behind(plan, "its name is not known any more"))
+                await self._let_go(plan, _left_behind(plan, "its name is not known any more"))
                 continue
             identity = Identity(self._context.settings.instance, plan.key.namespace, plan.key.name)
             desired.append(DesiredRole(name, identity, known_oid=_known_oid(plan, capabilities)))
@@ -431,7 +445,7 @@ class Plans:
             await self._finish(run)
             return
         try:
-            await self._let_go(plan, self._left_behind(plan, outcome) if outcome else None)
+            await self._let_go(plan, _left_behind(plan, outcome) if outcome else None)
         except ClusterError as error:
             logger.warning(
                 "The role of plan %s is removed, but the plan cannot be let go yet: %s", plan.key, error
@@ -485,6 +499,17 @@ def _scopes(plan: Plan) -> Iterator[Scope]:
     for text in plan.spec.scopes:
         with suppress(ValueError):
             yield parse_scope(text)
+
+
+def _fail_undecided(runs: Sequence[Run], failure: PlanFailure) -> None:
+    for run in runs:
+        if run.succeeded:
+            run.fail(failure)
+
+
+def _left_behind(plan: Plan, why: str) -> str:
+    role = plan.status.get("role") or "of the plan"
+    return f"role {role} was left behind on the server: {why}; drop it by hand"
 
 
 def _recorded_role(plan: Plan, registration: Registration | None) -> str | None:
