@@ -117,7 +117,7 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run]) -> None:
     ready = await _each(ready, lambda work: _prepare(turn, work))
     try:
         await _apply(turn, [*ready, *refused])
-    except StatementFailed as failure:
+    except (StatementFailed, DatabaseUnavailable) as failure:
         if len(runs) > 1:
             logger.info("A statement for %d plans failed, trying with half of them: %s", len(runs), failure)
             again = [*runs.items()]
@@ -139,7 +139,9 @@ def _afresh(run: Run) -> Run:
     return run
 
 
-def _refusal(failure: StatementFailed, turn: Turn) -> PlanFailure:
+def _refusal(failure: StatementFailed | DatabaseUnavailable, turn: Turn) -> PlanFailure:
+    if isinstance(failure, DatabaseUnavailable):
+        return PlanFailure(PlanReason.APPLY_FAILED, f"{failure}; it will be tried again")
     # A deadlock's detail names processes: the same failure would look like another one each time.
     detail = f" ({failure.detail})" if failure.detail and failure.sqlstate != DEADLOCK else ""
     if failure.sqlstate == "42501":
