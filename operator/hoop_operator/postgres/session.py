@@ -47,6 +47,9 @@ AUTHENTICATION_MESSAGES = (
 UNKNOWN_ROLE = re.compile(r'role ".*" does not exist')
 """What a server that needs no password says of a user that it does not have."""
 
+TOO_MANY_SESSIONS = "too many connections for role"
+"""What the server says in English to a role that is at its CONNECTION LIMIT."""
+
 CONNECT_SECONDS_MIN = 2
 """libpq takes no shorter `connect_timeout`; it holds for every address of a host by itself."""
 
@@ -117,8 +120,9 @@ class Transaction:
 
     def make_verifier(self, user: str, password: str) -> str:
         """The SCRAM-SHA-256 verifier of any password, normalised as the server would (`PQencryptPasswordConn`)."""
-        pgconn = self._connection.pgconn
-        return pgconn.encrypt_password(password.encode(), user.encode(), b"scram-sha-256").decode()
+        with translate_errors():
+            pgconn = self._connection.pgconn
+            return pgconn.encrypt_password(password.encode(), user.encode(), b"scram-sha-256").decode()
 
     async def fetch(self, query: sql.SQL | sql.Composed, parameters: dict[str, Any]) -> list[dict[str, Any]]:
         """The rows of a query, each as a dictionary.
@@ -186,7 +190,9 @@ class Sessions:
             await self._give_back(name, connection)
 
     async def can_log_in(self, user: str, password: str, database: str) -> bool | None:
-        """Whether a role can log in with a password; None where the server's answer tells neither way.
+        """Whether a password is a role's, tried by a login; None where the server's answer tells neither way.
+
+        Whom the server turns away only from that database, or for having too many sessions, it has recognised before.
 
         Raises
         ------
@@ -208,6 +214,12 @@ class Sessions:
                 )
             except AuthenticationFailed as refusal:
                 return False if "password authentication failed" in str(refusal) else None
+            except DatabaseUnavailable:
+                return True
+            except ServerUnreachable as refusal:
+                if TOO_MANY_SESSIONS in str(refusal):
+                    return True
+                raise
             await self._close(connection)
             return True
 
