@@ -74,6 +74,8 @@ class Plans:
         known = self._context.memory.plans.get(plan.key)
         if not self._context.memory.see_plan(plan):
             return
+        if known is not None and known.uid != plan.uid:
+            self._agreements.forget(known)
         if self._handled.get(plan.key) != plan.fingerprint or (known and _was_wiped(known, plan)):
             self.wake(plan.key, "spec")
 
@@ -272,18 +274,18 @@ class Plans:
         What is said of them on the objects is written while the server is already busy with the next turn; no further
         ahead than that.
         """
-        memory = self._context.memory
         plans = self._take(waiting)
         self._in_turn.update((plan.key, None) for plan, _ in plans)
         self._handled.update((plan.key, plan.fingerprint) for plan, _ in plans)
         changes = [self._new_run(plan, trigger) for plan, trigger in plans if not plan.deleting]
         removals = [self._new_run(plan, trigger) for plan, trigger in plans if plan.deleting]
-        registration = memory.registrations.get(resource_key)
-        if registration is None or not registration.ready or self._is_outdated(registration):
-            changes = []  # the registration under way wakes them
+        registration = self._context.memory.registrations.get(resource_key)
+        connection = registration.connection if registration is not None and registration.ready else None
         try:
-            if registration is not None and registration.connection is not None and changes:
-                await self._change(registration.resource, registration.connection, changes)
+            if registration is None or connection is None or self._is_outdated(registration):
+                changes = []  # the registration under way wakes them
+            elif changes:
+                await self._change(registration.resource, connection, changes)
             if removals:
                 await self._remove(resource_key, removals)
         except asyncio.CancelledError:
@@ -292,8 +294,8 @@ class Plans:
         finally:
             if (former := self._endings.get(resource_key)) is not None:
                 await asyncio.wait([former])
-            ending = self._end_turn(resource_key, [plan.key for plan, _ in plans], changes)
-            self._endings |= {resource_key: asyncio.create_task(ending)}
+            ended = [plan.key for plan, _ in plans]
+            self._endings[resource_key] = asyncio.create_task(self._end_turn(resource_key, ended, changes))
 
     def _take(self, waiting: Mapping[Key, str]) -> list[tuple[Plan, str]]:
         """The plans of a turn, one for each role; others that name the same role are for a later turn to refuse."""
@@ -319,7 +321,15 @@ class Plans:
     async def _end_turn(self, resource_key: Key, plans: Sequence[Key], changes: Sequence[Run]) -> None:
         """Say how the runs of a turn ended, and see to plans that changed meanwhile."""
         try:
-            await asyncio.gather(*map(self._finish, changes))
+            results = await asyncio.gather(*map(self._finish, changes), return_exceptions=True)
+            for run, result in zip(changes, results, strict=True):
+                if isinstance(result, Exception):
+                    logger.error(
+                        "Telling how plan %s ended failed in a way that nobody foresaw",
+                        run.plan.key,
+                        exc_info=result,
+                    )
+                    self._retry(run.plan.key, "retry")
         finally:
             for key in plans:
                 again = self._in_turn.pop(key)
@@ -332,6 +342,8 @@ class Plans:
                     self.wake(key, again or "spec")
             self._wake_neighbours(resource_key, changes)
             self._count_users(resource_key)
+            if self._endings.get(resource_key) is asyncio.current_task():
+                del self._endings[resource_key]
 
     def _wake_neighbours(self, resource_key: Key, changes: Sequence[Run]) -> None:
         """Have plans cover what the roles that may now create objects in their schemas are going to create there."""
@@ -390,7 +402,7 @@ class Plans:
         return admitted
 
     async def _remove(self, resource_key: Key, runs: list[Run]) -> None:
-        """Remove the roles of deleted plans, one after the other, and let go of the plans whose role is gone."""
+        """Remove the roles of deleted plans, and let go of the plans whose role is gone."""
         registration = self._context.memory.registrations.get(resource_key)
         resource_serves = registration is not None and registration.ready
         connection = None
