@@ -8,9 +8,10 @@ import pytest
 
 from hoop_operator.crd import Privilege
 from hoop_operator.errors import PlanReason
-from hoop_operator.planner.model import DesiredRole
+from hoop_operator.planner.model import DesiredRole, Server
 from hoop_operator.planner.statements import Phase
 from hoop_operator.postgres import scram
+from hoop_operator.reconcile import turn
 from integration.administrator import Administrator
 from integration.roles import Roles, literal, messages, quoted
 
@@ -1001,6 +1002,25 @@ async def test_what_sits_in_a_database_that_refuses_connections_is_reported_and_
 
     assert any(closed in observation for observation in planned.observations)
     assert ("database", closed, "CONNECT") not in await roles.held(open_, roles.desired().name)
+
+
+async def test_a_database_dropped_between_listing_and_connecting_fails_no_plan(
+    roles: Roles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, doomed = await roles.database(), await roles.database()
+    await roles.settle(roles.desired(scopes=[kept, doomed], privileges=["SELECT"]))
+    listed = turn.read_server
+
+    async def list_and_drop(*arguments: Any) -> Server:
+        server = await listed(*arguments)
+        await roles.run("postgres", f"DROP DATABASE IF EXISTS {quoted(doomed)}")
+        return server
+
+    monkeypatch.setattr(turn, "read_server", list_and_drop)
+
+    planned = await roles.plan(roles.desired(scopes=[kept], privileges=["SELECT"]))
+
+    assert planned.problems == ()
 
 
 @pytest.mark.xfail(
