@@ -11,6 +11,7 @@ from hoop_operator.errors import PlanReason
 from hoop_operator.planner.model import DesiredRole, Server
 from hoop_operator.planner.statements import Phase
 from hoop_operator.postgres import scram
+from hoop_operator.postgres.snapshot import read_server
 from hoop_operator.reconcile import turn
 from integration.administrator import Administrator
 from integration.roles import Roles, literal, messages, quoted
@@ -1009,10 +1010,9 @@ async def test_a_database_dropped_between_listing_and_connecting_fails_no_plan(
 ) -> None:
     kept, doomed = await roles.database(), await roles.database()
     await roles.settle(roles.desired(scopes=[kept, doomed], privileges=["SELECT"]))
-    listed = turn.read_server
 
     async def list_and_drop(*arguments: Any) -> Server:
-        server = await listed(*arguments)
+        server = await read_server(*arguments)
         await roles.run("postgres", f"DROP DATABASE IF EXISTS {quoted(doomed)}")
         return server
 
