@@ -10,10 +10,9 @@ from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres.executor import end_sessions, execute_singly
 from hoop_operator.postgres.session import Sessions, Transaction
 from hoop_operator.postgres.snapshot import Capabilities
-from hoop_operator.reconcile.turn import look
+from hoop_operator.reconcile.turn import INSUFFICIENT_PRIVILEGE, look
 
 DEPENDENT_OBJECTS = "2BP01"
-INSUFFICIENT_PRIVILEGE = "42501"
 
 
 async def remove_roles(

@@ -4,7 +4,7 @@
     plan            each role against what was seen
     prepare         what must be there before the server is touched: finalizer, Secret of a new role
     apply           the statements of all plans, merged, in one transaction per database
-    agree           passwords and Secrets of roles that were there already
+    agree           passwords and Secrets of roles that were there already, also of plans that failed
     tell            status and events
 
 Statements of many plans go together because most of them will succeed. When they do not, the turn is made again with
@@ -46,6 +46,7 @@ from hoop_operator.reconcile.run import Run
 DISPUTES = frozenset({PlanReason.ROLE_CONFLICT, PlanReason.SECRET_CONFLICT})
 """Reasons after which neither role nor Secret is touched at all."""
 
+INSUFFICIENT_PRIVILEGE = "42501"
 DEADLOCK = "40P01"
 
 logger = logging.getLogger(__name__)
@@ -90,8 +91,8 @@ class Work:
     desired: DesiredRole
     planned: RolePlan
     found: plan_secret.PlanSecret = plan_secret.NOTHING
-    has_login: bool = False
-    """Whether there is a role of ours whose password and Secret are kept together, whatever else fails."""
+    login: Role | None = None
+    """The role as it was found, if it is ours: its password and Secret are kept together, whatever else fails."""
     password: str | None = field(default=None, repr=False)
     """The password to set; None where the server's is to stay."""
     verifier: str | None = field(default=None, repr=False)
@@ -129,8 +130,10 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run]) -> None:
             run.message += f"; besides, what is extra could not be revoked: {failure}"
         else:
             run.fail(_refusal(failure, turn))
-        return
-    await _each([*ready, *(work for work in refused if work.has_login)], lambda work: _agree(turn, work))
+            for work in ready:
+                work.password = await _password_to_set(turn, work) if work.login is not None else None
+    with_login = [work for work in (*ready, *refused) if work.run.succeeded or work.login is not None]
+    await _each(with_login, lambda work: _agree(turn, work))
 
 
 def _afresh(run: Run) -> Run:
@@ -144,7 +147,7 @@ def _refusal(failure: StatementFailed | DatabaseUnavailable, turn: Turn) -> Plan
         return PlanFailure(PlanReason.APPLY_FAILED, f"{failure}; it will be tried again")
     # A deadlock's detail names processes: the same failure would look like another one each time.
     detail = f" ({failure.detail})" if failure.detail and failure.sqlstate != DEADLOCK else ""
-    if failure.sqlstate == "42501":
+    if failure.sqlstate == INSUFFICIENT_PRIVILEGE:
         return PlanFailure(
             PlanReason.INSUFFICIENT_PRIVILEGE,
             f'the admin "{turn.capabilities.admin}" may not do this: {failure}{detail}; an administrator has to run '
@@ -211,9 +214,10 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
                     problems.append((conflict.reason, conflict.message))
             if problems:
                 run.fail_with(problems)
-            work.has_login = role is not None and not DISPUTES.intersection(reason for reason, _ in problems)
-            if work.has_login or run.succeeded:
-                work.password = await _password_to_set(turn, work, role)
+            if not DISPUTES.intersection(reason for reason, _ in problems):
+                work.login = role
+            if work.login is not None or run.succeeded:
+                work.password = await _password_to_set(turn, work)
         if not run.succeeded:
             run.statements = tuple(s for s in planned.statements if s.phase is Phase.REVOKE)
         return work
@@ -221,12 +225,15 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
     return await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
 
 
-async def _password_to_set(turn: Turn, work: Work, role: Role | None) -> str | None:
-    """The password that the server is to be given; None where it has the Secret's already."""
+async def _password_to_set(turn: Turn, work: Work) -> str | None:
+    """The password that the server is to be given; None where it has the Secret's already.
+
+    A run that has failed rotates nothing: that waits for one that succeeds.
+    """
     kept = work.found.password
-    if kept is None or (role is not None and work.run.succeeded and work.plan.asks_for_rotation):
+    if kept is None or (work.login is not None and work.run.succeeded and work.plan.asks_for_rotation):
         return scram.generate_password()
-    if role is None or not await _fits(turn, work, role.verifier):
+    if work.login is None or not await _fits(turn, work, work.login.verifier):
         return kept
     return None
 
