@@ -1,0 +1,138 @@
+"""What is said of the plans of a turn that does not come to its end; server and cluster are stood in for."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from hoop_operator.credentials.connection import Connection, SslMode
+from hoop_operator.errors import ResourceReason
+from hoop_operator.reconcile import plans as plans_module
+from hoop_operator.reconcile.clock import Clock
+from hoop_operator.reconcile.context import Context
+from hoop_operator.reconcile.memory import Memory
+from hoop_operator.reconcile.objects import Key, Plan, Resource
+from hoop_operator.reconcile.plans import Plans
+from hoop_operator.reconcile.register import Registration
+from hoop_operator.settings import Settings
+
+PG, RO = Key("shop", "pg"), Key("shop", "ro")
+CONNECTION = Connection("db", 5432, "admin", "pw", "postgres", SslMode.PREFER, None, None, None, None)
+
+
+class Cluster:
+    """Stands in for the API server: stores every status, and remembers the reason of Ready in it."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    async def merge_patch(self, path: str, patch: dict[str, Any]) -> dict[str, Any]:
+        del path
+        conditions = {entry["type"]: entry for entry in patch["status"]["conditions"]}
+        self.reasons.append(conditions["Ready"]["reason"])
+        return {**plan().body, **patch}
+
+    async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
+        del path
+        return body
+
+
+def metadata(key: Key) -> dict[str, Any]:
+    return {
+        "namespace": key.namespace,
+        "name": key.name,
+        "uid": key.name,
+        "generation": 1,
+        "resourceVersion": "1",
+    }
+
+
+def plan() -> Plan:
+    body = {
+        "apiVersion": "hoop.dev/v1alpha1",
+        "kind": "HoopRolePlan",
+        "metadata": metadata(RO),
+        "spec": {"resourceRef": {"name": "pg"}, "type": "external", "role": "ro", "sourceRole": "readers"},
+    }
+    return Plan.parse(body)
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+@pytest.fixture
+async def plans(cluster: Cluster) -> AsyncIterator[Plans]:
+    api: Any = cluster
+    memory = Memory()
+    spec = {"type": "database", "subtype": "postgres", "envVarsFrom": [{"secretRef": {"name": "admin"}}]}
+    resource = Resource.parse({"kind": "HoopResource", "metadata": metadata(PG), "spec": spec})
+    memory.see_resource(resource)
+    memory.see_plan(plan())
+    memory.registrations[PG] = Registration(resource, ResourceReason.REGISTERED, connection=CONNECTION)
+    context = Context(api, Settings(), memory, Clock(1.0))
+    made = Plans(context, _no_inbox, wake_resource=_nothing, count_users=_nothing)
+    yield made
+    context.clock.stop()
+    await made.close()
+
+
+def _no_inbox(*_: object) -> Any:
+    raise AssertionError("no plan is put into an inbox here")
+
+
+def _nothing(*_: object) -> None:
+    pass
+
+
+async def ended(plans: Plans) -> None:
+    while endings := list(plans._endings.values()):
+        await asyncio.wait(endings)
+
+
+async def test_a_turn_that_is_cut_short_says_nothing_of_its_plans(
+    plans: Plans, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    @asynccontextmanager
+    async def open_sessions(*_: object) -> AsyncIterator[None]:
+        begun.set()
+        await asyncio.Event().wait()
+        yield
+
+    monkeypatch.setattr(plans_module, "open_sessions", open_sessions)
+    turn = asyncio.create_task(plans.take_turn(PG, {RO: "spec"}))
+    await begun.wait()
+    turn.cancel()
+    await asyncio.wait([turn])
+    await ended(plans)
+    assert turn.cancelled()
+    assert cluster.reasons == []
+
+
+async def test_what_nobody_foresaw_is_told_as_a_failure(
+    plans: Plans, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check_admission(*_: object) -> None:
+        raise ValueError("nobody thought of this")
+
+    monkeypatch.setattr(plans_module, "check_admission", check_admission)
+    await plans.take_turn(PG, {RO: "spec"})
+    await ended(plans)
+    assert cluster.reasons == ["ApplyFailed"]
+
+
+async def test_nothing_is_kept_of_a_turn_that_has_ended(
+    plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def check_admission(*_: object) -> None:
+        raise ValueError
+
+    monkeypatch.setattr(plans_module, "check_admission", check_admission)
+    await plans.take_turn(PG, {RO: "spec"})
+    await ended(plans)
+    assert (plans._endings, plans._in_turn, plans._told_in_turn) == ({}, {}, {})
