@@ -145,6 +145,26 @@ async def test_an_abandoned_plan_goes_without_touching_the_server(
     await drop(admin, role, database)
 
 
+async def test_the_secret_of_a_role_that_is_gone_waits_for_no_garbage_collector(
+    tenant: Tenant, api: KubernetesApi, role: str, no_garbage_collector: None
+) -> None:
+    await tenant.delete("rw")
+    await tenant.until_gone("rw")
+    with pytest.raises(ObjectNotFound):
+        await api.get(paths.secret(tenant.namespace, "rw-credentials"))
+
+
+async def test_a_plan_deleted_with_orphan_leaves_its_secret(
+    tenant: Tenant, api: KubernetesApi, stack: Stack, role: str
+) -> None:
+    cluster.kubectl(
+        stack.kubeconfig, "-n", tenant.namespace, "delete", "hrp", "rw", "--cascade=orphan", "--timeout=30s"
+    )
+    assert (
+        "ownerReferences" not in (await api.get(paths.secret(tenant.namespace, "rw-credentials")))["metadata"]
+    )
+
+
 async def test_a_suspended_plan_can_be_deleted(tenant: Tenant, admin: Administrator, role: str) -> None:
     await tenant.change("rw", suspend=True)
     await tenant.until_plans(["rw"], "Suspended")

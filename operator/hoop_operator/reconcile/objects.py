@@ -78,6 +78,11 @@ class KubernetesObject:
         return FINALIZER in (self.body["metadata"].get("finalizers") or ())
 
     @property
+    def orphans_dependents(self) -> bool:
+        """Whether its deletion is to leave behind what it owns (`kubectl delete --cascade=orphan`)."""
+        return "orphan" in (self.body["metadata"].get("finalizers") or ())
+
+    @property
     def status(self) -> Mapping[str, Any]:
         """The status as it was last written."""
         return self.body.get("status") or {}

@@ -29,6 +29,7 @@ from hoop_operator.planner.model import DesiredRole, Identity
 from hoop_operator.planner.scopes import Scope, parse_scope
 from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
+from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission
 from hoop_operator.reconcile.announce import plan_events
 from hoop_operator.reconcile.context import Context, address_allowed
@@ -457,6 +458,8 @@ class Plans:
             await self._finish(run)
             return
         try:
+            if outcome is None:
+                await plan_secret.remove(self._context.api, plan)
             await self._let_go(plan, _left_behind(plan, outcome) if outcome else None)
         except ClusterError as error:
             logger.warning(

@@ -111,11 +111,31 @@ async def remove_former(api: KubernetesApi, plan: Plan) -> None:
             await delete_secret(api, former)
 
 
+async def remove(api: KubernetesApi, plan: Plan) -> None:
+    """Delete the Secret of a plan whose role is gone, unless the plan is deleted with `--cascade=orphan`.
+
+    The garbage collector would do it too, but on a new cluster only after half a minute.
+
+    Raises
+    ------
+    ClusterError
+        The API server failed us.
+    """
+    if plan.orphans_dependents:
+        return
+    secret = await _read_own(api, plan, plan.secret_name)
+    if secret is not None:
+        with suppress(ObjectConflict):
+            await delete_secret(api, secret)
+
+
 async def _read_former(api: KubernetesApi, plan: Plan) -> Secret | None:
     """The Secret that the plan had under another name; None where there is none that is still the plan's."""
     name = plan.status.get("secretName")
-    if not name or name == plan.secret_name:
-        return None
+    return await _read_own(api, plan, name) if name and name != plan.secret_name else None
+
+
+async def _read_own(api: KubernetesApi, plan: Plan, name: str) -> Secret | None:
     secret = await read_secret(api, plan.key.namespace, name)
     ours = secret is not None and secret.owner is not None and secret.owner.uid == plan.uid
     return secret if ours else None
