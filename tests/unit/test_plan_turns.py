@@ -89,8 +89,8 @@ def _nothing(*_: object) -> None:
 
 
 async def ended(plans: Plans) -> None:
-    while endings := list(plans._endings.values()):
-        await asyncio.wait(endings)
+    for ending in list(plans._endings.values()):
+        await asyncio.wait([ending])
 
 
 async def test_a_turn_that_is_cut_short_says_nothing_of_its_plans(
