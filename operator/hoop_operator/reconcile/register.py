@@ -273,8 +273,10 @@ def resource_status(
             can_create_role=capabilities.can_create_role,
         )
     failed = not registration.ready or in_use is not None
-    status = before.model_copy(
-        update={
+    # Validated as a whole, because that is what cuts texts to the length which the API server takes.
+    status = HoopResourceStatus.model_validate(
+        dict(before)
+        | {
             "id": resource.uid,
             "status": Outcome.FAILED if failed else Outcome.SUCCESS,
             "message": in_use or registration.message,

@@ -1,0 +1,28 @@
+"""What a registration says on its resource."""
+
+from datetime import UTC, datetime
+
+from hoop_operator.crd import HoopResourceStatus
+from hoop_operator.errors import ResourceReason
+from hoop_operator.reconcile.objects import Resource
+from hoop_operator.reconcile.register import Registration, resource_status
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+
+
+def test_however_much_is_wrong_the_status_fits() -> None:
+    spec = {"type": "database", "subtype": "postgres", "envVarsFrom": [{"secretRef": {"name": "admin"}}]}
+    metadata = {
+        "namespace": "shop",
+        "name": "pg",
+        "uid": "u-1",
+        "generation": 1,
+        "resourceVersion": "1",
+    }
+    resource = Resource.parse({"metadata": metadata, "spec": spec})
+    registration = Registration(resource, ResourceReason.CREDENTIALS_INVALID, "it is not base64; " * 10_000)
+    status = resource_status(registration, resource, 0, None, NOW)
+    assert status is not None
+    limit = HoopResourceStatus.model_json_schema()["properties"]["message"]["anyOf"][0]["maxLength"]
+    texts = [status["message"], *(condition["message"] for condition in status["conditions"])]
+    assert max(map(len, texts)) == limit
