@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg.conninfo import conninfo_to_dict
 
-from hoop_operator.credentials.output import CONTRACT_KEYS, output_data, render_template
+from hoop_operator.crd import OUTPUT_SECRET_KEYS
+from hoop_operator.credentials.output import output_data, render_template
 
 text = st.text(st.characters(blacklist_categories=["Cs"], blacklist_characters="\0\r\n"), min_size=1)
 
@@ -61,8 +62,8 @@ def test_a_login_in_every_form() -> None:
 
 
 def test_the_keys_are_the_contracts_and_the_ca_is_there_only_if_there_is_one() -> None:
-    assert data(ca_certificate="PEM").keys() == CONTRACT_KEYS
-    assert data().keys() == CONTRACT_KEYS - {"ca.crt"}
+    assert data(ca_certificate="PEM").keys() == set(OUTPUT_SECRET_KEYS)
+    assert data().keys() == set(OUTPUT_SECRET_KEYS) - {"ca.crt"}
 
 
 @given(username=text, password=text, database=text)
@@ -124,7 +125,7 @@ def test_any_text_can_be_written_with_doubled_dollars(value: str) -> None:
     assert render_template({"x": value.replace("$", "$$")}, data()) == {"x": value}
 
 
-@pytest.mark.parametrize("key", sorted(CONTRACT_KEYS))
+@pytest.mark.parametrize("key", sorted(OUTPUT_SECRET_KEYS))
 def test_a_template_may_not_override_a_key_of_the_contract(key: str) -> None:
     with pytest.raises(ValueError, match=r"spec\.secretTemplate\.data.*choose another one"):
         render_template({key: "x"}, data())

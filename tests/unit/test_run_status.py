@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hoop_operator.crd.roleplan import MAX_STATEMENTS
+from hoop_operator.crd.roleplan import MAX_HISTORY, MAX_STATEMENTS
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.planner.statements import Phase, Statement
 from hoop_operator.reconcile.objects import Plan
-from hoop_operator.reconcile.run import HISTORY_LENGTH, Run, status_of
+from hoop_operator.reconcile.run import Run, status_of
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -176,11 +176,11 @@ def test_a_condition_that_stays_as_it_is_keeps_its_time() -> None:
 def test_the_history_has_the_last_ten_runs_newest_first() -> None:
     status: dict[str, Any] = {}
     sids: list[str] = []
-    for generation in range(1, HISTORY_LENGTH + 4):
+    for generation in range(1, MAX_HISTORY + 4):
         run = succeeded(plan(status, generation=generation))
         status = written(run)
         sids.insert(0, run.sid)
-    assert [entry["sid"] for entry in status["history"]] == sids[:HISTORY_LENGTH]
+    assert [entry["sid"] for entry in status["history"]] == sids[:MAX_HISTORY]
 
 
 @given(

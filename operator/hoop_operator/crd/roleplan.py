@@ -47,7 +47,8 @@ OUTPUT_SECRET_KEYS = (
     "jdbc-uri",
     "pgpass",
 )
-"""Keys of the output Secret that are the operator's; a template may quote them and not redefine them."""
+"""Keys of the output Secret that are the operator's, `ca.crt` only where there is a CA; a template may quote them and
+not redefine them."""
 
 MAX_STATEMENTS = 256
 """How many statements of a plan are shown in its status; `count` tells how many there are."""

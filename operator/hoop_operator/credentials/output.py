@@ -4,24 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
-CONTRACT_KEYS = frozenset(
-    {
-        *(
-            "type",
-            "provider",
-            "host",
-            "port",
-            "username",
-            "user",
-            "password",
-            "database",
-            "dbname",
-            "databases",
-        ),
-        *("sslmode", "ca.crt", "uri", "jdbc-uri", "pgpass"),
-    }
-)
-"""The keys that an output Secret may hold; `ca.crt` only where there is a CA."""
+from hoop_operator.crd import OUTPUT_SECRET_KEYS
 
 _PLACEHOLDER = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[^${}]*)\})?")
 
@@ -79,13 +62,13 @@ def render_template(template: Mapping[str, str], data: Mapping[str, str]) -> dic
     Raises
     ------
     ValueError
-        A key is one of the contract's, a name is unknown, or a dollar stands alone; the message lists all.
+        A key is one of the operator's own, a name is unknown, or a dollar stands alone; the message lists all.
     """
     problems: list[str] = []
     rendered: dict[str, str] = {}
     for key, text in template.items():
         place = f'spec.secretTemplate.data["{key}"]'
-        if key in CONTRACT_KEYS:
+        if key in OUTPUT_SECRET_KEYS:
             problems.append(f"{place}: the operator writes this key itself; choose another one")
         for match in _PLACEHOLDER.finditer(text):
             name = match["name"]

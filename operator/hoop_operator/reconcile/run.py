@@ -21,8 +21,6 @@ from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.planner.statements import Statement, checksum
 from hoop_operator.reconcile.objects import RECONCILE_AT, ROTATE_AT, Plan
 
-HISTORY_LENGTH = 10
-
 
 @dataclass(slots=True)
 class Run:
@@ -111,7 +109,7 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
     )
     settled = run.rotation_settled
     rotate_at = plan.annotations.get(ROTATE_AT) if settled else None
-    # Validated as a whole, because that is what cuts texts to the length which the API server takes.
+    # Validated as a whole, because that is what cuts texts and lists to the length which the API server takes.
     status = HoopRolePlanStatus.model_validate(
         dict(before)
         | {
@@ -131,7 +129,7 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
             "plan": computed,
             "last_applied_time": now if run.applied else before.last_applied_time,
             "last_rotation_time": now if run.rotated else before.last_rotation_time,
-            "history": (entry, *before.history)[:HISTORY_LENGTH],
+            "history": (entry, *before.history),
             "observed_reconcile_at": plan.annotations.get(RECONCILE_AT) or before.observed_reconcile_at,
             "observed_rotate_at": rotate_at or before.observed_rotate_at,
             "rotated_generation": (
