@@ -48,7 +48,6 @@ PLURALS: Mapping[ObjectKind, LiteralString] = {
     ObjectKind.ROUTINE: "ROUTINES",
 }
 
-
 BUILT_IN_PUBLIC_DEFAULTS = frozenset({"ROUTINES", "TYPES"})
 """What PUBLIC may use from the start (manual, "Privileges")."""
 
@@ -463,14 +462,14 @@ def _alter_default(
     action: LiteralString,
 ) -> Statement:
     owner, schema, plural = target
+    change = sql.SQL(action).format(_privilege_list(privileges), keyword(plural))
+    return Statement(phase, database, _default_privileges(owner, schema, change), (role,))
+
+
+def _default_privileges(owner: str, schema: str | None, change: sql.Composable) -> str:
+    """A change of what holds on objects that an owner creates, in one schema or, for None, the whole database."""
     place = sql.SQL(" IN SCHEMA {}").format(sql.Identifier(schema)) if schema is not None else sql.SQL("")
-    head = render(
-        "ALTER DEFAULT PRIVILEGES FOR ROLE {}{} {}",
-        sql.Identifier(owner),
-        place,
-        sql.SQL(action).format(_privilege_list(privileges), keyword(plural)),
-    )
-    return Statement(phase, database, head, (role,))
+    return render("ALTER DEFAULT PRIVILEGES FOR ROLE {}{} {}", sql.Identifier(owner), place, change)
 
 
 def restore_own_defaults(role: str, state: DatabaseState) -> list[Statement]:
@@ -496,12 +495,6 @@ def restore_own_defaults(role: str, state: DatabaseState) -> list[Statement]:
 def _own_default(
     role: str, database: str, schema: str | None, objects: str, action: LiteralString, grantee: str
 ) -> Statement:
-    place = sql.SQL(" IN SCHEMA {}").format(sql.Identifier(schema)) if schema is not None else sql.SQL("")
-    head = render(
-        "ALTER DEFAULT PRIVILEGES FOR ROLE {}{} {}",
-        sql.Identifier(role),
-        place,
-        sql.SQL(action).format(keyword(objects), _grantee(grantee)),
-    )
+    change = sql.SQL(action).format(keyword(objects), _grantee(grantee))
     phase = Phase.REVOKE if action.startswith("REVOKE") else Phase.GRANT
-    return Statement(phase, database, head)
+    return Statement(phase, database, _default_privileges(role, schema, change))

@@ -18,6 +18,8 @@ T = TypeVar("T")
 INHERIT_PER_MEMBERSHIP = 160000
 """The server version from which on each membership has INHERIT and SET options of its own."""
 
+COMMENT_PREFIX = "hoop.dev/role-plan: "
+
 
 class ObjectKind(StrEnum):
     """Kinds of objects that carry an ACL; the value is the keyword of GRANT and REVOKE."""
@@ -282,9 +284,6 @@ def _grouped(items: Iterable[T], key: Callable[[T], str]) -> dict[str, tuple[T, 
     for item in items:
         groups[key(item)].append(item)
     return {name: tuple(group) for name, group in groups.items()}
-
-
-COMMENT_PREFIX = "hoop.dev/role-plan: "
 
 
 @dataclass(frozen=True, slots=True)
