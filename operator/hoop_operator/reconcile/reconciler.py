@@ -56,8 +56,8 @@ class Reconciler:
         """
         namespaces: list[str | None] = [*self._settings.watch_namespaces] or [None]
         for namespace in namespaces:
-            await self._learn(paths.hoop_resources(namespace), Resource, self._memory.see_resource)
-            await self._learn(paths.hoop_role_plans(namespace), Plan, self._memory.see_plan)
+            await self._learn(paths.hoop_resources(namespace), Resource.parse, self._memory.see_resource)
+            await self._learn(paths.hoop_role_plans(namespace), Plan.parse, self._memory.see_plan)
             for path, told in (
                 (paths.secrets(namespace), self._secret_changed),
                 (paths.config_maps(namespace), self._config_map_changed),
@@ -92,10 +92,12 @@ class Reconciler:
         """A HoopRolePlan does not exist any more."""
         self._plans.gone(_key(body))
 
-    async def _learn(self, path: str, parse: type[T], see: Callable[[T], bool]) -> None:
+    async def _learn(
+        self, path: str, parse: Callable[[Mapping[str, Any]], T], see: Callable[[T], bool]
+    ) -> None:
         async for page in self._api.pages(path):
             for item in page.get("items") or ():
-                if (known := _parsed(parse.parse, item)) is not None:  # type: ignore[attr-defined]  # both kinds have it
+                if (known := _parsed(parse, item)) is not None:
                     see(known)
 
     def _secret_changed(self, namespace: str, name: str, resource_version: str | None) -> None:

@@ -18,6 +18,7 @@ from hoop_operator.errors import (
     ServerError,
 )
 from hoop_operator.postgres.snapshot import Capabilities
+from hoop_operator.reconcile.announce import Announcement
 from hoop_operator.reconcile.context import Context
 from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.objects import FINALIZER, Fingerprint, Key, Resource
@@ -197,24 +198,22 @@ class Resources:
         api, before = self._context.api, resource.condition("Ready")
         reason = ResourceReason.IN_USE if in_use else registration.reason
         message = in_use or registration.message
-        events: list[tuple[str, str, str]] = []
+        events: list[Announcement] = []
         same = before.get("reason") == reason and (bool(in_use) or before.get("message", "") == message)
         if not same:
             if in_use or not registration.ready:
-                events.append(("Warning", reason, message))
+                events.append(Announcement("Warning", reason, message))
             elif before:
-                events.append(("Normal", reason, "the resource is ready again"))
-        if registration.restored_from and registration.restored_from != resource.condition("Reachable").get(
-            "message"
-        ):
-            events.append(("Warning", "ServerReplaced", registration.restored_from))
-        if resource.status.get("observedGeneration") != registration.resource.generation and _inline_password(
-            resource
-        ):
-            events.append(("Warning", "PasswordInSpec", PASSWORD_ADVICE))
+                events.append(Announcement("Normal", reason, "the resource is ready again"))
+        replaced = registration.restored_from
+        if replaced and replaced != resource.condition("Reachable").get("message"):
+            events.append(Announcement("Warning", "ServerReplaced", replaced))
+        is_new = resource.status.get("observedGeneration") != registration.resource.generation
+        if is_new and _inline_password(resource):
+            events.append(Announcement("Warning", "PasswordInSpec", PASSWORD_ADVICE))
         await asyncio.gather(
             *(
-                post_event(api, resource.body, type=kind, reason=why, message=text, action="Register")  # type: ignore[arg-type]  # Normal or Warning
+                post_event(api, resource.body, type=kind, reason=why, message=text, action="Register")
                 for kind, why, text in events
             )
         )
