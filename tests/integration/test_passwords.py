@@ -12,7 +12,7 @@ from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.naming import role_name
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
-from integration.tenant import Tenant, eventually
+from integration.tenant import Tenant, eventually, ready
 from local.postgresql import Server
 
 NO_DRIFT = {"HOOP_DRIFT_INTERVAL_SECONDS": "3600", "HOOP_RETRY_SECONDS_MAX": "2"}
@@ -101,6 +101,24 @@ async def test_a_deleted_secret_comes_back_with_a_fresh_password_that_works(
     before = await password_of(tenant, "ro")
     await api.delete(paths.secret(tenant.namespace, "ro-credentials"))
     await until_agreed(tenant, postgres, role, unlike=before)
+
+
+async def test_a_deleted_secret_comes_back_also_while_the_plans_statements_fail(
+    tenant: Tenant, api: KubernetesApi, postgres: Server, admin: Administrator, database: str, role: str
+) -> None:
+    before = await password_of(tenant, "ro")
+    locker = await admin.connect(database)
+    await locker.execute("BEGIN")
+    await locker.execute("GRANT SELECT ON orders TO pg_monitor")
+    await tenant.change("ro", privileges=["SELECT", "INSERT"], rotatePassword=True)
+    await tenant.until_plans(["ro"], "ApplyFailed")
+    kept = await password_of(tenant, "ro")
+    await api.delete(paths.secret(tenant.namespace, "ro-credentials"))
+    await until_agreed(tenant, postgres, role, unlike=before)
+    reason, _ = ready((await tenant.plans())["ro"])
+    assert (kept, reason) == (before, "ApplyFailed")
+    await locker.execute("ROLLBACK")
+    await tenant.until_plans(["ro"])
 
 
 async def test_keys_and_labels_added_by_hand_stay_and_our_own_are_put_right(
