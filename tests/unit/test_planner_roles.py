@@ -72,6 +72,12 @@ def test_a_role_that_nobody_claims_or_another_plan_claims_is_not_ours() -> None:
     assert "default/elsewhere/reader" in (message or "")
 
 
+def test_a_role_is_removed_as_ours_only_with_our_comment_on_it() -> None:
+    first, *_ = lock_out(desired(known_oid=7), server(roles=[role(comment=None, oid=7)]))
+    assert first.text.startswith("COMMENT ON ROLE")
+    assert IDENTITY.comment in first.text
+
+
 def test_a_lost_comment_is_written_anew_where_the_oid_is_known_but_not_on_a_superuser() -> None:
     picture = server(roles=[role(comment=None, oid=7)])
     assert conflict(desired(known_oid=7), picture) is None

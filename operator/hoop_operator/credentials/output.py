@@ -6,6 +6,9 @@ from urllib.parse import quote
 
 from hoop_operator.crd import OUTPUT_SECRET_KEYS
 
+TEMPLATE_LENGTH_MAX = 1024 * 1024
+"""More than that no Secret can hold (Kubernetes manual, "Restriction on Secret data size")."""
+
 _PLACEHOLDER = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[^${}]*)\})?")
 
 

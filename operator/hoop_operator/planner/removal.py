@@ -17,16 +17,18 @@ from hoop_operator.planner.grants import (
     shared_difference,
 )
 from hoop_operator.planner.model import DatabaseState, DesiredRole, ObjectKind, Server
-from hoop_operator.planner.roles import expel_member, foreign_memberships
+from hoop_operator.planner.roles import expel_member, foreign_memberships, restored_comment
 from hoop_operator.planner.statements import Phase, Statement, keyword, object_reference, render
 
 
 def lock_out(desired: DesiredRole, server: Server) -> list[Statement]:
-    """First of all nobody logs in as the role any more, nor acts as it by being its member."""
-    statements = [expel_member(membership, server) for membership in foreign_memberships(desired, server)]
-    if server.roles[desired.name].login:
+    """First of all nobody logs in as the role any more, nor acts as it by being its member; and it says whose it is."""
+    role = server.roles[desired.name]
+    statements = list(restored_comment(desired, role))
+    if role.login:
         head = render("ALTER ROLE {} NOLOGIN", sql.Identifier(desired.name))
-        statements.insert(0, Statement(Phase.ALTER, None, head))
+        statements.append(Statement(Phase.ALTER, None, head))
+    statements += [expel_member(membership, server) for membership in foreign_memberships(desired, server)]
     return statements
 
 

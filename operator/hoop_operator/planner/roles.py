@@ -45,7 +45,7 @@ def role_difference(desired: DesiredRole, server: Server) -> Difference:
     if role is None:
         difference.statements += _create(desired)
     else:
-        difference.statements += _comment(desired, role)
+        difference.statements += restored_comment(desired, role)
         difference.statements += _attributes(role)
     difference.extend(_memberships(desired, server))
     return difference
@@ -185,7 +185,8 @@ def _create(desired: DesiredRole) -> Iterator[Statement]:
     yield _comment_statement(desired)
 
 
-def _comment(desired: DesiredRole, role: Role) -> Iterator[Statement]:
+def restored_comment(desired: DesiredRole, role: Role) -> Iterator[Statement]:
+    """Write the ownership comment anew where it was lost."""
     if role.comment != desired.identity.comment:
         yield _comment_statement(desired)
 

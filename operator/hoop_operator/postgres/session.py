@@ -78,6 +78,8 @@ ANY_AUTHENTICATION = "none,password,md5,scram-sha-256"
 
 VERIFYING_SSL_MODES = frozenset({"verify-ca", "verify-full"})
 
+DEADLOCK = "40P01"
+
 CONNECTION_LOST = frozenset(
     {
         *("57P01", "57P02", "57P03", "57P04", "57P05", "53300", "25006", "25P03", "25P04"),
@@ -391,7 +393,9 @@ def _statement_error(error: psycopg.Error) -> ServerError:
     if error.sqlstate is None or error.sqlstate in CONNECTION_LOST:
         read_only = "the server is read-only (a standby?): " if error.sqlstate == "25006" else ""
         return ServerUnreachable(f"{read_only}{message}")
-    return StatementFailed(message, sqlstate=error.sqlstate, detail=error.diag.message_detail or "")
+    # A deadlock's detail names processes: the same failure would look like another one each time.
+    detail = "" if error.sqlstate == DEADLOCK else error.diag.message_detail or ""
+    return StatementFailed(message, sqlstate=error.sqlstate, detail=detail)
 
 
 def _connection_error(error: psycopg.Error, who: Connection, paths: Mapping[str, str]) -> ServerError:

@@ -51,6 +51,9 @@ def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
         problems.append(
             "spec.sourceRole: needed for type external; name the PostgreSQL role to be a member of"
         )
+    elif "\0" in spec.source_role:
+        # The driver refuses it, and with it the one query that reads the roles of all plans at hand.
+        problems.append("spec.sourceRole: the name holds a NUL character; remove it")
     guardrails = resource.spec.guardrails
     if Approval.MANUAL in {spec.approval, guardrails.approval if guardrails else None}:
         problems.append(

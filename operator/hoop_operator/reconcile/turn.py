@@ -47,7 +47,6 @@ DISPUTES = frozenset({PlanReason.ROLE_CONFLICT, PlanReason.SECRET_CONFLICT})
 """Reasons after which neither role nor Secret is touched at all."""
 
 INSUFFICIENT_PRIVILEGE = "42501"
-DEADLOCK = "40P01"
 
 logger = logging.getLogger(__name__)
 
@@ -145,8 +144,7 @@ def _afresh(run: Run) -> Run:
 def _refusal(failure: StatementFailed | DatabaseUnavailable, turn: Turn) -> PlanFailure:
     if isinstance(failure, DatabaseUnavailable):
         return PlanFailure(PlanReason.APPLY_FAILED, f"{failure}; it will be tried again")
-    # A deadlock's detail names processes: the same failure would look like another one each time.
-    detail = f" ({failure.detail})" if failure.detail and failure.sqlstate != DEADLOCK else ""
+    detail = f" ({failure.detail})" if failure.detail else ""
     if failure.sqlstate == INSUFFICIENT_PRIVILEGE:
         return PlanFailure(
             PlanReason.INSUFFICIENT_PRIVILEGE,
