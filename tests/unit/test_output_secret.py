@@ -156,3 +156,10 @@ def test_all_faults_of_a_template_are_listed() -> None:
         render_template({"host": "x", "a": "${nope}", "b": "$"}, data())
     for key in ("host", "a", "b"):
         assert f'data["{key}"]' in str(raised.value)
+
+
+def test_a_template_that_quotes_more_than_a_secret_can_hold_is_refused() -> None:
+    bundle = "x" * 100_000
+    with pytest.raises(ValueError, match=r"spec\.secretTemplate\.data.*1 MiB"):
+        render_template({f"k{n}": "${ca.crt}" * 6 for n in range(2)}, data(ca_certificate=bundle))
+    assert render_template({"k": "${ca.crt}" * 6}, data(ca_certificate=bundle)) == {"k": bundle * 6}

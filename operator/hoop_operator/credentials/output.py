@@ -6,8 +6,9 @@ from urllib.parse import quote
 
 from hoop_operator.crd import OUTPUT_SECRET_KEYS
 
-TEMPLATE_LENGTH_MAX = 1024 * 1024
-"""More than that no Secret can hold (Kubernetes manual, "Restriction on Secret data size")."""
+QUOTED_LENGTH_MAX = 1024 * 1024
+"""More than that no Secret can hold (Kubernetes manual, "Secrets", size limit): a short template may quote a long
+certificate a thousand times."""
 
 _PLACEHOLDER = re.compile(r"\$(?:(?P<dollar>\$)|\{(?P<name>[^${}]*)\})?")
 
@@ -65,8 +66,18 @@ def render_template(template: Mapping[str, str], data: Mapping[str, str]) -> dic
     Raises
     ------
     ValueError
-        A key is one of the operator's own, a name is unknown, or a dollar stands alone; the message lists all.
+        A key is one of the operator's own, a name is unknown, or a dollar stands alone; the message lists all. Or the
+        values would be more than a Secret can hold; then they are not even put together.
     """
+    quoted = sum(
+        len(data.get(match["name"] or "", ""))
+        for text in template.values()
+        for match in _PLACEHOLDER.finditer(text)
+    )
+    if quoted > QUOTED_LENGTH_MAX:
+        raise ValueError(
+            "spec.secretTemplate.data: the values come to more than the 1 MiB that a Secret can hold; quote less"
+        )
     problems: list[str] = []
     rendered: dict[str, str] = {}
     for key, text in template.items():
