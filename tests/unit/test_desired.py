@@ -105,6 +105,7 @@ def test_plans_are_for_postgres_only() -> None:
         (managed(scopes=["shop.pg_temp"]), None, "spec.scopes"),
         (managed(role="-"), None, "spec.role"),
         (external(sourceRole=None), None, "spec.sourceRole"),
+        (external(sourceRole="read\0ers"), None, "spec.sourceRole: the name holds a NUL character"),
     ],
 )
 def test_what_is_wrong_or_not_there_yet_is_refused_by_the_name_of_its_field(

@@ -1,0 +1,28 @@
+"""Password verifiers that the server keeps."""
+
+import time
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hoop_operator.postgres import scram
+
+
+@settings(max_examples=10)
+@given(st.text(st.characters(codec="ascii")), st.text(st.characters(codec="ascii")))
+def test_a_verifier_matches_the_password_it_was_made_from_and_no_other(password: str, other: str) -> None:
+    verifier = scram.make_verifier(password)
+    assert scram.matches(password, verifier) is True
+    assert scram.matches(other, verifier) is (other == password)
+
+
+def test_a_verifier_that_would_take_minutes_to_try_is_no_match_at_once() -> None:
+    kept = scram.make_verifier("secret").replace(f"${scram.ITERATIONS}:", "$2147483647:")
+    begun = time.monotonic()
+    assert scram.matches("secret", kept) is False
+    assert time.monotonic() - begun < 1
+
+
+def test_nothing_can_be_told_of_other_verifiers_and_passwords() -> None:
+    assert scram.matches("secret", "md5c1b1e02d0a3cbd8d4c3bb1f2a5d8a1c0") is None
+    assert scram.matches("gehe\u00efm", scram.make_verifier("secret")) is None
