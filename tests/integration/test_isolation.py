@@ -256,6 +256,25 @@ async def test_a_locked_table_hinders_only_the_plans_that_need_it(
     await tenant.until_plans(["meets-lock"], seconds=SOON)
 
 
+async def test_a_database_that_its_owner_keeps_everybody_out_of_hinders_only_the_plans_that_need_it(
+    tenant: Tenant, admin: Administrator, postgres: Server, database: str
+) -> None:
+    name = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await tenant.until_resource(name)
+    shut = await admin.create_database()
+    await tenant.plan("in", name, scopes=[shut], privileges=["SELECT"])
+    await tenant.until_plans(["in"], seconds=SOON)
+    session = await admin.connect()
+    await session.execute(
+        sql.SQL("ALTER DATABASE {} SET local_preload_libraries = 'nowhere'").format(sql.Identifier(shut))
+    )
+    await tenant.plan("out", name, scopes=[database], privileges=["SELECT"])
+    await tenant.change("in", privileges=["SELECT", "INSERT"])
+    found = await tenant.until_plans(["in"], "DatabaseNotFound", seconds=SOON)
+    assert shut in ready(found["in"])[1]
+    await tenant.until_plans(["out"], seconds=SOON)
+
+
 async def test_good_plans_are_ready_in_seconds_beside_a_hundred_broken_ones(
     tenant: Tenant, postgres: Server, database: str
 ) -> None:

@@ -235,7 +235,14 @@ class Sessions:
         if self._idle and database == self._admin.database:
             return self._idle.pop()
         await self._make_room()
-        return await self._connect(self._admin, database)
+        try:
+            return await self._connect(self._admin, database)
+        except (ServerUnreachable, AuthenticationFailed) as refusal:
+            if database == self._admin.database:
+                raise
+            # A database's owner has many ways to keep everybody out of it, and must not speak for the whole server.
+            await self._close(await self._connect(self._admin))
+            raise DatabaseUnavailable(str(refusal)) from None
 
     async def _make_room(self) -> None:
         """Close an idle session if no further one may be opened: who holds a slot is entitled to a session."""
