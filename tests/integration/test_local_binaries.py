@@ -24,7 +24,9 @@ for program in etcd kube-apiserver kube-controller-manager; do : > "$2$program";
 """
 
 LOOK_UP = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a run in the background of a shell has it ignored
 from local import binaries
 from local.errors import StackError
 print("looking", file=sys.stderr, flush=True)
