@@ -164,6 +164,25 @@ async def test_a_resource_that_is_not_ready_says_why_and_its_new_secret_wakes_th
     await tenant.until_plans(["ro"])
 
 
+async def test_a_finalizer_that_a_refused_plan_brings_along_holds_no_resource_and_reveals_none(
+    tenant: Tenant, api: KubernetesApi, other_namespace: str, resource: str
+) -> None:
+    guest = Tenant(api, other_namespace)
+    reference = {"name": resource, "namespace": tenant.namespace}
+    await guest.plan("spy", resource, resourceRef=reference, scopes=["postgres"], privileges=["SELECT"])
+    await failed(guest, "spy", "ReferenceNotAllowed")
+    path = paths.hoop_role_plan(other_namespace, "spy")
+    await api.merge_patch(path, {"metadata": {"finalizers": ["hoop.dev/operator"]}})
+    await guest.annotate("spy", reconcile_at="now")
+    await failed(guest, "spy", "ReferenceNotAllowed")
+    await tenant.change_secret(f"{resource}-admin", password="wrong")
+    await tenant.until_resource(resource, "AuthenticationFailed")
+    assert (await tenant.resources())[resource]["status"]["plans"] == 0
+    await guest.delete("spy")
+    await guest.until_gone("spy")
+    assert [reason for _, reason, _ in await guest.events("spy")] == ["ReferenceNotAllowed"]
+
+
 async def test_a_resource_of_another_namespace_has_to_allow_the_plans(
     tenant: Tenant,
     api: KubernetesApi,

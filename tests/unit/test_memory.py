@@ -103,6 +103,16 @@ def test_users_of_a_resource_are_the_plans_that_have_begun_on_its_server() -> No
     assert len(memory.plans_of(PG)) == 3
 
 
+def test_a_plan_that_was_refused_from_the_start_uses_nothing_whatever_finalizer_it_has() -> None:
+    memory = Memory()
+    refusal = {"conditions": [{"type": "Ready", "status": "False", "reason": "ReferenceNotAllowed"}]}
+    never = plan(Key("far", "never"), held=True)
+    later = plan(Key("far", "later"), uid="2", held=True)
+    memory.see_plan(Plan.parse({**never.body, "status": refusal}))
+    memory.see_plan(Plan.parse({**later.body, "status": refusal | {"role": "hoopdev_pg_ro_12345678"}}))
+    assert [found.key for found in memory.users_of(PG)] == [later.key]
+
+
 def test_how_to_reach_a_server_is_kept_for_the_plans_that_a_resource_leaves_behind_and_no_longer() -> None:
     memory = Memory()
     memory.see_resource(resource())

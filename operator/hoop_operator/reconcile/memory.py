@@ -79,7 +79,7 @@ class Memory:
 
     def users_of(self, resource: Key) -> list[Plan]:
         """The plans that use a resource: from their first applied statement on, until their role is gone."""
-        return [plan for plan in self.plans_of(resource) if plan.has_finalizer]
+        return [plan for plan in self.plans_of(resource) if plan.has_finalizer and not plan.was_refused]
 
     def plans_with_secret(self, secret: Key) -> frozenset[Key]:
         """The plans whose credentials a Secret is to hold: one, unless somebody made a mistake."""

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from hoop_operator.cluster.secrets import Owner
 from hoop_operator.crd import DeletionPolicy, HoopResourceSpec, HoopRolePlanSpec
+from hoop_operator.errors import PlanReason
 from hoop_operator.naming import default_secret_name
 
 FINALIZER = "hoop.dev/operator"
@@ -174,6 +175,12 @@ class Plan(KubernetesObject):
     def leaves_role(self) -> bool:
         """Whether its deletion is not to touch the server."""
         return self.annotations.get(ABANDON) == "true" or self.spec.deletion_policy is DeletionPolicy.RETAIN
+
+    @property
+    def was_refused(self) -> bool:
+        """Whether it never was allowed to refer to its resource; its finalizer, which anybody can add, is not ours then."""
+        refused = self.condition("Ready").get("reason") == PlanReason.REFERENCE_NOT_ALLOWED
+        return refused and "role" not in self.status
 
     @property
     def is_new_input(self) -> bool:

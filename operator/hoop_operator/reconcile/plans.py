@@ -136,6 +136,7 @@ class Plans:
             except PlanFailure as failure:
                 run.fail(failure)
                 await self._finish(run)
+                self._count_users(plan.resource_key)
         except ClusterError as error:
             logger.warning("Plan %s waits for the Kubernetes API: %s", key, error)
             self._retry(key, trigger)
@@ -196,7 +197,7 @@ class Plans:
     async def _route_removal(self, plan: Plan, resource: Resource | None, trigger: str) -> None:
         if not plan.has_finalizer:
             return
-        if plan.leaves_role:
+        if plan.leaves_role or await self._never_began(plan, resource):
             await self._let_go(plan, None)
             return
         registration = self._context.memory.registrations.get(plan.resource_key)
@@ -218,6 +219,16 @@ class Plans:
                 )
             )
             await self._finish(run)
+
+    async def _never_began(self, plan: Plan, resource: Resource | None) -> bool:
+        """Whether a plan may not refer to its resource and never did: then somebody else put our finalizer on it."""
+        if plan.status.get("role"):
+            return False
+        try:
+            await check_admission(self._context.api, plan, resource)
+        except PlanFailure as failure:
+            return failure.reason is PlanReason.REFERENCE_NOT_ALLOWED
+        return False
 
     async def _connection_for_removal(self, resource: Key) -> Connection | None:
         """A resource's connection, or the last one that worked where there will be no other."""
