@@ -178,7 +178,7 @@ class Plan(KubernetesObject):
 
     @property
     def was_refused(self) -> bool:
-        """Whether it never was allowed to refer to its resource; its finalizer, which anybody can add, is not ours then."""
+        """Whether it never was allowed to refer to its resource; a finalizer on it is not ours then."""
         refused = self.condition("Ready").get("reason") == PlanReason.REFERENCE_NOT_ALLOWED
         return refused and "role" not in self.status
 
