@@ -373,3 +373,22 @@ async def test_a_role_that_is_not_ours_any_more_is_left_behind_with_a_warning(
     assert [role in note and "elsewhere" in note for note in warnings] == [True]
     assert await roles_of(session, "elsewhere", "rw") == [role]
     await drop(admin, role, database)
+
+
+async def test_a_forged_status_has_no_foreign_role_dropped(
+    tenant: Tenant, api: KubernetesApi, admin: Administrator, role: str
+) -> None:
+    session = await admin.connect()
+    foreign = f"foreign_{role}"[:63]
+    await session.execute(sql.SQL("CREATE ROLE {}").format(sql.Identifier(foreign)))
+    forged = {
+        "role": foreign,
+        "roleOid": await one(session, "SELECT oid::int8 FROM pg_roles WHERE rolname = %s", foreign),
+        "systemIdentifier": await one(session, "SELECT system_identifier::text FROM pg_control_system()"),
+    }
+    await api.merge_patch(paths.status(paths.hoop_role_plan(tenant.namespace, "rw")), {"status": forged})
+    await tenant.delete("rw")
+    await tenant.until_gone("rw")
+    assert await exists(admin, foreign)
+    assert not await exists(admin, role)
+    await session.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(foreign)))

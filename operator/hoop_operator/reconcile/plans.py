@@ -175,7 +175,7 @@ class Plans:
             raise PlanFailure(
                 PlanReason.RESOURCE_NOT_FOUND,
                 f"HoopResource {plan.resource_key.name} does not exist in namespace {plan.resource_key.namespace}; "
-                f"create it, or correct spec.resourceRef",
+                f"create it, or make this plan anew with another spec.resourceRef",
             )
         if not resource.is_postgres:
             desired_role(plan, resource, self._context.settings.instance)
@@ -500,6 +500,7 @@ class Plans:
                 self._context.memory.see_plan(Plan.parse(body))
             self._reported[plan.key] = plan.fingerprint
             if patch is not None:
+                logger.info("Plan %s, for %s: %s %s", plan.key, run.trigger, run.reason, run.message)
                 for kind, reason, message in plan_events(run):
                     await post_event(
                         api, plan.body, type=kind, reason=reason, message=message, action="Apply"
@@ -539,12 +540,16 @@ def _left_behind(plan: Plan, why: str) -> str:
 
 
 def _recorded_role(plan: Plan, registration: Registration | None) -> str | None:
-    """The name of a plan's role as its status has it, else as it derives from what is still known."""
-    name: str | None = plan.status.get("role")
-    if name is None and registration is not None:
-        with suppress(ValueError):
-            name = role_name(registration.resource.api_name, plan.spec.role)
-    return name
+    """The name of a plan's role as it derives from the resource's name in the status, or else from the resource.
+
+    The role in the status is not taken at its word: who may write a status must not have any role dropped.
+    """
+    resource_name = plan.status.get("resourceName")
+    if resource_name is None and registration is not None:
+        resource_name = registration.resource.api_name
+    with suppress(ValueError):
+        return role_name(resource_name, plan.spec.role) if resource_name else None
+    return None
 
 
 async def _capabilities(sessions: Sessions) -> Capabilities:
