@@ -275,6 +275,30 @@ async def test_a_database_that_its_owner_keeps_everybody_out_of_hinders_only_the
     await tenant.until_plans(["out"], seconds=SOON)
 
 
+async def test_a_database_whose_name_is_not_in_utf8_hinders_no_plan(
+    tenant: Tenant, admin: Administrator, postgres: Server, database: str
+) -> None:
+    name = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    session = await admin.connect()
+    odd = f"test_{secrets.token_hex(6)}"
+    raw = f"{odd}_\xe9".encode("latin1")
+    await session.execute(
+        sql.SQL("CREATE DATABASE {} ENCODING SQL_ASCII TEMPLATE template0 LOCALE 'C'").format(
+            sql.Identifier(odd)
+        )
+    )
+    unchecked = await admin.connect(odd)
+    await unchecked.execute("SET client_encoding = 'SQL_ASCII'")
+    await unchecked.execute(b'CREATE DATABASE "%s"' % raw)
+    try:
+        await tenant.plan("ro", name, scopes=[database], privileges=["SELECT"])
+        await tenant.until_plans(["ro"], seconds=SOON)
+    finally:
+        await unchecked.execute(b'DROP DATABASE "%s"' % raw)
+        await unchecked.close()
+        await session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(odd)))
+
+
 async def test_good_plans_are_ready_in_seconds_beside_a_hundred_broken_ones(
     tenant: Tenant, postgres: Server, database: str
 ) -> None:

@@ -7,6 +7,7 @@ whether it writes; and libpq is told everything, so that it consults neither env
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import socket
@@ -21,6 +22,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow, dict_row, tuple_row
+from psycopg.types.json import set_json_loads
 
 from hoop_operator.credentials.connection import Connection
 from hoop_operator.errors import (
@@ -321,7 +323,7 @@ class Sessions:
                 addresses = await self._resolve(who.host, who.port)
                 with _files(who) as paths:
                     try:
-                        return await psycopg.AsyncConnection.connect(
+                        connection = await psycopg.AsyncConnection.connect(
                             **_libpq_parameters(who, database, addresses, paths, seconds),
                             autocommit=True,
                             prepare_threshold=None,
@@ -331,6 +333,8 @@ class Sessions:
                         raise TimeoutError from None
                     except psycopg.Error as error:
                         raise _connection_error(error, who, paths) from None
+                    set_json_loads(_load_json, connection)
+                    return connection
         except TimeoutError as error:
             if not addresses:
                 raise ServerUnreachable(
@@ -393,6 +397,14 @@ def translate_errors() -> Iterator[None]:
         raise _statement_error(error) from None
     except TimeoutError:
         raise ServerUnreachable("the server does not answer any more") from None
+
+
+def _load_json(value: str | bytes) -> Any:
+    """Read JSON in which names are not all in UTF-8: a database of another encoding can put such into shared catalogs.
+
+    They become names that nothing has, so that they concern only who needs them.
+    """
+    return json.loads(value.decode(errors="replace") if isinstance(value, bytes) else value)
 
 
 def _statement_error(error: psycopg.Error) -> ServerError:
