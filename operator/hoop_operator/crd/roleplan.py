@@ -280,7 +280,8 @@ class HoopRolePlanSpec(KubernetesModel):
 
     deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
     """What becomes of the PostgreSQL role when this object is deleted. Delete: it is dropped, what it owns is
-    given to the owner of the database. Retain: it stays, with its password. Default: Delete."""
+    given to the owner of the database. Retain: it stays, with its password;
+    the Secret goes. Default: Delete."""
 
     suspend: bool = False
     """Do nothing while true; deletion still works. Default: false."""

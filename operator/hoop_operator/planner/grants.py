@@ -176,7 +176,11 @@ class _Place:
 
     def membership_in(self, owner: str) -> str:
         """The SQL that lets the admin act for an owner."""
-        return grant_membership(self.state.resolve(owner) if self.state else owner, self.server)
+        return grant_membership(self.resolve(owner), self.server)
+
+    def resolve(self, owner: str) -> str:
+        """The role behind an owner: for `pg_database_owner` it is the owner of the database."""
+        return self.state.resolve(owner) if self.state is not None else owner
 
     def insufficient(self, owner: str, action: str, remedy: str) -> tuple[PlanReason, str]:
         """The problem that the admin may not act for an owner."""
@@ -243,7 +247,7 @@ def _grants(role: str, wanted: Wanted, place: _Place) -> Difference:
     for owner, grants in sorted(denied.items()):
         (kind, _, privilege), oids = min(grants.items(), key=str)
         remedy = place.membership_in(owner)
-        if owner in place.server.superusers:
+        if place.resolve(owner) in place.server.superusers:
             # Nobody is made a superuser's member for a grant; the grant option is all that it takes.
             admin = grantee_list([place.server.admin])
             remedy = " ".join(f"{head} {admin} WITH GRANT OPTION;" for head, _ in _grant_heads(grants, place))

@@ -30,7 +30,7 @@ def plan_events(run: Run) -> list[Announcement]:
         if (before.get("reason"), before.get("message")) != (run.reason, run.message):
             events.append(Announcement("Warning", run.reason, run.message))
     elif before.get("status") == "False":
-        events.append(Announcement("Normal", run.reason, f"role {run.role} is as the plan asks again"))
+        events.append(Announcement("Normal", run.reason, f"role {run.role} is as the plan asks"))
     elif before and run.applied:
         events.append(Announcement("Normal", run.reason, _what_changed(run)))
     if plan.status.get("observedGeneration") != plan.generation:
@@ -43,7 +43,7 @@ def _what_changed(run: Run) -> str:
     if run.statements:
         shown = "; ".join(statement.text for statement in run.statements[:3])
         more = f" and {len(run.statements) - 3} more" if len(run.statements) > 3 else ""
-        parts.append(f"{len(run.statements)} statements were applied: {shown}{more}")
+        parts.append(f"statements were applied: {shown}{more}")
     if run.rotated:
         parts.append("the password was changed")
     elif run.password_set:
@@ -60,7 +60,7 @@ def _advice(plan: Plan) -> list[Announcement]:
         ignored = [f"spec.{name}" for name in ("scopes", "privileges") if getattr(spec, name)]
     advice = []
     if ignored:
-        text = f"{' and '.join(ignored)} has no meaning for type {spec.type.value} and is ignored"
+        text = f"ignored, because it has no meaning for type {spec.type.value}: {', '.join(ignored)}"
         advice.append(Announcement("Warning", "IgnoredField", text))
     if spec.type == PlanType.EXTERNAL and spec.source_role == READS_VERIFIERS:
         text = f"source role {READS_VERIFIERS} reads everything, the password verifiers of all roles included"

@@ -192,6 +192,8 @@ class Resources:
             return
         body = await api.merge_patch(paths.status(paths.custom_object(resource.body)), {"status": patch})
         memory.see_resource(Resource.parse(body))
+        outcome = in_use or registration.message
+        logger.info("Resource %s: %s %s", resource.key, registration.reason, outcome)
         await self._post_events(resource, registration, in_use)
 
     async def _post_events(self, resource: Resource, registration: Registration, in_use: str | None) -> None:
@@ -204,7 +206,7 @@ class Resources:
             if in_use or not registration.ready:
                 events.append(Announcement("Warning", reason, message))
             elif before:
-                events.append(Announcement("Normal", reason, "the resource is ready again"))
+                events.append(Announcement("Normal", reason, "the resource is ready"))
         replaced = registration.restored_from
         if replaced and replaced != resource.condition("Reachable").get("message"):
             events.append(Announcement("Warning", "ServerReplaced", replaced))

@@ -1,6 +1,6 @@
 """One run of a plan: what it was for, what it found and did, and what that says on the object."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -70,7 +70,12 @@ class Run:
     def fail_with(self, problems: Sequence[tuple[PlanReason, str]]) -> None:
         """End the run with all that is wrong; the reason is the first one's."""
         self.reason = problems[0][0]
-        self.message = "; ".join(dict.fromkeys(message for _, message in problems))
+        self.message = all_of(message for _, message in problems)
+
+
+def all_of(messages: Iterable[str]) -> str:
+    """Several messages in one, each once; one that ends with SQL has its semicolon already."""
+    return "; ".join(message.removesuffix(";") for message in dict.fromkeys(messages))
 
 
 def status_of(run: Run, now: datetime) -> dict[str, Any] | None:

@@ -48,7 +48,7 @@ async def find(api: KubernetesApi, plan: Plan) -> PlanSecret:
         raise PlanFailure(
             PlanReason.SECRET_CONFLICT,
             f"Secret {secret.name} exists already and {controller}; it stays untouched: choose another "
-            f"spec.secretName, or delete that Secret",
+            f"spec.secretName",
         )
     return PlanSecret(secret, _password(secret))
 
