@@ -299,6 +299,30 @@ async def test_a_database_whose_name_is_not_in_utf8_hinders_no_plan(
         await session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(odd)))
 
 
+async def test_a_database_that_cannot_be_read_hinders_only_the_plans_that_need_it(
+    tenant: Tenant, admin: Administrator, postgres: Server, database: str
+) -> None:
+    name = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await tenant.until_resource(name)
+    odd = f"test_{secrets.token_hex(6)}"
+    session = await admin.connect()
+    await session.execute(
+        sql.SQL("CREATE DATABASE {} ENCODING SQL_ASCII TEMPLATE template0 LOCALE 'C'").format(
+            sql.Identifier(odd)
+        )
+    )
+    try:
+        unchecked = await admin.connect(odd)
+        await unchecked.execute("SET client_encoding = 'SQL_ASCII'")
+        await unchecked.execute(b'CREATE TABLE "t\xe9" (id int)')
+        await tenant.plan("in", name, scopes=[odd], privileges=["SELECT"])
+        await tenant.plan("out", name, scopes=[database], privileges=["SELECT"])
+        await tenant.until_plans(["in"], "DatabaseNotFound", seconds=SOON)
+        await tenant.until_plans(["out"], seconds=SOON)
+    finally:
+        await session.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(odd)))
+
+
 async def test_good_plans_are_ready_in_seconds_beside_a_hundred_broken_ones(
     tenant: Tenant, postgres: Server, database: str
 ) -> None:

@@ -100,7 +100,7 @@ def _scope_problems(
             problems.append(_no_connect(name, server))
             continue
         elif name not in databases:
-            why = "could not be connected to while the plan was made, as if it had just been dropped"
+            why = "could not be read while the plan was made: dropped, or shut by its owner (the log tells)"
         else:
             schemas = sorted(scope.schema for scope in desired.scopes if scope.database == name)
             problems += [

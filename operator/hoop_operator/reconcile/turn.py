@@ -182,7 +182,8 @@ async def look(
         try:
             async with sessions.transaction(name) as transaction:
                 return await read_database(transaction, name, oids, schemas[name])
-        except DatabaseUnavailable:
+        except (DatabaseUnavailable, StatementFailed) as failure:
+            logger.info('Database "%s" cannot be read: %s', name, failure)
             return None
 
     states = await asyncio.gather(*(read(name) for name in sorted(schemas)))
