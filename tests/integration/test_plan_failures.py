@@ -9,6 +9,7 @@ from psycopg import sql
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.errors import ObjectNotFound
 from hoop_operator.naming import role_name
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
@@ -464,6 +465,27 @@ async def test_a_secret_that_we_did_not_make_stays_untouched_and_nothing_is_gran
         "thief", resource, scopes=[database], privileges=["SELECT"], secretName="ro-credentials"
     )
     await failed(tenant, "thief", "SecretConflict", "HoopRolePlan ro")
+
+
+async def test_a_plan_never_makes_up_the_secret_that_a_resource_waits_for(
+    tenant: Tenant, api: KubernetesApi, database: str, resource: str
+) -> None:
+    waiting = {
+        "apiVersion": "hoop.dev/v1alpha1",
+        "kind": "HoopResource",
+        "metadata": {"name": "later"},
+        "spec": {
+            "type": "database",
+            "subtype": "postgres",
+            "envVarsFrom": [{"secretRef": {"name": "later-admin"}}],
+        },
+    }
+    await api.create(paths.hoop_resources(tenant.namespace), waiting)
+    await tenant.until_resource("later", "CredentialsUnresolved")
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"], secretName="later-admin")
+    await failed(tenant, "ro", "SecretConflict", "later-admin", "spec.secretName")
+    with pytest.raises(ObjectNotFound):
+        await api.get(paths.secret(tenant.namespace, "later-admin"))
 
 
 async def test_grants_that_the_role_passed_on_are_not_cascaded(

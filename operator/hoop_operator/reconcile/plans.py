@@ -35,6 +35,7 @@ from hoop_operator.reconcile.announce import plan_events
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.desired import desired_role, secret_contents
 from hoop_operator.reconcile.inbox import Inbox
+from hoop_operator.reconcile.memory import Reading
 from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Resource
 from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.remove import remove_roles
@@ -403,6 +404,7 @@ class Plans:
             run.resource_name = resource.api_name
             try:
                 await check_admission(self._context.api, run.plan, resource)
+                self._check_secret_name(run.plan)
                 desired = desired_role(run.plan, resource, self._context.settings.instance)
                 secret_contents(run.plan, resource, connection, desired.name, "")
             except PlanFailure as failure:
@@ -412,6 +414,21 @@ class Plans:
             else:
                 admitted[desired] = run
         return admitted
+
+    def _check_secret_name(self, plan: Plan) -> None:
+        """See that a plan does not make up the Secret that a HoopResource is waiting for: its server would be another.
+
+        Raises
+        ------
+        PlanFailure
+            `SecretConflict`.
+        """
+        reading = Reading("Secret", plan.key.namespace, plan.secret_name)
+        if plan.status.get("secretName") != plan.secret_name and self._context.memory.readers_of(reading):
+            raise PlanFailure(
+                PlanReason.SECRET_CONFLICT,
+                f"Secret {plan.secret_name} is for a HoopResource of this namespace; choose another spec.secretName",
+            )
 
     async def _remove(self, resource_key: Key, runs: list[Run]) -> None:
         """Remove the roles of deleted plans, and let go of the plans whose role is gone."""
