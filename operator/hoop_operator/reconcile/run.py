@@ -74,8 +74,9 @@ class Run:
 
 
 def all_of(messages: Iterable[str]) -> str:
-    """Several messages in one, each once; one that ends with SQL has its semicolon already."""
-    return "; ".join(message.removesuffix(";") for message in dict.fromkeys(messages))
+    """Several messages in one, each once; those that end with SQL have their semicolon already."""
+    *others, last = dict.fromkeys(messages)
+    return "; ".join([*(message.removesuffix(";") for message in others), last])
 
 
 def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
