@@ -10,7 +10,7 @@ from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres.executor import end_sessions, execute_singly
 from hoop_operator.postgres.session import Sessions, Transaction
 from hoop_operator.postgres.snapshot import Capabilities
-from hoop_operator.reconcile.run import all_of
+from hoop_operator.reconcile.run import failure_of
 from hoop_operator.reconcile.turn import INSUFFICIENT_PRIVILEGE, look
 
 DEPENDENT_OBJECTS = "2BP01"
@@ -113,7 +113,7 @@ async def _execute(transaction: Transaction, statements: Iterable[Iterable[State
 
 def _raise_all(problems: Sequence[tuple[PlanReason, str]]) -> None:
     if problems:
-        raise PlanFailure(problems[0][0], all_of(message for _, message in problems))
+        raise failure_of(problems)
 
 
 def _blocked(failure: StatementFailed, role: str, admin: str) -> PlanFailure:

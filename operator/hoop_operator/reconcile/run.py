@@ -1,6 +1,6 @@
 """One run of a plan: what it was for, what it found and did, and what that says on the object."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -67,16 +67,14 @@ class Run:
         else:
             self.message += f"; besides, {failure.message}"
 
-    def fail_with(self, problems: Sequence[tuple[PlanReason, str]]) -> None:
-        """End the run with all that is wrong; the reason is the first one's."""
-        self.reason = problems[0][0]
-        self.message = all_of(message for _, message in problems)
 
+def failure_of(problems: Sequence[tuple[PlanReason, str]]) -> PlanFailure:
+    """One failure for all that is wrong, each problem told once; the reason is the first one's.
 
-def all_of(messages: Iterable[str]) -> str:
-    """Several messages in one, each once; those that end with SQL have their semicolon already."""
-    *others, last = dict.fromkeys(messages)
-    return "; ".join([*(message.removesuffix(";") for message in others), last])
+    A message that ends with SQL has its semicolon already.
+    """
+    *others, last = dict.fromkeys(message for _, message in problems)
+    return PlanFailure(problems[0][0], "; ".join([*(message.removesuffix(";") for message in others), last]))
 
 
 def status_of(run: Run, now: datetime) -> dict[str, Any] | None:

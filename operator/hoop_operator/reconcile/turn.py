@@ -41,7 +41,7 @@ from hoop_operator.postgres.snapshot import Capabilities, read_database, read_se
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.desired import first_database, secret_contents
 from hoop_operator.reconcile.objects import FINALIZER, Plan, Resource
-from hoop_operator.reconcile.run import Run
+from hoop_operator.reconcile.run import Run, failure_of
 
 DISPUTES = frozenset({PlanReason.ROLE_CONFLICT, PlanReason.SECRET_CONFLICT})
 """Reasons after which neither role nor Secret is touched at all."""
@@ -212,7 +212,7 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
                 except PlanFailure as conflict:
                     problems.append((conflict.reason, conflict.message))
             if problems:
-                run.fail_with(problems)
+                run.fail(failure_of(problems))
             if not DISPUTES.intersection(reason for reason, _ in problems):
                 work.login = role
             if work.login is not None or run.succeeded:
