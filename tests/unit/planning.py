@@ -114,6 +114,7 @@ def server(
         "holdings": {},
         "owned": {},
         "not_administered": frozenset(),
+        "not_assumable": frozenset(),
     }
     return Server(
         roles={known_role.name: known_role for known_role in roles},
@@ -184,6 +185,8 @@ def database(
         "owned": {},
         "bound": {},
         "not_administered": frozenset(),
+        "not_assumable": frozenset(),
+        "closed_schemas": {},
     }
     return DatabaseState(
         name="db",

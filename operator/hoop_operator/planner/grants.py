@@ -102,7 +102,16 @@ def future_owners(schema: Schema, state: DatabaseState, superusers: frozenset[st
 def database_difference(desired: DesiredRole, state: DatabaseState, server: Server) -> Difference:
     """The grants inside one database that a managed role lacks there and those it has beyond its plan."""
     difference = Difference()
-    place = _Place(server, state, state.objects, state.acl, state.grant_options, state.not_administered)
+    place = _Place(
+        server,
+        state,
+        state.objects,
+        state.acl,
+        state.grant_options,
+        state.not_administered,
+        state.not_assumable,
+        state.closed_schemas,
+    )
     wanted = _wanted(desired, state, difference)
     difference.extend(_revokes(desired.name, wanted, place))
     difference.extend(_grants(desired.name, wanted, place))
@@ -113,7 +122,14 @@ def database_difference(desired: DesiredRole, state: DatabaseState, server: Serv
 def shared_difference(desired: DesiredRole, server: Server) -> Difference:
     """CONNECT on the databases of a plan, and whatever else the role holds on objects of the server as a whole."""
     place = _Place(
-        server, None, server.shared_objects, server.acl, server.grant_options, server.not_administered
+        server,
+        None,
+        server.shared_objects,
+        server.acl,
+        server.grant_options,
+        server.not_administered,
+        server.not_assumable,
+        closed_schemas={},
     )
     databases = frozenset(
         server.databases[scope.database].oid for scope in desired.scopes if scope.database in server.databases
@@ -138,6 +154,8 @@ class _Place:
     acl: Acl
     grant_options: Mapping[tuple[ObjectKind, str], frozenset[int]]
     not_administered: frozenset[str]
+    not_assumable: frozenset[str]
+    closed_schemas: Mapping[str, frozenset[str]]
 
     @property
     def database(self) -> str | None:
@@ -188,6 +206,28 @@ class _Place:
             PlanReason.INSUFFICIENT_PRIVILEGE,
             f'the admin "{self.server.admin}" may not act for "{owner}", so it cannot {action}; an administrator has '
             f"to run: {remedy}",
+        )
+
+    def closed_to(self, role: str, kind: ObjectKind, oids: Iterable[int]) -> list[str]:
+        """The schemas in which a role may not name one of some objects, nor its arguments' types."""
+        closed = self.closed_schemas.get(role, frozenset())
+        if not closed:
+            return []
+        targets = [self.objects[kind][oid] for oid in oids]
+        named = {target.schema for target in targets}
+        named |= {schema for target in targets for schema, _ in target.argument_types}
+        return sorted(schema for schema in named if schema in closed)
+
+    def closed(self, schemas: Iterable[str], action: str) -> tuple[PlanReason, str]:
+        """The problem that the admin may not name objects in some schemas."""
+        admin = sql.Identifier(self.server.admin)
+        remedy = " ".join(
+            render("GRANT USAGE ON SCHEMA {} TO {};", sql.Identifier(schema), admin) for schema in schemas
+        )
+        return (
+            PlanReason.INSUFFICIENT_PRIVILEGE,
+            f'the admin "{self.server.admin}" has no USAGE on schema {", ".join(schemas)} in database '
+            f'"{self.database}", so it cannot {action}; an administrator has to run: {remedy}',
         )
 
 
@@ -253,6 +293,10 @@ def _grants(role: str, wanted: Wanted, place: _Place) -> Difference:
             remedy = " ".join(f"{head} {admin} WITH GRANT OPTION;" for head, _ in _grant_heads(grants, place))
         action = f"grant {privilege} on {place.describe(kind, oids)}"
         difference.problems.append(place.insufficient(owner, action, remedy))
+    for (kind, _, privilege), oids in missing.items():
+        if schemas := place.closed_to(place.server.admin, kind, oids):
+            action = f"grant {privilege} on {place.describe(kind, oids)}"
+            difference.problems.append(place.closed(schemas, action))
     return difference
 
 
@@ -263,7 +307,21 @@ def _grant_heads(missing: Wanted, place: _Place) -> Iterator[tuple[str, int]]:
         by_objects[kind, schema, oids].append(privilege)
     for (kind, schema, oids), privileges in by_objects.items():
         for targets, count in place.targets(kind, schema, oids):
-            yield render("GRANT {} ON {} TO", _privilege_list(privileges), targets), count
+            for names in _granted_together(kind, oids, privileges, place):
+                yield render("GRANT {} ON {} TO", _privilege_list(names), targets), count
+
+
+def _granted_together(
+    kind: ObjectKind, oids: frozenset[int], privileges: list[str], place: _Place
+) -> list[list[str]]:
+    """Privileges split as one statement can grant them.
+
+    A statement has one grantor. Where that is not the owner it may have the option for one privilege and not for
+    another, and would grant a part of the list only (manual, GRANT, Notes).
+    """
+    if not any(place.objects[kind][oid].owner in place.not_administered for oid in oids):
+        return [privileges]
+    return [[privilege] for privilege in privileges]
 
 
 def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
@@ -293,6 +351,7 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
                     entry.schema,
                     entry.grantor,
                     as_role,
+                    entry.grantor_became_owner and entry.grantor != role,
                     entry.column,
                     option_only,
                     frozenset(part),
@@ -309,38 +368,82 @@ class _Revocation(NamedTuple):
     grantor: str
     as_role: str | None
     """The grantor where it is not the owner, for whom the admin acts as a matter of course."""
+    became_owner: bool
     column: str | None
     option_only: bool
     objects: frozenset[int]
 
 
 def _revoke(role: str, revocation: _Revocation, privileges: set[str], place: _Place) -> Difference:
-    kind, schema, grantor, as_role, column, option_only, oids = revocation
+    kind, schema, grantor, as_role, became_owner, column, option_only, oids = revocation
     names = _privilege_list(privileges, column)
     option = sql.SQL("GRANT OPTION FOR ") if option_only else sql.SQL("")
+    closed = place.closed_to(as_role or place.server.admin, kind, oids)
     statements = [
         Statement(
-            Phase.REVOKE,
+            Phase.REDUCE if grantor == role else Phase.REVOKE,
             place.database,
             render("REVOKE {}{} ON {} FROM", option, names, targets),
             (role,),
             as_role=as_role,
+            lent_schemas=tuple(closed) if as_role is not None else (),
             objects=count,
         )
         for targets, count in place.targets(kind, schema, oids, column)
     ]
-    if grantor not in place.not_administered:
-        return Difference(statements)
     action = f"revoke {', '.join(sorted(privileges))} on {place.describe(kind, oids)}"
-    remedy = " ".join(_by_hand(as_role, statement.sql) for statement in statements)
+    if became_owner:
+        return Difference(problems=[_own_grant_lost(revocation, action, statements, place)])
+    if as_role is None and closed:
+        return Difference(problems=[place.closed(closed, action)])
+    may_act = (
+        grantor not in place.not_administered
+        if as_role is None
+        else as_role not in place.not_assumable and (not closed or place.server.admin_is_superuser)
+    )
+    if may_act:
+        return Difference(statements)
+    remedy = " ".join(_by_hand(statement) for statement in statements)
     return Difference(problems=[place.insufficient(grantor, action, remedy)])
 
 
-def _by_hand(role: str | None, statement: str) -> str:
-    """SQL for an administrator, in a session of its own, to run as a role."""
-    if role is None:
-        return f"{statement};"
-    return f"{render('SET ROLE {}', sql.Identifier(role))}; {statement}; RESET ROLE;"
+def _own_grant_lost(
+    revocation: _Revocation, action: str, statements: Iterable[Statement], place: _Place
+) -> tuple[PlanReason, str]:
+    """The problem that a grantor has the owner's rights by now, and acts as the owner whatever it does.
+
+    It acts as itself while the objects belong to somebody whose rights it has not.
+    """
+    grantor = sql.Identifier(revocation.grantor)
+    interim = sql.Identifier("hoop_interim_owner")
+    targets = [place.objects[revocation.kind][oid] for oid in sorted(revocation.objects)]
+    steps = [render("CREATE ROLE {}", interim)]
+    steps += [_change_of_owner(target, interim) for target in targets]
+    powerful = revocation.grantor in place.server.superusers
+    if powerful:
+        steps.append(render("ALTER ROLE {} NOSUPERUSER", grantor))
+    steps += [statement.text for statement in statements]
+    if powerful:
+        steps.append(render("ALTER ROLE {} SUPERUSER", grantor))
+    steps += [_change_of_owner(target, sql.Identifier(target.owner)) for target in targets]
+    steps.append(render("DROP ROLE {}", interim))
+    return (
+        PlanReason.INSUFFICIENT_PRIVILEGE,
+        f'"{revocation.grantor}", who granted it, has the rights of the owner by now, and so nobody can {action} as '
+        f"{revocation.grantor} any more; a superuser has to run: BEGIN; {'; '.join(steps)}; COMMIT;",
+    )
+
+
+def _change_of_owner(target: DatabaseObject, owner: sql.Composable) -> str:
+    """The SQL that gives an object to an owner; a sequence goes with the table that it belongs to."""
+    if target.table is not None:
+        return render("ALTER TABLE {} OWNER TO {}", sql.Identifier(*target.table), owner)
+    return render("ALTER {} {} OWNER TO {}", keyword(target.kind), object_reference(target), owner)
+
+
+def _by_hand(statement: Statement) -> str:
+    """The SQL for an administrator to run a statement."""
+    return f"{statement.text};" if statement.as_role is None else f"BEGIN; {statement.text}; COMMIT;"
 
 
 Dependents = dict[str | None, set[str]]
@@ -361,18 +464,20 @@ def _dependent_grants(
     role: str, entry: AclEntry, target: DatabaseObject, dependents: Dependents, place: _Place
 ) -> tuple[PlanReason, str]:
     names = sorted({name for grantees in dependents.values() for name in grantees})
-    remedy = " ".join(
-        _by_hand(
-            role,
-            render(
-                "REVOKE {} ON {} {} FROM {} CASCADE",
-                _privilege_list([entry.privilege], column),
-                keyword(ObjectKind.TABLE if column is not None else target.kind),
-                object_reference(target),
-                sql.SQL(", ").join(map(_grantee, sorted(grantees))),
-            ),
+    heads = [
+        render(
+            "REVOKE {} ON {} {} FROM {} CASCADE",
+            _privilege_list([entry.privilege], column),
+            keyword(ObjectKind.TABLE if column is not None else target.kind),
+            object_reference(target),
+            sql.SQL(", ").join(map(_grantee, sorted(grantees))),
         )
         for column, grantees in sorted(dependents.items(), key=str)
+    ]
+    lent = tuple(place.closed_to(role, target.kind, [target.oid]))
+    remedy = " ".join(
+        _by_hand(Statement(Phase.REVOKE, place.database, head, as_role=role, lent_schemas=lent))
+        for head in heads
     )
     return (
         PlanReason.DEPENDENT_GRANTS,

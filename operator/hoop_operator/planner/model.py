@@ -51,6 +51,8 @@ class DatabaseObject:
     owner: str
     argument_types: tuple[tuple[str, str], ...] = ()
     """Schema and name of each input argument's type; only routines have any."""
+    table: tuple[str, str] | None = None
+    """Schema and name of the table that a sequence belongs to; read only where somebody else than owners granted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,9 @@ class AclEntry:
     grantable: bool
     objects: frozenset[int]
     column: str | None = None
+    grantor_became_owner: bool = False
+    """Whether the grantor is not the owner but has the owner's rights by now: to whatever it takes back the server
+    then makes it the owner, and its own grants stay (manual, REVOKE, Notes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +241,9 @@ class Server:
     owned: Mapping[str, tuple[DatabaseObject, ...]]
     """For each of the plans' roles the databases and tablespaces it owns."""
     not_administered: frozenset[str]
-    """Owners and grantors of shared objects for whom the admin may not act."""
+    """Owners of shared objects whose rights the admin does not have."""
+    not_assumable: frozenset[str]
+    """Grantors of shared objects as whom the admin may not act by SET ROLE."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +265,11 @@ class DatabaseState:
     """For each of the plans' roles what names it here and can be given to nobody else, in words: row security policies
     and user mappings."""
     not_administered: frozenset[str]
-    """Owners and grantors here for whom the admin may not act."""
+    """Owners here whose rights the admin does not have."""
+    not_assumable: frozenset[str]
+    """Grantors here as whom the admin may not act by SET ROLE."""
+    closed_schemas: Mapping[str, frozenset[str]]
+    """For the admin, and for each grantor that is no owner, the schemas without USAGE, in which it can name nothing."""
 
     def resolve(self, owner: str) -> str:
         """The role that `pg_database_owner` stands for here; any other role itself."""

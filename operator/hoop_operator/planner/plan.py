@@ -67,7 +67,7 @@ def plan_role(desired: DesiredRole, server: Server, databases: Mapping[str, Data
             difference.extend(database_difference(desired, databases[name], server))
     statements = sorted(difference.statements, key=_order)
     if difference.problems:
-        statements = [statement for statement in statements if statement.phase is Phase.REVOKE]
+        statements = [statement for statement in statements if statement.phase.takes_away]
     return RolePlan(
         statements=tuple(statements),
         problems=tuple(difference.problems),

@@ -295,7 +295,7 @@ def revoke_membership(membership: Membership, server: Server, *, option_only: bo
         sql.Identifier(membership.member),
         _granted_by(membership, server),
     )
-    return Statement(Phase.REVOKE, None, head)
+    return Statement(Phase.REDUCE, None, head)
 
 
 def expel_member(membership: Membership, server: Server) -> Statement:

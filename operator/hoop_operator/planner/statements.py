@@ -25,8 +25,15 @@ class Phase(IntEnum):
     ROLE = 0
     """The role comes into being."""
     ALTER = 1
-    REVOKE = 2
-    GRANT = 3
+    REDUCE = 2
+    """Attributes, memberships and what the role granted itself are taken away: revokes depend on that."""
+    REVOKE = 3
+    GRANT = 4
+
+    @property
+    def takes_away(self) -> bool:
+        """Whether a statement of it leaves less than there was, and so is run even where a check failed."""
+        return self in {Phase.REDUCE, Phase.REVOKE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +48,8 @@ class Statement:
     """Roles that stand at the end of `head`; statements that differ in nothing else are merged into one."""
     as_role: str | None = None
     """The role to act as, where the admin itself is not the right grantor."""
+    lent_schemas: tuple[str, ...] = ()
+    """Schemas in which `as_role` may not name objects, and on which it has USAGE for the length of the statement."""
     verifier_of: str | None = None
     """The role whose password verifier ends the statement; the text for people has asterisks there."""
     objects: int = 0
@@ -54,10 +63,18 @@ class Statement:
     @property
     def text(self) -> str:
         """The statement as people get to see it."""
-        text = f"{self.sql} {REDACTED}" if self.verifier_of else self.sql
-        if self.as_role:
-            text = f"{render('SET LOCAL ROLE {}', sql.Identifier(self.as_role))}; {text}; SET LOCAL ROLE NONE"
-        return text
+        return self.in_its_role(f"{self.sql} {REDACTED}" if self.verifier_of else self.sql)
+
+    def in_its_role(self, text: str) -> str:
+        """The SQL `text` with what it takes to run it as `as_role`; without one the text itself."""
+        if self.as_role is None:
+            return text
+        role = sql.Identifier(self.as_role)
+        steps = [render("SET LOCAL ROLE {}", role), text, "SET LOCAL ROLE NONE"]
+        for schema in map(sql.Identifier, self.lent_schemas):
+            lend = render("GRANT USAGE ON SCHEMA {} TO {}", schema, role)
+            steps = [lend, *steps, render("REVOKE USAGE ON SCHEMA {} FROM {}", schema, role)]
+        return "; ".join(steps)
 
 
 def render(template: LiteralString, *parts: sql.Composable) -> str:

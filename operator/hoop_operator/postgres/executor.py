@@ -6,7 +6,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from hoop_operator.errors import StatementFailed
-from hoop_operator.planner.statements import Statement, chunks, render
+from hoop_operator.planner.statements import Statement, chunks
 from hoop_operator.postgres.session import Transaction
 
 STATEMENTS_PER_QUERY = 100
@@ -66,10 +66,7 @@ def _sql(statement: Statement, verifiers: Mapping[str, str]) -> str:
     text = statement.sql
     if statement.verifier_of:
         text = f"{text} {sql.Literal(verifiers[statement.verifier_of]).as_string(None)}"
-    if statement.as_role:
-        role = render("SET LOCAL ROLE {}", sql.Identifier(statement.as_role))
-        text = f"{role}; {text}; SET LOCAL ROLE NONE"
-    return text
+    return statement.in_its_role(text)
 
 
 async def end_sessions(transaction: Transaction, names: Sequence[str]) -> None:

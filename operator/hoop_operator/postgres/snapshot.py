@@ -100,6 +100,12 @@ MAY_REVOKE: LiteralString = """
        pg_catalog.pg_has_role(m.roleid, 'MEMBER WITH ADMIN OPTION') AND pg_catalog.pg_has_role(m.grantor, 'USAGE')
 """
 
+MAY_ASSUME: LiteralString = """
+       pg_catalog.pg_has_role(r.oid, CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < 160000
+                                          THEN 'MEMBER' ELSE 'SET' END)
+"""
+"""Whether SET ROLE is open to the admin: from version 16 on that is an option of each membership."""
+
 SERVER_REST: LiteralString = """
 WITH carrier AS (
     SELECT 'DATABASE' AS kind, oid, datname AS name, datdba AS owner, datacl AS acl FROM pg_catalog.pg_database
@@ -107,7 +113,8 @@ WITH carrier AS (
     SELECT 'TABLESPACE', oid, spcname, spcowner, spcacl FROM pg_catalog.pg_tablespace
     {parameters}
 ), entry AS (
-    SELECT c.kind, c.oid, c.name, c.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable
+    SELECT c.kind, c.oid, c.name, c.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable,
+           a.grantor <> c.owner AND pg_catalog.pg_has_role(a.grantor, c.owner, 'USAGE') AS grantor_became_owner
       FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
            LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
      WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> c.owner)
@@ -123,13 +130,15 @@ SELECT
           pg_catalog.pg_get_userbyid(d.datdba), d.datallowconn AND d.datconnlimit <> -2, d.datistemplate,
           pg_catalog.has_database_privilege(d.oid, 'CONNECT'))) FROM pg_catalog.pg_database AS d) AS databases,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid::pg_catalog.int8, c.name,
-          pg_catalog.pg_get_userbyid(c.owner), NULL)) FROM carrier AS c
+          pg_catalog.pg_get_userbyid(c.owner), NULL, NULL)) FROM carrier AS c
     WHERE c.kind = 'DATABASE' OR EXISTS (SELECT FROM entry AS e WHERE e.kind = c.kind AND e.oid = c.oid)) AS objects,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(e.kind, NULL, e.privilege_type, e.is_grantable, NULL,
                CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
-               pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid::pg_catalog.int8)) AS row
-        FROM entry AS e GROUP BY e.kind, e.privilege_type, e.is_grantable, e.grantee, e.grantor) AS g) AS acl,
+               pg_catalog.pg_get_userbyid(e.grantor), e.grantor_became_owner,
+               pg_catalog.array_agg(e.oid::pg_catalog.int8)) AS row
+        FROM entry AS e
+       GROUP BY e.kind, e.privilege_type, e.is_grantable, e.grantee, e.grantor, e.grantor_became_owner) AS g) AS acl,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(c.kind, a.privilege_type,
                pg_catalog.array_agg(DISTINCT c.oid::pg_catalog.int8)) AS row
@@ -141,11 +150,12 @@ SELECT
   (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(pg_catalog.pg_get_userbyid(y.refobjid), d.datname))
      FROM dependency AS y JOIN pg_catalog.pg_database AS d ON d.oid = y.dbid) AS holdings,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid::pg_catalog.int8, c.name,
-          pg_catalog.pg_get_userbyid(c.owner), NULL))
+          pg_catalog.pg_get_userbyid(c.owner), NULL, NULL))
      FROM carrier AS c WHERE c.owner = ANY (%(oids)s) AND c.kind <> 'PARAMETER') AS owned,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
-    WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE')
-      AND (r.oid IN (SELECT owner FROM carrier) OR r.oid IN (SELECT grantor FROM entry))) AS not_administered
+    WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE') AND r.oid IN (SELECT owner FROM carrier)) AS not_administered,
+  (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
+    WHERE r.oid IN (SELECT e.grantor FROM entry AS e) AND NOT {may_assume}) AS not_assumable
 """
 
 PARAMETERS: LiteralString = """
@@ -193,7 +203,7 @@ WITH asked AS MATERIALIZED (
       FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item)
      GROUP BY c.kind, c.namespace, c."column", c.owner, i.item
 ), entry AS MATERIALIZED (
-    SELECT i.kind, i.namespace, i.oids, i."column", a.grantee, a.grantor, a.privilege_type, a.is_grantable
+    SELECT i.kind, i.namespace, i.oids, i."column", i.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable
       FROM item AS i, LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
      WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> i.owner)
         OR (a.grantor = ANY (%(oids)s) AND a.grantor <> i.owner)
@@ -254,11 +264,19 @@ SELECT
                      WITH ORDINALITY AS x (type, position)
                 JOIN pg_catalog.pg_type AS t ON t.oid = x.type
                 JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace
-               WHERE p.oid = l.oid) END))
+               WHERE p.oid = l.oid) END,
+          CASE WHEN l.kind = 'SEQUENCE' AND EXISTS (SELECT FROM entry AS e WHERE e.grantor <> e.owner) THEN (
+              SELECT pg_catalog.json_build_array(tn.nspname, t.relname)
+                FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_class AS t ON t.oid = d.refobjid
+                JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.relnamespace
+               WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = l.oid AND d.objsubid = 0
+                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
+               LIMIT 1) END))
      FROM listed AS l LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = l.namespace) AS objects,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(e.kind, n.nspname, e.privilege_type, e.is_grantable,
           e."column", CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
-          pg_catalog.pg_get_userbyid(e.grantor), s.position))
+          pg_catalog.pg_get_userbyid(e.grantor),
+          e.grantor <> e.owner AND pg_catalog.pg_has_role(e.grantor, e.owner, 'USAGE'), s.position))
      FROM entry AS e JOIN object_set AS s ON s.kind = e.kind AND s.oids = e.oids
      LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = e.namespace) AS acl,
   (SELECT pg_catalog.json_agg(s.oids ORDER BY s.position) FROM object_set AS s) AS object_sets,
@@ -281,13 +299,24 @@ SELECT
      FROM dependency AS d) AS dependencies,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
     WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE')
-      AND (r.oid IN (SELECT owner FROM listed) OR r.oid IN (SELECT grantor FROM entry)
-           OR r.oid IN (SELECT owner FROM default_entry) OR r.oid IN (SELECT nspowner FROM asked)
+      AND (r.oid IN (SELECT owner FROM listed) OR r.oid IN (SELECT owner FROM default_entry)
+           OR r.oid IN (SELECT nspowner FROM asked)
            OR r.oid IN (SELECT owner FROM inhabitant)
            OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
            OR r.oid IN (SELECT a.grantee FROM asked AS s, LATERAL pg_catalog.unnest(s.nspacl) AS i (item),
                         LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a))
-  ) AS not_administered
+  ) AS not_administered,
+  (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
+    WHERE r.oid IN (SELECT e.grantor FROM entry AS e) AND NOT {may_assume}) AS not_assumable,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(r.rolname, n.nspname))
+     FROM pg_catalog.pg_roles AS r, pg_catalog.pg_namespace AS n
+    WHERE (r.rolname = current_user OR r.oid IN (SELECT e.grantor FROM entry AS e WHERE e.grantor <> e.owner))
+      AND n.oid IN (SELECT oid FROM asked UNION SELECT namespace FROM listed UNION
+                    SELECT t.typnamespace FROM listed AS l JOIN pg_catalog.pg_proc AS p ON p.oid = l.oid,
+                           LATERAL pg_catalog.unnest(p.proargtypes::pg_catalog.oid[]) AS x (type)
+                      JOIN pg_catalog.pg_type AS t ON t.oid = x.type
+                     WHERE l.kind = 'ROUTINE')
+      AND NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE')) AS closed_schemas
 """
 
 DEFAULT_ACL_OBJECTS: Mapping[str, str] = {
@@ -345,7 +374,8 @@ async def read_server(
     )
     memberships = await transaction.fetch(memberships_query, {"oids": [role.oid for role in roles.values()]})
     rest_query = sql.SQL(SERVER_REST).format(
-        parameters=sql.SQL(PARAMETERS if capabilities.version >= PARAMETER_ACL_SINCE else "")
+        parameters=sql.SQL(PARAMETERS if capabilities.version >= PARAMETER_ACL_SINCE else ""),
+        may_assume=sql.SQL(MAY_ASSUME),
     )
     (rest,) = await transaction.fetch(
         rest_query, {"oids": [roles[name].oid for name in names if name in roles]}
@@ -374,6 +404,7 @@ async def read_server(
         holdings={name: frozenset(databases) for name, databases in holdings.items()},
         owned={name: tuple(targets) for name, targets in owned.items()},
         not_administered=frozenset(rest["not_administered"] or ()),
+        not_assumable=frozenset(rest["not_assumable"] or ()),
     )
 
 
@@ -399,11 +430,15 @@ async def read_database(
         The database could not be read.
     """
     parameters = {"oids": sorted(set(role_oids)), "schemas": sorted(set(schemas))}
-    (row,) = await transaction.fetch(sql.SQL(DATABASE), parameters)
+    query = sql.SQL(DATABASE).format(may_assume=sql.SQL(MAY_ASSUME))
+    (row,) = await transaction.fetch(query, parameters)
     owned: dict[str, list[str]] = defaultdict(list)
     bound: dict[str, list[str]] = defaultdict(list)
     for role, owns, description in row["dependencies"] or ():
         (owned if owns else bound)[role].append(description)
+    closed: dict[str, set[str]] = defaultdict(set)
+    for role, schema in row["closed_schemas"] or ():
+        closed[role].add(schema)
     # Many roles hold things on the same objects: each set of objects is sent, and kept, once.
     object_sets = [frozenset(oids) for oids in row["object_sets"] or ()]
     objects = _objects(row["objects"])
@@ -433,6 +468,8 @@ async def read_database(
         owned={role: tuple(sorted(descriptions)) for role, descriptions in owned.items()},
         bound={role: tuple(sorted(descriptions)) for role, descriptions in bound.items()},
         not_administered=frozenset(row["not_administered"] or ()),
+        not_assumable=frozenset(row["not_assumable"] or ()),
+        closed_schemas={role: frozenset(schemas) for role, schemas in closed.items()},
     )
 
 
@@ -454,9 +491,9 @@ def _grant_options(rows: Iterable[list[Any]] | None) -> dict[tuple[ObjectKind, s
 
 
 def _object(row: list[Any]) -> DatabaseObject:
-    kind, schema, oid, name, owner, argument_types = row
+    kind, schema, oid, name, owner, argument_types, table = row
     types = tuple((type_schema, type_name) for type_schema, type_name in argument_types or ())
-    return DatabaseObject(oid, ObjectKind(kind), schema, name, owner, types)
+    return DatabaseObject(oid, ObjectKind(kind), schema, name, owner, types, tuple(table) if table else None)
 
 
 def _objects(rows: Iterable[list[Any]] | None) -> dict[ObjectKind, dict[int, DatabaseObject]]:
@@ -469,6 +506,16 @@ def _objects(rows: Iterable[list[Any]] | None) -> dict[ObjectKind, dict[int, Dat
 
 def _acl(rows: Iterable[list[Any]] | None) -> Acl:
     return Acl.of(
-        AclEntry(grantee, grantor, ObjectKind(kind), schema, privilege, grantable, frozenset(oids), column)
-        for kind, schema, privilege, grantable, column, grantee, grantor, oids in rows or ()
+        AclEntry(
+            grantee,
+            grantor,
+            ObjectKind(kind),
+            schema,
+            privilege,
+            grantable,
+            frozenset(oids),
+            column,
+            became_owner,
+        )
+        for kind, schema, privilege, grantable, column, grantee, grantor, became_owner, oids in rows or ()
     )

@@ -218,7 +218,7 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
             if work.login is not None or run.succeeded:
                 work.password = await _password_to_set(turn, work)
         if not run.succeeded:
-            run.statements = tuple(s for s in planned.statements if s.phase is Phase.REVOKE)
+            run.statements = tuple(s for s in planned.statements if s.phase.takes_away)
         return work
 
     return await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
