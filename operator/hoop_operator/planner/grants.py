@@ -102,7 +102,15 @@ def future_owners(schema: Schema, state: DatabaseState, superusers: frozenset[st
 def database_difference(desired: DesiredRole, state: DatabaseState, server: Server) -> Difference:
     """The grants inside one database that a managed role lacks there and those it has beyond its plan."""
     difference = Difference()
-    place = _Place(server, state, state.objects, state.acl, state.grant_options, state.not_administered)
+    place = _Place(
+        server,
+        state,
+        state.objects,
+        state.acl,
+        state.grant_options,
+        state.not_administered,
+        state.unusable_schemas,
+    )
     wanted = _wanted(desired, state, difference)
     difference.extend(_revokes(desired.name, wanted, place))
     difference.extend(_grants(desired.name, wanted, place))
@@ -113,7 +121,13 @@ def database_difference(desired: DesiredRole, state: DatabaseState, server: Serv
 def shared_difference(desired: DesiredRole, server: Server) -> Difference:
     """CONNECT on the databases of a plan, and whatever else the role holds on objects of the server as a whole."""
     place = _Place(
-        server, None, server.shared_objects, server.acl, server.grant_options, server.not_administered
+        server,
+        None,
+        server.shared_objects,
+        server.acl,
+        server.grant_options,
+        server.not_administered,
+        frozenset(),
     )
     databases = frozenset(
         server.databases[scope.database].oid for scope in desired.scopes if scope.database in server.databases
@@ -138,6 +152,7 @@ class _Place:
     acl: Acl
     grant_options: Mapping[tuple[ObjectKind, str], frozenset[int]]
     not_administered: frozenset[str]
+    unusable_schemas: frozenset[str]
 
     @property
     def database(self) -> str | None:
@@ -181,6 +196,22 @@ class _Place:
     def resolve(self, owner: str) -> str:
         """The role behind an owner: for `pg_database_owner` it is the owner of the database."""
         return self.state.resolve(owner) if self.state is not None else owner
+
+    def unusable(self, schemas: Iterable[str | None]) -> list[tuple[PlanReason, str]]:
+        """The problems that the admin may not name an object in some of these schemas."""
+        problems = []
+        for schema in sorted(self.unusable_schemas.intersection(schemas)):
+            remedy = render(
+                "GRANT USAGE ON SCHEMA {} TO {};", sql.Identifier(schema), sql.Identifier(self.server.admin)
+            )
+            problems.append(
+                (
+                    PlanReason.INSUFFICIENT_PRIVILEGE,
+                    f'the admin "{self.server.admin}" may not use schema "{schema}" in database "{self.database}", so '
+                    f"it can neither grant nor revoke there; an administrator has to run: {remedy}",
+                )
+            )
+        return problems
 
     def insufficient(self, owner: str, action: str, remedy: str) -> tuple[PlanReason, str]:
         """The problem that the admin may not act for an owner."""
@@ -235,7 +266,7 @@ def _grants(role: str, wanted: Wanted, place: _Place) -> Difference:
     """GRANT statements for all of `wanted` that the role lacks."""
     difference = Difference()
     missing = _missing(role, wanted, place)
-    for head, count in _grant_heads(missing, place):
+    for head, count in _grant_heads(missing, place, one_grantor=False):
         difference.statements.append(Statement(Phase.GRANT, place.database, head, (role,), objects=count))
     denied: dict[str, Wanted] = defaultdict(dict)
     for (kind, schema, privilege), oids in missing.items():
@@ -250,20 +281,35 @@ def _grants(role: str, wanted: Wanted, place: _Place) -> Difference:
         if place.resolve(owner) in place.server.superusers:
             # Nobody is made a superuser's member for a grant; the grant option is all that it takes.
             admin = grantee_list([place.server.admin])
-            remedy = " ".join(f"{head} {admin} WITH GRANT OPTION;" for head, _ in _grant_heads(grants, place))
+            heads = _grant_heads(grants, place, one_grantor=True)
+            remedy = " ".join(f"{head} {admin} WITH GRANT OPTION;" for head, _ in heads)
         action = f"grant {privilege} on {place.describe(kind, oids)}"
         difference.problems.append(place.insufficient(owner, action, remedy))
+    # Who comes to be able to grant USAGE on a schema has it.
+    becoming_usable = {
+        place.objects[ObjectKind.SCHEMA][oid].name
+        for oid in missing.get((ObjectKind.SCHEMA, None, "USAGE"), ())
+    }
+    difference.problems += place.unusable({schema for _, schema, _ in missing} - becoming_usable)
     return difference
 
 
-def _grant_heads(missing: Wanted, place: _Place) -> Iterator[tuple[str, int]]:
-    """GRANT statements up to their TO, each with the number of objects that it meets."""
+def _grant_heads(missing: Wanted, place: _Place, *, one_grantor: bool) -> Iterator[tuple[str, int]]:
+    """GRANT statements up to their TO, each with the number of objects that it meets.
+
+    Unless one role can grant it all, each privilege has a statement of its own: PostgreSQL looks for one grantor per
+    statement and object, and what that one cannot grant is left out with a mere warning (manual, GRANT, Notes).
+    """
     by_objects: dict[tuple[ObjectKind, str | None, frozenset[int]], list[str]] = defaultdict(list)
     for (kind, schema, privilege), oids in missing.items():
         by_objects[kind, schema, oids].append(privilege)
     for (kind, schema, oids), privileges in by_objects.items():
-        for targets, count in place.targets(kind, schema, oids):
-            yield render("GRANT {} ON {} TO", _privilege_list(privileges), targets), count
+        at_once = one_grantor or not any(
+            place.objects[kind][oid].owner in place.not_administered for oid in oids
+        )
+        for names in [privileges] if at_once else [[name] for name in sorted(privileges)]:
+            for targets, count in place.targets(kind, schema, oids):
+                yield render("GRANT {} ON {} TO", _privilege_list(names), targets), count
 
 
 def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
@@ -330,7 +376,8 @@ def _revoke(role: str, revocation: _Revocation, privileges: set[str], place: _Pl
         for targets, count in place.targets(kind, schema, oids, column)
     ]
     if grantor not in place.not_administered:
-        return Difference(statements)
+        problems = place.unusable([schema]) if as_role is None else []
+        return Difference(problems=problems) if problems else Difference(statements)
     action = f"revoke {', '.join(sorted(privileges))} on {place.describe(kind, oids)}"
     remedy = " ".join(_by_hand(as_role, statement.sql) for statement in statements)
     return Difference(problems=[place.insufficient(grantor, action, remedy)])
@@ -392,9 +439,14 @@ def _privilege_list(privileges: Iterable[str], column: str | None = None) -> sql
 
 
 def grant_membership(role: str, server: Server) -> str:
-    """The SQL that gives the admin the rights of a role."""
-    options = sql.SQL(" WITH INHERIT TRUE" if server.version >= INHERIT_PER_MEMBERSHIP else "")
-    return render("GRANT {} TO {}{};", sql.Identifier(role), sql.Identifier(server.admin), options)
+    """The SQL that gives the admin the rights of a role; before version 16 a member without INHERIT had none."""
+    admin = sql.Identifier(server.admin)
+    if server.version >= INHERIT_PER_MEMBERSHIP:
+        return render("GRANT {} TO {} WITH INHERIT TRUE;", sql.Identifier(role), admin)
+    membership = render("GRANT {} TO {};", sql.Identifier(role), admin)
+    if "INHERIT" in server.admin_attributes:
+        return membership
+    return f"{membership} {render('ALTER ROLE {} INHERIT;', admin)}"
 
 
 def _default_acl_difference(desired: DesiredRole, place: _Place, state: DatabaseState) -> Difference:
