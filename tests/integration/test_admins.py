@@ -1,8 +1,8 @@
 """An admin that is no superuser does all that PostgreSQL lets it, and for the rest says the SQL that helps."""
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import LiteralString
 
 import pytest
 
@@ -15,6 +15,7 @@ from integration.administrator import Administrator
 from integration.roles import Roles, messages, quoted
 from integration.tenant import Tenant, ready
 from local.postgresql import Server
+from unit.test_docs import blocks, read, section
 
 ALL = tuple(privilege.value for privilege in Privilege)
 
@@ -93,8 +94,9 @@ async def cloud_sql(roles: Roles) -> Setup:
 
 
 async def azure(roles: Roles) -> Setup:
-    """As before, and before version 15 so is the schema public."""
+    """As before, and so is the schema public before version 15; the master user has REPLICATION."""
     setup = await _provided(roles, "azure_pg_admin", owner_is_group=True)
+    await roles.run("postgres", f"ALTER ROLE {quoted(setup.admin)} REPLICATION")
     if roles.version < 15:
         group = quoted(f"azure_pg_admin_{roles.suffix}")
         await roles.run(setup.database, f"ALTER SCHEMA public OWNER TO {group}")
@@ -336,22 +338,35 @@ async def test_an_attribute_that_the_admin_may_not_take_away_comes_with_the_sql(
     assert remedies == ([] if attribute in within_reach else [f"ALTER ROLE {role} NO{attribute};"])
 
 
-@pytest.mark.parametrize("options", ["SUPERUSER", "NOLOGIN"])
 @without_and_with_provider
+@pytest.mark.parametrize("powerful", [False, True], ids=["of a superuser's hand", "in a superuser"])
 async def test_a_membership_that_the_admin_may_not_revoke_comes_with_the_sql(
-    roles: Roles, arrange: Setups, options: LiteralString
+    roles: Roles, arrange: Setups, powerful: bool
 ) -> None:
     setup = await arrange(roles)
-    group = await roles.role("group", options)
+    group = await roles.role("group")
     await roles.act_as(setup.admin, setup.database)
     desired = roles.desired()
     await roles.settle(desired)
-    await roles.run("postgres", f"GRANT {quoted(group)} TO {quoted(desired.name)}")
+    member, admin = quoted(desired.name), quoted(setup.admin)
+    if powerful:
+        await roles.run(
+            "postgres",
+            f"GRANT {quoted(group)} TO {admin} WITH ADMIN OPTION",
+            f"SET ROLE {admin}",
+            f"GRANT {quoted(group)} TO {member}",
+            "RESET ROLE",
+            f"ALTER ROLE {quoted(group)} SUPERUSER",
+        )
+    else:
+        await roles.run("postgres", f"GRANT {quoted(group)} TO {member}")
 
     remedies = await heal(roles, setup.database, desired)
 
-    may = roles.version < 16 and options != "SUPERUSER"
-    assert bool(remedies) is not may
+    grantor = setup.admin if powerful else "postgres"
+    by = f" GRANTED BY {quoted(grantor)}" if roles.version >= 16 else ""
+    needed = powerful or roles.version >= 16
+    assert remedies == ([f"REVOKE {quoted(group)} FROM {member}{by};"] if needed else [])
 
 
 async def test_a_schema_that_the_admin_may_not_use_comes_with_the_sql(roles: Roles) -> None:
@@ -469,6 +484,114 @@ async def test_a_database_that_the_admin_may_not_enter_is_named_with_the_sql(rol
     planned = await roles.plan(roles.desired(scopes=[database], privileges=["SELECT"]))
 
     assert f'GRANT CONNECT ON DATABASE "{database}"' in planned.problems[0][1]
+
+
+# What the documentation tells administrators
+
+
+async def advised(roles: Roles, setup: Setup, title: str, *positions: int, run_by: str | None = None) -> None:
+    """Run blocks of SQL of a section of the page on admins, by the names of a set-up."""
+    names = {
+        "hoop_admin": f"hoop_admin_{roles.suffix}",
+        "shop_db": setup.database,
+        "shop_owner": setup.application,
+        "reporting": f"reporting_{roles.suffix}",
+    }
+    found = blocks(section(read("docs/admins.md"), title), "sql")
+    for position in positions or range(len(found)):
+        text = re.sub(r"\b\w+\b", lambda word: names.get(word[0], word[0]), found[position])
+        await roles.run(setup.database, *([f"SET ROLE {quoted(run_by)}"] if run_by else []), text)
+
+
+def advised_admin(roles: Roles) -> str:
+    """The name of the admin whom the page has made; dropped after the test."""
+    name = f"hoop_admin_{roles.suffix}"
+    roles.roles.append(name)
+    return name
+
+
+async def works(roles: Roles, setup: Setup, admin: str, *scopes: str) -> None:
+    """Assert that a plan for everything in some schemas can be carried out as an admin, without further SQL."""
+    await roles.act_as(admin, setup.database)
+    await roles.settle(
+        roles.desired(scopes=[f"{setup.database}.{scope}" for scope in scopes], privileges=ALL)
+    )
+
+
+async def test_the_advice_for_an_admin_with_createrole_is_enough(roles: Roles) -> None:
+    setup = await createrole(roles)
+    await advised(roles, setup, "A role with CREATEROLE")
+    await works(roles, setup, advised_admin(roles), "public", "shop")
+
+
+async def test_the_advice_for_the_owner_of_the_database_is_enough(roles: Roles) -> None:
+    setup = await createrole(roles)
+    await roles.run(setup.database, "DROP TABLE public.of_superuser")
+    await advised(roles, setup, "The owner of the database", *([0, 1] if roles.version < 15 else [0]))
+    await works(roles, setup, advised_admin(roles), "public", "shop")
+
+
+@pytest.mark.parametrize("arrange", [rds, cloud_sql, azure], ids=lambda arrange: arrange.__name__)
+async def test_the_advice_for_managed_services_is_enough_when_the_master_user_follows_it(
+    roles: Roles, arrange: Setups
+) -> None:
+    setup = await arrange(roles)
+    title = "Amazon RDS, Cloud SQL, Azure"
+    own, public_is_the_providers = advised_admin(roles), roles.version < 15 and arrange is not azure
+    scopes = ["shop"] if public_is_the_providers else ["public", "shop"]
+
+    await advised(roles, setup, title, 1, run_by=setup.admin)
+    await works(roles, setup, own, *scopes)
+    assert await roles.remove(roles.desired()) is None
+
+    await advised(roles, setup, title, 0, run_by=setup.admin)
+    await works(roles, setup, setup.admin, *scopes)
+
+
+async def test_the_advice_for_cloud_native_pg_is_enough(roles: Roles) -> None:
+    setup = await cloud_native_pg(roles)
+    await roles.run("postgres", f"ALTER ROLE {quoted(setup.application)} NOCREATEROLE")
+    await advised(roles, setup, "CloudNativePG", *([0, 1] if roles.version < 15 else [0]))
+    await works(roles, setup, setup.application, "public", "shop")
+
+
+async def test_the_advice_for_external_plans_is_enough(roles: Roles) -> None:
+    setup = await createrole(roles)
+    admin, source = advised_admin(roles), await roles.role("reporting")
+    await roles.run("postgres", f"CREATE ROLE {admin} CREATEROLE")
+    await advised(roles, setup, "External plans")
+    await roles.act_as(admin, setup.database)
+    await roles.settle(roles.desired(source_role=source))
+
+
+async def test_the_advice_for_another_admin_lets_it_alter_every_role_of_the_former_one(roles: Roles) -> None:
+    setup = await createrole(roles)
+    await roles.act_as(setup.admin, setup.database)
+    plans = [roles.desired(label) for label in ("one", "two")]
+    for desired in plans:
+        await roles.settle(desired)
+    admin = advised_admin(roles)
+    await roles.run("postgres", f"CREATE ROLE {admin} CREATEROLE")
+    (query,) = blocks(section(read("docs/admins.md"), "Another admin takes over"), "sql")
+
+    session = await roles.administrator.connect()
+    await session.execute(f"SET ROLE {quoted(setup.admin)}".encode())
+    for (command,) in await (await session.execute(query.replace("hoop_admin", admin).encode())).fetchall():
+        await session.execute(command.encode())
+
+    await roles.act_as(admin, setup.database)
+    for desired in plans:
+        await roles.run("postgres", f"ALTER ROLE {quoted(desired.name)} CONNECTION LIMIT 3")
+        await roles.settle(desired)
+
+
+async def test_the_advice_for_a_member_without_inherit_gives_it_the_rights_of_its_roles(roles: Roles) -> None:
+    setup = await createrole(roles)
+    await advised(roles, setup, "A role with CREATEROLE")
+    admin = advised_admin(roles)
+    await roles.run("postgres", f"ALTER ROLE {admin} NOINHERIT")
+    await advised(roles, setup, "A member without INHERIT")
+    await works(roles, setup, admin, "public", "shop")
 
 
 @pytest.fixture
