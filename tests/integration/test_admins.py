@@ -369,6 +369,34 @@ async def test_a_membership_that_the_admin_may_not_revoke_comes_with_the_sql(
     assert remedies == ([f"REVOKE {quoted(group)} FROM {member}{by};"] if needed else [])
 
 
+async def test_whatever_else_a_superuser_granted_comes_with_the_sql_that_takes_it_back(roles: Roles) -> None:
+    setup = await createrole(roles)
+    await roles.act_as(setup.admin, setup.database)
+    desired = roles.desired()
+    await roles.settle(desired)
+    role = quoted(desired.name)
+    await roles.run(
+        setup.database,
+        "CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing",
+        f"GRANT USAGE ON FOREIGN DATA WRAPPER nothing TO {role}",
+        f"GRANT USAGE ON FOREIGN SERVER nowhere TO {role} WITH GRANT OPTION",
+        f"GRANT USAGE ON LANGUAGE plpgsql TO {role}",
+        f"CREATE TYPE public.colour AS ENUM ('red'); GRANT USAGE ON TYPE public.colour TO {role}",
+        f"SELECT lo_create(4711); GRANT SELECT ON LARGE OBJECT 4711 TO {role}",
+        f"GRANT UPDATE (item) ON shop.orders TO {role}; GRANT EXECUTE ON FUNCTION shop.one() TO {role}",
+        f"GRANT SELECT ON pg_catalog.pg_authid TO {role}",
+        f"GRANT TEMPORARY, CREATE ON DATABASE {quoted(setup.database)} TO {role}",
+        f"GRANT CREATE ON TABLESPACE pg_default TO {role}",
+        f"ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {role}",
+        f"ALTER DEFAULT PRIVILEGES FOR ROLE {quoted(setup.application)} GRANT USAGE ON SCHEMAS TO {role}",
+        *([f"GRANT SET ON PARAMETER work_mem TO {role}"] if roles.version >= 15 else []),
+    )
+
+    await heal(roles, setup.database, desired)
+
+    assert await roles.held(setup.database, desired.name) == set()
+
+
 async def test_a_schema_that_the_admin_may_not_use_comes_with_the_sql(roles: Roles) -> None:
     setup = await createrole(roles)
     owner = await roles.role("schema_owner")
