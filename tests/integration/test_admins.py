@@ -305,6 +305,19 @@ async def test_a_lost_comment_on_a_role_of_a_former_admin_comes_with_the_sql(
     assert remedies == ([grant_admin(name, setup.admin)] if roles.version >= 16 else [])
 
 
+async def test_a_role_that_became_a_member_of_the_admin_is_freed_from_it_before_the_admin_is_given_it(
+    roles: Roles,
+) -> None:
+    setup = await inherited(roles, createrole, lambda _: roles.desired())
+    desired = roles.desired()
+    await roles.run(
+        "postgres",
+        f"GRANT {quoted(setup.admin)} TO {quoted(desired.name)}",
+        f"ALTER ROLE {quoted(desired.name)} CONNECTION LIMIT 3",
+    )
+    await heal(roles, setup.database, desired)
+
+
 @without_and_with_provider
 async def test_the_role_of_a_former_admin_is_removed_after_the_sql_has_been_run(
     roles: Roles, arrange: Setups

@@ -41,7 +41,8 @@ DANGEROUS_ROLES = frozenset(
 
 def role_difference(desired: DesiredRole, server: Server) -> Difference:
     """What it takes to have the role exist with the right comment, attributes and memberships."""
-    difference = Difference()
+    # A membership in the admin would have to go before the admin can be given the role.
+    difference = _memberships(desired, server)
     role = server.roles.get(desired.name)
     if role is None:
         difference.statements += _create(desired)
@@ -51,7 +52,6 @@ def role_difference(desired: DesiredRole, server: Server) -> Difference:
             difference.problems.append(problem)
         else:
             difference.statements += statements
-    difference.extend(_memberships(desired, server))
     return difference
 
 
