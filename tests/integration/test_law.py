@@ -222,8 +222,12 @@ class World:
             }
             for name in DATABASES
         ]
-        memberships = self.rows("postgres", "SELECT roleid::regrole::text, member::regrole::text, m.* FROM pg_auth_members m")
-        attributes = self.rows("postgres", "SELECT a::text FROM pg_authid a WHERE a.rolname <> %(role)s", role=OURS)
+        memberships = self.rows(
+            "postgres", "SELECT roleid::regrole::text, member::regrole::text, m.* FROM pg_auth_members m"
+        )
+        attributes = self.rows(
+            "postgres", "SELECT a::text FROM pg_authid a WHERE a.rolname <> %(role)s", role=OURS
+        )
         return [
             *entries,
             {row for row in memberships if OURS not in row[:2]},
@@ -244,7 +248,9 @@ class World:
         """
         return {*self.rows(database, query.format(columns=columns, defaults=DEFAULT_ACL), role=OURS)}
 
-    def meant(self, database: str, scopes: frozenset[Scope], privileges: frozenset[str]) -> set[tuple[str, str, str, bool]]:
+    def meant(
+        self, database: str, scopes: frozenset[Scope], privileges: frozenset[str]
+    ) -> set[tuple[str, str, str, bool]]:
         """What a plan means, said by the catalogs in another way than the planner reads them."""
         schemas = [scope.schema for scope in scopes if scope.database == database]
         tables = [name for name in TABLE_PRIVILEGES if name in privileges]
@@ -403,7 +409,9 @@ class Law(RuleBasedStateMachine):
     @rule(data=st.data(), owner=anybody | st.just("pg_database_owner"))
     def give_away(self, data: st.DataObject, owner: str) -> None:
         unfit = FIXED | {"database"} if owner == "pg_database_owner" else FIXED
-        self.own(data.draw(st.sampled_from([thing for thing in self.things if thing.kind not in unfit])), owner)
+        self.own(
+            data.draw(st.sampled_from([thing for thing in self.things if thing.kind not in unfit])), owner
+        )
 
     def own(self, thing: Thing, owner: str) -> None:
         keyword = KINDS[thing.kind].owner or KINDS[thing.kind].keyword
@@ -435,7 +443,9 @@ class Law(RuleBasedStateMachine):
         giver, taker = (OURS, hand) if ours_gives else (hand, OURS)
         thing = data.draw(st.sampled_from(self.things))
         schema = thing.name.partition(".")[0] if KINDS[thing.kind].create else None
-        names = ", ".join(sorted(data.draw(st.sets(st.sampled_from(KINDS[thing.kind].privileges), min_size=1))))
+        names = ", ".join(
+            sorted(data.draw(st.sets(st.sampled_from(KINDS[thing.kind].privileges), min_size=1)))
+        )
         if thing.kind not in FIXED:
             self.own(thing, owner)
         if schema is not None:
@@ -548,6 +558,7 @@ class Law(RuleBasedStateMachine):
             planned = world.run(roles.apply(desired))
             problems = planned.problems
             import collections
+
             C = world.__dict__.setdefault("C", collections.Counter())
             C["runs"] += 1
             C["lent"] += any(s.lent_schemas for s in planned.statements)
@@ -570,7 +581,14 @@ class Law(RuleBasedStateMachine):
             assert world.held(database) == world.meant(database, desired.scopes, privileges)
             has, explained = world.rights(database)
             assert has == explained
-        assert world.rows("postgres", "SELECT roleid::regrole FROM pg_auth_members WHERE member = %(r)s::regrole", r=OURS) == []
+        assert (
+            world.rows(
+                "postgres",
+                "SELECT roleid::regrole FROM pg_auth_members WHERE member = %(r)s::regrole",
+                r=OURS,
+            )
+            == []
+        )
         for scope in desired.scopes:
             world.run(self.log_in(scope.database))
 

@@ -69,6 +69,7 @@ def role(name: str = ROLE, **more: Any) -> Role:
         "connection_limit": -1,
         "expires": False,
         "comment": IDENTITY.comment if name == ROLE else None,
+        "admin_option": True,
         "admin_may_grant": True,
     }
     return Role(**known | more)
@@ -107,7 +108,7 @@ def server(
         "system_identifier": "1",
         "admin": ADMIN,
         "admin_is_superuser": True,
-        "admin_can_create_role": True,
+        "admin_attributes": frozenset({"INHERIT"}),
         "verifiers_readable": True,
         "superusers": frozenset({ADMIN}),
         "grant_options": {},

@@ -118,7 +118,8 @@ def test_a_grant_that_was_passed_on_is_left_and_named_with_the_sql(
     assert reason is PlanReason.DEPENDENT_GRANTS
     shown = ' ("a")' if column else ""
     assert message.endswith(
-        f'run: SET ROLE "{ROLE}"; REVOKE DELETE{shown} ON TABLE "public"."table_11" FROM "friend" CASCADE; RESET ROLE;'
+        f'run: BEGIN; SET LOCAL ROLE "{ROLE}"; REVOKE DELETE{shown} ON TABLE "public"."table_11" FROM "friend" CASCADE; '
+        "SET LOCAL ROLE NONE; COMMIT;"
     )
     assert not any(statement.phase is Phase.REVOKE for statement in difference.statements)
 
@@ -242,6 +243,33 @@ def test_the_owner_of_public_is_named_by_the_role_that_can_have_members() -> Non
         desired(["db"], ["SELECT"]), state, server(admin="clerk", version=150000)
     ).problems
     assert message.endswith('run: GRANT "datdba" TO "clerk";')
+    noinherit = server(admin="clerk", version=150000, admin_attributes=frozenset())
+    ((_, message),) = database_difference(desired(["db"], ["SELECT"]), state, noinherit).problems
+    assert message.endswith('run: GRANT "datdba" TO "clerk"; ALTER ROLE "clerk" INHERIT;')
+
+
+def test_where_the_admin_is_no_owner_each_privilege_has_a_statement_of_its_own() -> None:
+    table, other = TABLES[0], database_object(ObjectKind.TABLE, 12, "public", "other")
+    both = {(ObjectKind.TABLE, name): frozenset({12}) for name in ("SELECT", "DELETE")}
+    state = database([PUBLIC, table, other], not_administered=frozenset({"other"}), grant_options=both)
+    assert [text for text in texts(state, "SELECT", "DELETE", phase=Phase.GRANT) if " ON ALL " in text] == [
+        f'GRANT {privilege} ON ALL TABLES IN SCHEMA "public" TO "{ROLE}"'
+        for privilege in ("DELETE", "SELECT")
+    ]
+
+
+def test_a_schema_that_the_admin_may_not_use_is_named_with_the_sql_unless_that_comes_with_its_usage() -> None:
+    usage = [Grant(ObjectKind.SCHEMA, 1, "USAGE")]
+    remedy = f'run: GRANT USAGE ON SCHEMA "public" TO "{ADMIN}";'
+    for privileges, grants in ((["SELECT"], []), ([], [Grant(ObjectKind.TABLE, 11, "SELECT")])):
+        state = database(OBJECTS, [*usage, *grants], closed_schemas={ADMIN: frozenset({"public"})})
+        difference = database_difference(desired(["db"], privileges), state, server())
+        ((reason, message),) = difference.problems
+        assert (reason, message[-len(remedy) :]) == (PlanReason.INSUFFICIENT_PRIVILEGE, remedy)
+        assert [s for s in difference.statements if s.phase is Phase.REVOKE] == []
+
+    unused = database(OBJECTS, closed_schemas={ADMIN: frozenset({"public"})})
+    assert database_difference(desired(["db"], ["SELECT"]), unused, server()).problems == []
 
 
 def test_what_the_admin_may_not_revoke_comes_with_the_statement() -> None:
@@ -250,10 +278,12 @@ def test_what_the_admin_may_not_revoke_comes_with_the_statement() -> None:
         [Grant(ObjectKind.TABLE, 11, "DELETE", grantor="lender")],
         defaults=[DefaultAclEntry("lender", None, "TABLES", ROLE, "SELECT", False)],
         not_administered=frozenset({"lender"}),
+        not_assumable=frozenset({"lender"}),
     )
     messages = [message for _, message in database_difference(desired(), state, server()).problems]
     assert messages[0].endswith(
-        f'run: SET ROLE "lender"; REVOKE DELETE ON TABLE "public"."table_11" FROM "{ROLE}"; RESET ROLE;'
+        f'run: BEGIN; SET LOCAL ROLE "lender"; REVOKE DELETE ON TABLE "public"."table_11" FROM "{ROLE}"; '
+        "SET LOCAL ROLE NONE; COMMIT;"
     )
     assert messages[1].endswith(
         'run: ALTER DEFAULT PRIVILEGES FOR ROLE "lender" REVOKE SELECT ON TABLES FROM "ours";'

@@ -11,7 +11,6 @@ from hoop_operator.planner.removal import (
     give_away_shared,
     revoke_shared,
 )
-from hoop_operator.planner.statements import Phase
 from unit.planning import (
     ADMIN,
     ROLE,
@@ -68,7 +67,7 @@ def test_all_that_is_wrong_is_listed_and_only_revokes_are_planned() -> None:
     said = "\n".join(message for _, message in planned.problems)
     for word in ("GRANT CONNECT", "takes no connections", '"none"', '"gone"', "template"):
         assert word in said
-    assert {statement.phase for statement in planned.statements} == {Phase.REVOKE}
+    assert all(statement.phase.takes_away for statement in planned.statements)
     assert len(planned.statements) == 3
 
 

@@ -6,10 +6,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoop_operator.errors import PlanReason
-from hoop_operator.planner.model import Membership, Server
+from hoop_operator.planner.model import Membership, Role, Server
 from hoop_operator.planner.removal import lock_out
 from hoop_operator.planner.roles import (
     DANGEROUS_ROLES,
+    alteration_problem,
     conflict,
     dangers_of,
     foreign_memberships,
@@ -218,16 +219,77 @@ def test_danger_is_found_at_any_depth_by_whatever_way(
 
 
 def test_an_admin_without_the_right_to_grant_the_source_is_told_the_sql() -> None:
-    source = role("source", admin_may_grant=False)
+    known = [role(), role("source", admin_may_grant=False)]
+    external = desired(source_role="source")
+    picture = server(roles=known, admin="clerk", admin_is_superuser=False)
+    ((reason, message),) = source_role_problems(external, picture)
+    assert reason is PlanReason.INSUFFICIENT_PRIVILEGE
+    assert message.endswith(' run: GRANT "source" TO "clerk" WITH ADMIN OPTION;')
+
+    there = server(roles=known, memberships=[membership("source", ROLE)], admin="clerk")
+    assert list(source_role_problems(external, there)) == []
+
+
+def test_membership_in_a_superuser_is_for_a_superuser_to_give_and_never_to_the_admin() -> None:
+    source = role("source", superuser=True, admin_may_grant=False)
+    allowed = desired(source_role="source", dangerous_source_roles_allowed=frozenset({"source"}))
+
+    def remedy(*known: Role, version: int) -> str:
+        picture = server(roles=known, version=version, admin="clerk", admin_is_superuser=False)
+        ((_, message),) = source_role_problems(allowed, picture)
+        return message.rpartition(" run: ")[2]
+
+    assert remedy(role(), source, version=150000) == f'GRANT "source" TO "{ROLE}";'
+    assert remedy(role(), source, version=160000) == f'GRANT "source" TO "{ROLE}" WITH INHERIT TRUE;'
+    assert remedy(source, version=160000) == (
+        f'CREATE ROLE "{ROLE}"; COMMENT ON ROLE "{ROLE}" IS \'{IDENTITY.comment}\'; '
+        f'GRANT "{ROLE}" TO "clerk" WITH ADMIN OPTION; GRANT "source" TO "{ROLE}" WITH INHERIT TRUE;'
+    )
+
+
+EVERY_ATTRIBUTE = {"superuser": True, "createdb": True, "replication": True, "bypassrls": True}
+
+
+@pytest.mark.parametrize(
+    ("version", "found", "own", "reset", "remedy"),
+    [
+        (150000, {"admin_option": False}, (), True, None),
+        (160000, {"admin_option": False}, (), False, f'GRANT "{ROLE}" TO "clerk" WITH ADMIN OPTION;'),
+        (150000, {"replication": True}, ("REPLICATION",), False, f'ALTER ROLE "{ROLE}" NOREPLICATION;'),
+        (160000, {"replication": True}, (), False, None),
+        (160000, {"createdb": True, "bypassrls": True}, (), False, None),
+        (
+            160000,
+            EVERY_ATTRIBUTE,
+            ("CREATEDB", "REPLICATION", "BYPASSRLS"),
+            True,
+            f'ALTER ROLE "{ROLE}" NOSUPERUSER;',
+        ),
+        (150000, EVERY_ATTRIBUTE, (), True, f'ALTER ROLE "{ROLE}" NOSUPERUSER NOREPLICATION NOBYPASSRLS;'),
+        (
+            160000,
+            {**EVERY_ATTRIBUTE, "admin_option": False},
+            (),
+            True,
+            f'ALTER ROLE "{ROLE}" NOSUPERUSER NOCREATEDB NOREPLICATION NOBYPASSRLS; '
+            f'GRANT "{ROLE}" TO "clerk" WITH ADMIN OPTION;',
+        ),
+    ],
+)
+def test_what_an_admin_may_not_alter_comes_with_the_sql_that_lets_it(
+    version: int, found: dict[str, Any], own: tuple[str, ...], reset: bool, remedy: str | None
+) -> None:
+    altered = role(**found)
+    plain: dict[str, Any] = {"roles": [altered], "version": version, "admin": "clerk"}
+    picture = server(admin_is_superuser=False, admin_attributes=frozenset(own), **plain)
+    problem = alteration_problem(altered, picture, reset_attributes=reset)
+    assert (problem and problem[1].rpartition(" run: ")[2]) == remedy
+    assert alteration_problem(altered, server(**plain), reset_attributes=True) is None
+
+
+def test_a_role_that_the_admin_may_not_alter_is_no_problem_while_it_is_as_it_should_be() -> None:
     plain: dict[str, Any] = {"admin": "clerk", "admin_is_superuser": False}
-
-    def problems(version: int, *, can_create_role: bool = True) -> list[str]:
-        picture = server(
-            roles=[role(), source], version=version, admin_can_create_role=can_create_role, **plain
-        )
-        return [message for _, message in source_role_problems(desired(source_role="source"), picture)]
-
-    (message,) = problems(180000)
-    assert message.endswith('GRANT "source" TO "clerk" WITH ADMIN OPTION;')
-    assert problems(150000) == []
-    assert len(problems(150000, can_create_role=False)) == 1
+    assert texts(server(roles=[role(admin_option=False)], **plain)) == []
+    difference = role_difference(desired(), server(roles=[role(admin_option=False, login=False)], **plain))
+    assert [reason for reason, _ in difference.problems] == [PlanReason.INSUFFICIENT_PRIVILEGE]
+    assert difference.statements == []

@@ -56,7 +56,7 @@ def plan() -> Plan:
 
 
 def role() -> Role:
-    return Role(1, "ro", True, True, False, False, False, False, False, -1, False, None, True, PASSWORD)
+    return Role(1, "ro", True, True, False, False, False, False, False, -1, False, None, True, True, PASSWORD)
 
 
 def work() -> Work:

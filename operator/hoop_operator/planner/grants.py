@@ -200,6 +200,22 @@ class _Place:
         """The role behind an owner: for `pg_database_owner` it is the owner of the database."""
         return self.state.resolve(owner) if self.state is not None else owner
 
+    def unusable(self, schemas: Iterable[str]) -> list[tuple[PlanReason, str]]:
+        """The problems that the admin may not name an object in some schemas."""
+        problems = []
+        for schema in sorted(schemas):
+            remedy = render(
+                "GRANT USAGE ON SCHEMA {} TO {};", sql.Identifier(schema), sql.Identifier(self.server.admin)
+            )
+            problems.append(
+                (
+                    PlanReason.INSUFFICIENT_PRIVILEGE,
+                    f'the admin "{self.server.admin}" may not use schema "{schema}" in database "{self.database}", so '
+                    f"it can neither grant nor revoke there; an administrator has to run: {remedy}",
+                )
+            )
+        return problems
+
     def insufficient(self, owner: str, action: str, remedy: str) -> tuple[PlanReason, str]:
         """The problem that the admin may not act for an owner."""
         return (
@@ -217,18 +233,6 @@ class _Place:
         named = {target.schema for target in targets}
         named |= {schema for target in targets for schema, _ in target.argument_types}
         return sorted(schema for schema in named if schema in closed)
-
-    def closed(self, schemas: Iterable[str], action: str) -> tuple[PlanReason, str]:
-        """The problem that the admin may not name objects in some schemas."""
-        admin = sql.Identifier(self.server.admin)
-        remedy = " ".join(
-            render("GRANT USAGE ON SCHEMA {} TO {};", sql.Identifier(schema), admin) for schema in schemas
-        )
-        return (
-            PlanReason.INSUFFICIENT_PRIVILEGE,
-            f'the admin "{self.server.admin}" has no USAGE on schema {", ".join(schemas)} in database '
-            f'"{self.database}", so it cannot {action}; an administrator has to run: {remedy}',
-        )
 
 
 def _wanted(desired: DesiredRole, state: DatabaseState, difference: Difference) -> Wanted:
@@ -275,7 +279,7 @@ def _grants(role: str, wanted: Wanted, place: _Place) -> Difference:
     """GRANT statements for all of `wanted` that the role lacks."""
     difference = Difference()
     missing = _missing(role, wanted, place)
-    for head, count in _grant_heads(missing, place):
+    for head, count in _grant_heads(missing, place, one_grantor=False):
         difference.statements.append(Statement(Phase.GRANT, place.database, head, (role,), objects=count))
     denied: dict[str, Wanted] = defaultdict(dict)
     for (kind, schema, privilege), oids in missing.items():
@@ -290,38 +294,40 @@ def _grants(role: str, wanted: Wanted, place: _Place) -> Difference:
         if place.resolve(owner) in place.server.superusers:
             # Nobody is made a superuser's member for a grant; the grant option is all that it takes.
             admin = grantee_list([place.server.admin])
-            remedy = " ".join(f"{head} {admin} WITH GRANT OPTION;" for head, _ in _grant_heads(grants, place))
+            heads = _grant_heads(grants, place, one_grantor=True)
+            remedy = " ".join(f"{head} {admin} WITH GRANT OPTION;" for head, _ in heads)
         action = f"grant {privilege} on {place.describe(kind, oids)}"
         difference.problems.append(place.insufficient(owner, action, remedy))
-    for (kind, _, privilege), oids in missing.items():
-        if schemas := place.closed_to(place.server.admin, kind, oids):
-            action = f"grant {privilege} on {place.describe(kind, oids)}"
-            difference.problems.append(place.closed(schemas, action))
+    # Who comes to be able to grant USAGE on a schema has it.
+    becoming_usable = {
+        place.objects[ObjectKind.SCHEMA][oid].name
+        for oid in missing.get((ObjectKind.SCHEMA, None, "USAGE"), ())
+    }
+    closed = {
+        name
+        for (kind, _, _), oids in missing.items()
+        for name in place.closed_to(place.server.admin, kind, oids)
+    }
+    difference.problems += place.unusable(closed - becoming_usable)
     return difference
 
 
-def _grant_heads(missing: Wanted, place: _Place) -> Iterator[tuple[str, int]]:
-    """GRANT statements up to their TO, each with the number of objects that it meets."""
+def _grant_heads(missing: Wanted, place: _Place, *, one_grantor: bool) -> Iterator[tuple[str, int]]:
+    """GRANT statements up to their TO, each with the number of objects that it meets.
+
+    Unless one role can grant it all, each privilege has a statement of its own: PostgreSQL looks for one grantor per
+    statement and object, and what that one cannot grant is left out with a mere warning (manual, GRANT, Notes).
+    """
     by_objects: dict[tuple[ObjectKind, str | None, frozenset[int]], list[str]] = defaultdict(list)
     for (kind, schema, privilege), oids in missing.items():
         by_objects[kind, schema, oids].append(privilege)
     for (kind, schema, oids), privileges in by_objects.items():
-        for targets, count in place.targets(kind, schema, oids):
-            for names in _granted_together(kind, oids, privileges, place):
+        at_once = one_grantor or not any(
+            place.objects[kind][oid].owner in place.not_administered for oid in oids
+        )
+        for names in [privileges] if at_once else [[name] for name in sorted(privileges)]:
+            for targets, count in place.targets(kind, schema, oids):
                 yield render("GRANT {} ON {} TO", _privilege_list(names), targets), count
-
-
-def _granted_together(
-    kind: ObjectKind, oids: frozenset[int], privileges: list[str], place: _Place
-) -> list[list[str]]:
-    """Privileges split as one statement can grant them.
-
-    A statement has one grantor. Where that is not the owner it may have the option for one privilege and not for
-    another, and would grant a part of the list only (manual, GRANT, Notes).
-    """
-    if not any(place.objects[kind][oid].owner in place.not_administered for oid in oids):
-        return [privileges]
-    return [[privilege] for privilege in privileges]
 
 
 def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
@@ -395,7 +401,7 @@ def _revoke(role: str, revocation: _Revocation, privileges: set[str], place: _Pl
     if became_owner:
         return Difference(problems=[_own_grant_lost(revocation, action, statements, place)])
     if as_role is None and closed:
-        return Difference(problems=[place.closed(closed, action)])
+        return Difference(problems=place.unusable(closed))
     may_act = (
         grantor not in place.not_administered
         if as_role is None
@@ -497,9 +503,14 @@ def _privilege_list(privileges: Iterable[str], column: str | None = None) -> sql
 
 
 def grant_membership(role: str, server: Server) -> str:
-    """The SQL that gives the admin the rights of a role."""
-    options = sql.SQL(" WITH INHERIT TRUE" if server.version >= INHERIT_PER_MEMBERSHIP else "")
-    return render("GRANT {} TO {}{};", sql.Identifier(role), sql.Identifier(server.admin), options)
+    """The SQL that gives the admin the rights of a role; before version 16 a member without INHERIT had none."""
+    admin = sql.Identifier(server.admin)
+    if server.version >= INHERIT_PER_MEMBERSHIP:
+        return render("GRANT {} TO {} WITH INHERIT TRUE;", sql.Identifier(role), admin)
+    membership = render("GRANT {} TO {};", sql.Identifier(role), admin)
+    if "INHERIT" in server.admin_attributes:
+        return membership
+    return f"{membership} {render('ALTER ROLE {} INHERIT;', admin)}"
 
 
 def _default_acl_difference(desired: DesiredRole, place: _Place, state: DatabaseState) -> Difference:

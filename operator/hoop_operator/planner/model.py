@@ -141,8 +141,10 @@ class Role:
     connection_limit: int
     expires: bool
     comment: str | None
+    admin_option: bool
+    """Whether the admin has the ADMIN option on the role, be it by a group whose rights it does not inherit."""
     admin_may_grant: bool
-    """Whether the admin is a member of the role with the ADMIN option, or as powerful as one."""
+    """Whether the admin may grant membership in the role."""
     verifier: str | None = field(default=None, repr=False)
     """The stored password verifier; None where there is none or the admin may not read it."""
 
@@ -223,7 +225,8 @@ class Server:
     """None where the admin may not read it."""
     admin: str
     admin_is_superuser: bool
-    admin_can_create_role: bool
+    admin_attributes: frozenset[str]
+    """Which of INHERIT, CREATEDB, REPLICATION and BYPASSRLS the admin has itself."""
     verifiers_readable: bool
     roles: Mapping[str, Role]
     """The plans' roles, and the source roles with every role that can be reached from them."""

@@ -1,6 +1,7 @@
 """The role itself: its existence, attributes, ownership comment, memberships, and the danger of a source role."""
 
 from collections.abc import Iterable, Iterator
+from typing import LiteralString
 
 from psycopg import sql
 
@@ -40,15 +41,65 @@ DANGEROUS_ROLES = frozenset(
 
 def role_difference(desired: DesiredRole, server: Server) -> Difference:
     """What it takes to have the role exist with the right comment, attributes and memberships."""
-    difference = Difference()
+    # A membership in the admin would have to go before the admin can be given the role.
+    difference = _memberships(desired, server)
     role = server.roles.get(desired.name)
     if role is None:
         difference.statements += _create(desired)
     else:
-        difference.statements += restored_comment(desired, role)
-        difference.statements += _attributes(role)
-    difference.extend(_memberships(desired, server))
+        statements = [*restored_comment(desired, role), *_attributes(role)]
+        if statements and (problem := alteration_problem(role, server, reset_attributes=True)):
+            difference.problems.append(problem)
+        else:
+            difference.statements += statements
     return difference
+
+
+def alteration_problem(
+    role: Role, server: Server, *, reset_attributes: bool = False
+) -> tuple[PlanReason, str] | None:
+    """Why the admin may not alter an existing role, its comment or its password, nor drop it; None where it may.
+
+    This is the one place that knows what CREATEROLE reaches (manual, ALTER ROLE; source, `AlterRole`): before version
+    16 everything but superusers, replication roles and the attribute BYPASSRLS; since then the roles on which the
+    admin has the ADMIN option, and of their attributes those that it has itself.
+
+    Parameters
+    ----------
+    role
+        A role of the server.
+    server
+        The server, and who its admin is.
+    reset_attributes
+        Whether the attributes that the role should not have are to be taken away, too.
+    """
+    if server.admin_is_superuser:
+        return None
+    before_16 = server.version < INHERIT_PER_MEMBERSHIP
+    own = server.admin_attributes
+    out_of_reach: list[tuple[LiteralString, bool]] = [
+        ("NOSUPERUSER", role.superuser),
+        ("NOCREATEDB", role.createdb and reset_attributes and not before_16 and "CREATEDB" not in own),
+        (
+            "NOREPLICATION",
+            role.replication and (before_16 or (reset_attributes and "REPLICATION" not in own)),
+        ),
+        ("NOBYPASSRLS", role.bypassrls and reset_attributes and (before_16 or "BYPASSRLS" not in own)),
+    ]
+    remedy = [f"{statement.sql};" for statement in _alteration(role, out_of_reach)]
+    if not before_16 and not role.admin_option:
+        remedy.append(_grant_admin_option(role.name, server))
+    if not remedy:
+        return None
+    return (
+        PlanReason.INSUFFICIENT_PRIVILEGE,
+        f'the admin "{server.admin}" may not alter role "{role.name}"; an administrator has to run: '
+        f"{' '.join(remedy)}",
+    )
+
+
+def _grant_admin_option(role: str, server: Server) -> str:
+    return render("GRANT {} TO {} WITH ADMIN OPTION;", sql.Identifier(role), sql.Identifier(server.admin))
 
 
 def conflict(desired: DesiredRole, server: Server) -> str | None:
@@ -105,15 +156,35 @@ def source_role_problems(desired: DesiredRole, server: Server) -> Iterator[tuple
             f'source role "{source}" is dangerous: {"; ".join(dangers)}. Choose a lesser role, or have the owner of '
             f"the HoopResource list it by name in spec.guardrails.sourceRoles",
         )
-    if not server.admin_is_superuser and not _may_grant_membership(source, server):
-        command = render(
-            "GRANT {} TO {} WITH ADMIN OPTION;", sql.Identifier(source), sql.Identifier(server.admin)
+    held = server.memberships.of_member.get(desired.name, ())
+    if not server.roles[source].admin_may_grant and not _inherits(source, held):
+        remedy = (
+            _membership_by_hand(desired, source, server)
+            if server.roles[source].superuser
+            else _grant_admin_option(source, server)
         )
         yield (
             PlanReason.INSUFFICIENT_PRIVILEGE,
             f'the admin "{server.admin}" may not grant membership in "{source}"; an administrator has to run: '
-            f"{command}",
+            f"{remedy}",
         )
+
+
+def _membership_by_hand(desired: DesiredRole, source: str, server: Server) -> str:
+    """The SQL that gives a membership which only a superuser may give, after the role itself where there is none yet.
+
+    That role is ours by its comment, and the admin, who did not create it, is to be able to alter it.
+    """
+    commands: list[str] = []
+    if desired.name not in server.roles:
+        commands += [
+            render("CREATE ROLE {}", sql.Identifier(desired.name)),
+            _comment_statement(desired).sql,
+        ]
+        if server.version >= INHERIT_PER_MEMBERSHIP:
+            commands.append(_grant_admin_option(desired.name, server).removesuffix(";"))
+    commands.append(_grant_source(desired, source, server).sql)
+    return " ".join(f"{command};" for command in commands)
 
 
 def dangers_of(source: str, member: str, server: Server) -> list[str]:
@@ -172,13 +243,6 @@ def foreign_memberships(desired: DesiredRole, server: Server) -> list[Membership
     ]
 
 
-def _may_grant_membership(source: str, server: Server) -> bool:
-    role = server.roles[source]
-    if server.version < INHERIT_PER_MEMBERSHIP and server.admin_can_create_role and not role.superuser:
-        return True
-    return role.admin_may_grant
-
-
 def _create(desired: DesiredRole) -> Iterator[Statement]:
     head = render("CREATE ROLE {} LOGIN INHERIT PASSWORD", sql.Identifier(desired.name))
     yield Statement(Phase.ROLE, None, head, verifier_of=desired.name)
@@ -200,24 +264,36 @@ def _comment_statement(desired: DesiredRole) -> Statement:
 
 def _attributes(role: Role) -> Iterator[Statement]:
     """Only what differs is named: a plain CREATEROLE admin may not even mention some attributes."""
-    options = [
-        option
-        for option, differs in (
-            (sql.SQL("NOSUPERUSER"), role.superuser),
-            (sql.SQL("NOCREATEDB"), role.createdb),
-            (sql.SQL("NOCREATEROLE"), role.createrole),
-            (sql.SQL("NOREPLICATION"), role.replication),
-            (sql.SQL("NOBYPASSRLS"), role.bypassrls),
-            (sql.SQL("INHERIT"), not role.inherit),
-            (sql.SQL("LOGIN"), not role.login),
-            (sql.SQL("CONNECTION LIMIT -1"), role.connection_limit != -1),
-            (sql.SQL("VALID UNTIL 'infinity'"), role.expires),
-        )
-        if differs
-    ]
-    if options:
-        head = render("ALTER ROLE {} {}", sql.Identifier(role.name), sql.SQL(" ").join(options))
-        yield Statement(Phase.ALTER, None, head)
+    yield from _alteration(
+        role,
+        [
+            ("NOSUPERUSER", role.superuser),
+            ("NOCREATEDB", role.createdb),
+            ("NOCREATEROLE", role.createrole),
+            ("NOREPLICATION", role.replication),
+            ("NOBYPASSRLS", role.bypassrls),
+        ],
+        Phase.REDUCE,
+    )
+    yield from _alteration(
+        role,
+        [
+            ("INHERIT", not role.inherit),
+            ("LOGIN", not role.login),
+            ("CONNECTION LIMIT -1", role.connection_limit != -1),
+            ("VALID UNTIL 'infinity'", role.expires),
+        ],
+    )
+
+
+def _alteration(
+    role: Role, options: Iterable[tuple[LiteralString, bool]], phase: Phase = Phase.ALTER
+) -> Iterator[Statement]:
+    """ALTER ROLE with those of the options that are needed, if any is."""
+    needed = [sql.SQL(option) for option, is_needed in options if is_needed]
+    if needed:
+        head = render("ALTER ROLE {} {}", sql.Identifier(role.name), sql.SQL(" ").join(needed))
+        yield Statement(phase, None, head)
 
 
 def password_statement(name: str) -> Statement:
@@ -249,12 +325,14 @@ def _memberships(desired: DesiredRole, server: Server) -> Difference:
                 )
             )
     if desired.source_role is not None and not _inherits(desired.source_role, held):
-        options = sql.SQL(" WITH INHERIT TRUE" if server.version >= INHERIT_PER_MEMBERSHIP else "")
-        head = render(
-            "GRANT {} TO {}{}", sql.Identifier(desired.source_role), sql.Identifier(desired.name), options
-        )
-        difference.statements.append(Statement(Phase.GRANT, None, head))
+        difference.statements.append(_grant_source(desired, desired.source_role, server))
     return difference
+
+
+def _grant_source(desired: DesiredRole, source: str, server: Server) -> Statement:
+    options = sql.SQL(" WITH INHERIT TRUE" if server.version >= INHERIT_PER_MEMBERSHIP else "")
+    head = render("GRANT {} TO {}{}", sql.Identifier(source), sql.Identifier(desired.name), options)
+    return Statement(Phase.GRANT, None, head)
 
 
 def _members_from_its_hand(membership: Membership, server: Server) -> list[str]:

@@ -47,6 +47,8 @@ class Capabilities:
     admin: str
     is_superuser: bool
     can_create_role: bool
+    attributes: frozenset[str]
+    """Which of INHERIT, CREATEDB, REPLICATION and BYPASSRLS the admin has."""
     verifiers_readable: bool
     read_only: bool
 
@@ -57,6 +59,10 @@ SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS vers
        r.rolname AS admin,
        r.rolsuper AS is_superuser,
        r.rolsuper OR r.rolcreaterole AS can_create_role,
+       pg_catalog.array_remove(ARRAY[
+         CASE WHEN r.rolinherit THEN 'INHERIT' END, CASE WHEN r.rolcreatedb THEN 'CREATEDB' END,
+         CASE WHEN r.rolreplication THEN 'REPLICATION' END, CASE WHEN r.rolbypassrls THEN 'BYPASSRLS' END
+       ], NULL) AS attributes,
        pg_catalog.has_table_privilege('pg_catalog.pg_authid', 'SELECT') AS verifiers_readable,
        pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'EXECUTE') AS control_readable,
        pg_catalog.pg_is_in_recovery() AS read_only
@@ -76,33 +82,41 @@ SELECT r.oid, r.rolname, r.rolcanlogin, r.rolinherit, r.rolsuper, r.rolcreatedb,
        r.rolbypassrls, r.rolconnlimit,
        r.rolvaliduntil IS NOT NULL AND r.rolvaliduntil <> 'infinity' AS expires,
        pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
-       pg_catalog.pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION') AS admin_may_grant,
+       pg_catalog.pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION') AS admin_option,
+       a.rolsuper OR NOT r.rolsuper AND ({may_grant}) AS admin_may_grant,
        {verifier} AS verifier
-  FROM {source} AS r
+  FROM {source} AS r JOIN pg_catalog.pg_roles AS a ON a.rolname = current_user
  WHERE r.rolname = ANY (%(names)s) OR r.oid IN (SELECT oid FROM reached)
 """
 
 SERVER_MEMBERSHIPS: LiteralString = """
 SELECT pg_catalog.pg_get_userbyid(m.roleid) AS role, pg_catalog.pg_get_userbyid(m.member) AS member,
        pg_catalog.pg_get_userbyid(m.grantor) AS grantor, m.admin_option AS admin,
-       {inherit} AS inherit, {set} AS set, {may_revoke} AS admin_may_revoke
-  FROM pg_catalog.pg_auth_members AS m
+       {inherit} AS inherit, {set} AS set, a.rolsuper OR NOT r.rolsuper AND ({may_revoke}) AS admin_may_revoke
+  FROM pg_catalog.pg_auth_members AS m JOIN pg_catalog.pg_roles AS r ON r.oid = m.roleid
+       JOIN pg_catalog.pg_roles AS a ON a.rolname = current_user
  WHERE m.roleid = ANY (%(oids)s) OR m.member = ANY (%(oids)s) OR m.grantor = ANY (%(oids)s)
 """
 
-MAY_REVOKE_BEFORE_16: LiteralString = """
-       pg_catalog.pg_has_role(m.roleid, 'MEMBER WITH ADMIN OPTION')
-       OR EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.rolname = current_user AND r.rolcreaterole)
-          AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r WHERE r.oid = m.roleid AND r.rolsuper)
+MAY_GRANT_BEFORE_16: LiteralString = """
+       a.rolcreaterole OR pg_catalog.pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION')
 """
+"""Whether the admin `a` may grant and revoke membership in a role `r` that is no superuser."""
+
+MAY_GRANT: LiteralString = """
+       EXISTS (SELECT FROM pg_catalog.pg_auth_members AS h
+                WHERE h.roleid = r.oid AND h.admin_option AND pg_catalog.pg_has_role(h.member, 'USAGE'))
+"""
+"""The ADMIN option of a group whose rights the admin does not inherit lets it alter the role, and grant nothing."""
 
 MAY_REVOKE: LiteralString = """
        pg_catalog.pg_has_role(m.roleid, 'MEMBER WITH ADMIN OPTION') AND pg_catalog.pg_has_role(m.grantor, 'USAGE')
 """
 
 MAY_ASSUME: LiteralString = """
-       pg_catalog.pg_has_role(r.oid, CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < 160000
-                                          THEN 'MEMBER' ELSE 'SET' END)
+       pg_catalog.pg_has_role(
+           r.oid,
+           CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 < 160000 THEN 'MEMBER' ELSE 'SET' END)
 """
 """Whether SET ROLE is open to the admin: from version 16 on that is an option of each membership."""
 
@@ -343,7 +357,8 @@ async def read_capabilities(transaction: Transaction) -> Capabilities:
         ((system_identifier,),) = [
             tuple(r.values()) for r in await transaction.fetch(sql.SQL(SYSTEM_IDENTIFIER), {})
         ]
-    return Capabilities(system_identifier=system_identifier, **row)
+    attributes = frozenset(row.pop("attributes"))
+    return Capabilities(system_identifier=system_identifier, attributes=attributes, **row)
 
 
 async def read_server(
@@ -358,7 +373,9 @@ async def read_server(
     """
     names = sorted(set(names))
     verifiers = capabilities.verifiers_readable
+    options = capabilities.version >= INHERIT_PER_MEMBERSHIP
     roles_query = sql.SQL(SERVER_ROLES).format(
+        may_grant=sql.SQL(MAY_GRANT if options else MAY_GRANT_BEFORE_16),
         verifier=sql.SQL("r.rolpassword" if verifiers else "NULL"),
         source=sql.SQL("pg_catalog.pg_authid" if verifiers else "pg_catalog.pg_roles"),
     )
@@ -366,11 +383,10 @@ async def read_server(
         row["rolname"]: Role(*row.values())
         for row in await transaction.fetch(roles_query, {"names": names, "sources": sorted(set(sources))})
     }
-    options = capabilities.version >= INHERIT_PER_MEMBERSHIP
     memberships_query = sql.SQL(SERVER_MEMBERSHIPS).format(
         inherit=sql.SQL("m.inherit_option" if options else "true"),
         set=sql.SQL("m.set_option" if options else "true"),
-        may_revoke=sql.SQL(MAY_REVOKE if options else MAY_REVOKE_BEFORE_16),
+        may_revoke=sql.SQL(MAY_REVOKE if options else MAY_GRANT_BEFORE_16),
     )
     memberships = await transaction.fetch(memberships_query, {"oids": [role.oid for role in roles.values()]})
     rest_query = sql.SQL(SERVER_REST).format(
@@ -392,7 +408,7 @@ async def read_server(
         system_identifier=capabilities.system_identifier,
         admin=capabilities.admin,
         admin_is_superuser=capabilities.is_superuser,
-        admin_can_create_role=capabilities.can_create_role,
+        admin_attributes=capabilities.attributes,
         verifiers_readable=verifiers,
         roles=roles,
         superusers=frozenset(rest["superusers"]),

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hoop_operator.errors import PlanFailure, PlanReason, StatementFailed
 from hoop_operator.planner import removal
 from hoop_operator.planner.model import DesiredRole, Server
-from hoop_operator.planner.roles import conflict
+from hoop_operator.planner.roles import alteration_problem, conflict
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres.executor import end_sessions, execute_singly
 from hoop_operator.postgres.session import Sessions, Transaction
@@ -38,7 +38,10 @@ async def remove_roles(
     for role in roles:
         outcomes[role.name] = conflict(role, server)
         if role.name in server.roles and outcomes[role.name] is None:
-            ours.append(role)
+            if problem := alteration_problem(server.roles[role.name], server):
+                outcomes[role.name] = PlanFailure(*problem)
+            else:
+                ours.append(role)
     if ours:
         outcomes |= await _remove(sessions, capabilities, server, ours)
     return outcomes

@@ -32,8 +32,8 @@ from hoop_operator.errors import (
 )
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
 from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
-from hoop_operator.planner.roles import password_statement
-from hoop_operator.planner.statements import Phase, Statement, merge
+from hoop_operator.planner.roles import alteration_problem, password_statement
+from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres import scram
 from hoop_operator.postgres.executor import execute, execute_singly
 from hoop_operator.postgres.session import Sessions
@@ -217,6 +217,15 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
                 work.login = role
             if work.login is not None or run.succeeded:
                 work.password = await _password_to_set(turn, work)
+            if (
+                work.login is not None
+                and work.password is not None
+                and alteration_problem(work.login, server)
+            ):
+                refusal = alteration_problem(work.login, server, reset_attributes=True)
+                work.login = None
+                if refusal is not None and refusal not in problems:
+                    run.fail(PlanFailure(*refusal))
         if not run.succeeded:
             run.statements = tuple(s for s in planned.statements if s.phase.takes_away)
         return work
