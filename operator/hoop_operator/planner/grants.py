@@ -423,16 +423,22 @@ def _own_grant_lost(
     grantor = sql.Identifier(revocation.grantor)
     interim = sql.Identifier("hoop_interim_owner")
     targets = [place.objects[revocation.kind][oid] for oid in sorted(revocation.objects)]
-    steps = [render("CREATE ROLE {}", interim)]
-    steps += [_change_of_owner(target, interim) for target in targets]
+    owned = revocation.kind is not ObjectKind.PARAMETER  # a parameter has the bootstrap superuser in place of an owner
+    steps = []
+    if owned:
+        # Only a superuser may own a foreign data wrapper.
+        option = sql.SQL(" SUPERUSER" if revocation.kind is ObjectKind.FOREIGN_DATA_WRAPPER else "")
+        steps.append(render("CREATE ROLE {}{}", interim, option))
+        steps += [_change_of_owner(target, interim) for target in targets]
     powerful = revocation.grantor in place.server.superusers
     if powerful:
         steps.append(render("ALTER ROLE {} NOSUPERUSER", grantor))
     steps += [statement.text for statement in statements]
     if powerful:
         steps.append(render("ALTER ROLE {} SUPERUSER", grantor))
-    steps += [_change_of_owner(target, sql.Identifier(target.owner)) for target in targets]
-    steps.append(render("DROP ROLE {}", interim))
+    if owned:
+        steps += [_change_of_owner(target, sql.Identifier(target.owner)) for target in targets]
+        steps.append(render("DROP ROLE {}", interim))
     return (
         PlanReason.INSUFFICIENT_PRIVILEGE,
         f'"{revocation.grantor}", who granted it, has the rights of the owner by now, and so nobody can {action} as '
@@ -444,7 +450,8 @@ def _change_of_owner(target: DatabaseObject, owner: sql.Composable) -> str:
     """The SQL that gives an object to an owner; a sequence goes with the table that it belongs to."""
     if target.table is not None:
         return render("ALTER TABLE {} OWNER TO {}", sql.Identifier(*target.table), owner)
-    return render("ALTER {} {} OWNER TO {}", keyword(target.kind), object_reference(target), owner)
+    word = "SERVER" if target.kind is ObjectKind.FOREIGN_SERVER else target.kind
+    return render("ALTER {} {} OWNER TO {}", keyword(word), object_reference(target), owner)
 
 
 def _by_hand(statement: Statement) -> str:
