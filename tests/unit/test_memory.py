@@ -4,8 +4,8 @@ from typing import Any
 
 from hoop_operator.credentials.connection import Connection, Endpoint, SslMode
 from hoop_operator.errors import ResourceReason
-from hoop_operator.reconcile.memory import Memory, Reading
-from hoop_operator.reconcile.objects import FINALIZER, Key, Plan, Resource
+from hoop_operator.reconcile.memory import Memory
+from hoop_operator.reconcile.objects import FINALIZER, Key, Plan, Reading, Resource
 from hoop_operator.reconcile.register import Registration
 
 PG = Key("team", "pg")

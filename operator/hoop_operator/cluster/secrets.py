@@ -86,6 +86,17 @@ async def read_config_map(api: KubernetesApi, namespace: str, name: str) -> dict
         body = await api.get(paths.config_map(namespace, name))
     except ObjectNotFound:
         return None
+    return config_map_data(body)
+
+
+def secret_data(body: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return what a Secret holds, `stringData` included: only a file has that, the API server merges it into `data`."""
+    text = {key: value.encode() for key, value in (body.get("stringData") or {}).items()}
+    return _decoded(body.get("data")) | text
+
+
+def config_map_data(body: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return what a ConfigMap holds, text and binary."""
     text = {key: value.encode() for key, value in (body.get("data") or {}).items()}
     return text | _decoded(body.get("binaryData"))
 
@@ -169,7 +180,7 @@ def decode(body: Mapping[str, Any]) -> Secret:
         uid=metadata["uid"],
         resource_version=metadata["resourceVersion"],
         type=body.get("type", "Opaque"),
-        data=_decoded(body.get("data")),
+        data=secret_data(body),
         labels=metadata.get("labels") or {},
         annotations=metadata.get("annotations") or {},
         owner_references=metadata.get("ownerReferences") or [],

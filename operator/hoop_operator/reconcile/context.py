@@ -24,17 +24,27 @@ class Context:
     @property
     def limits(self) -> Limits:
         """How many sessions a turn may have, and how long each step may take."""
-        return Limits(
-            sessions=self.settings.connections_per_server,
-            connect_seconds=self.settings.connect_timeout_seconds,
-            lock_seconds=self.settings.lock_timeout_seconds,
-            statement_seconds=self.settings.statement_timeout_seconds,
-        )
+        return limits_of(self.settings)
 
     def serves(self, resource: Resource) -> bool:
-        """Whether a resource is this instance's: with an agent id its own only, without one those that name none."""
-        agent_id = resource.spec.agent_id
-        return (UUID(agent_id) if agent_id is not None else None) == self.settings.agent_id
+        """Whether a resource is this instance's."""
+        return serves(self.settings, resource)
+
+
+def limits_of(settings: Settings) -> Limits:
+    """How many sessions may be open on a server, and how long each step may take."""
+    return Limits(
+        sessions=settings.connections_per_server,
+        connect_seconds=settings.connect_timeout_seconds,
+        lock_seconds=settings.lock_timeout_seconds,
+        statement_seconds=settings.statement_timeout_seconds,
+    )
+
+
+def serves(settings: Settings, resource: Resource) -> bool:
+    """Whether a resource is this instance's: with an agent id its own only, without one those that name none."""
+    agent_id = resource.spec.agent_id
+    return (UUID(agent_id) if agent_id is not None else None) == settings.agent_id
 
 
 def address_allowed(address: str) -> bool:

@@ -2,11 +2,10 @@
 
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Literal, NamedTuple, TypeVar
+from typing import TypeVar
 
 from hoop_operator.credentials.connection import Connection, Endpoint
-from hoop_operator.naming import connection_secret_name
-from hoop_operator.reconcile.objects import Key, Plan, Resource
+from hoop_operator.reconcile.objects import Key, Plan, Reading, Resource
 from hoop_operator.reconcile.register import Registration
 
 K = TypeVar("K")
@@ -41,7 +40,7 @@ class Memory:
             self._forget_readings(known)
         self.resources[resource.key] = resource
         self.former_resources.pop(resource.key, None)
-        for reading in _readings(resource):
+        for reading in resource.readings:
             self._readers[reading].add(resource.key)
         return True
 
@@ -85,7 +84,7 @@ class Memory:
         """The plans whose credentials a Secret is to hold: one, unless somebody made a mistake."""
         return frozenset(self._plans_with_secret.get(secret, ()))
 
-    def readers_of(self, reading: "Reading") -> frozenset[Key]:
+    def readers_of(self, reading: Reading) -> frozenset[Key]:
         """The resources that read a Secret or ConfigMap, or write it for one of their roles."""
         return frozenset(self._readers.get(reading, ()))
 
@@ -106,7 +105,7 @@ class Memory:
         _discard(self._plans_with_secret, Key(plan.key.namespace, plan.secret_name), plan.key)
 
     def _forget_readings(self, resource: Resource) -> None:
-        for reading in _readings(resource):
+        for reading in resource.readings:
             _discard(self._readers, reading, resource.key)
 
 
@@ -115,25 +114,3 @@ def _discard(index: dict[K, set[Key]], entry: K, key: Key) -> None:
     index[entry].discard(key)
     if not index[entry]:
         del index[entry]
-
-
-class Reading(NamedTuple):
-    """A Secret or ConfigMap that a resource depends on."""
-
-    kind: Literal["Secret", "ConfigMap"]
-    namespace: str
-    name: str
-
-
-def _readings(resource: Resource) -> set[Reading]:
-    namespace = resource.key.namespace
-    readings = {
-        Reading("Secret", namespace, connection_secret_name(resource.key.name, role.name))
-        for role in resource.spec.roles
-    }
-    for entry in resource.spec.env_vars_from:
-        if entry.secret_ref is not None:
-            readings.add(Reading("Secret", namespace, entry.secret_ref.name))
-        if entry.config_map_ref is not None:
-            readings.add(Reading("ConfigMap", namespace, entry.config_map_ref.name))
-    return readings

@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from hoop_operator.cluster.secrets import Owner
 from hoop_operator.crd import DeletionPolicy, HoopResourceSpec, HoopRolePlanSpec
 from hoop_operator.errors import PlanReason
-from hoop_operator.naming import default_secret_name
+from hoop_operator.naming import connection_secret_name, default_secret_name
 
 FINALIZER = "hoop.dev/operator"
 
@@ -25,6 +25,14 @@ class Key(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.namespace}/{self.name}"
+
+
+class Reading(NamedTuple):
+    """A Secret or ConfigMap that a resource depends on."""
+
+    kind: Literal["Secret", "ConfigMap"]
+    namespace: str
+    name: str
 
 
 class Fingerprint(NamedTuple):
@@ -133,6 +141,28 @@ class Resource(KubernetesObject):
         return self.spec.type == "database" and self.spec.subtype == "postgres"
 
     @property
+    def sources(self) -> tuple[Reading | None, ...]:
+        """What each entry of `spec.envVarsFrom` names; None for one that names nothing."""
+        namespace = self.key.namespace
+        return tuple(
+            Reading("Secret", namespace, entry.secret_ref.name)
+            if entry.secret_ref is not None
+            else Reading("ConfigMap", namespace, entry.config_map_ref.name)
+            if entry.config_map_ref is not None
+            else None
+            for entry in self.spec.env_vars_from
+        )
+
+    @property
+    def readings(self) -> frozenset[Reading]:
+        """The Secrets and ConfigMaps that it reads, or writes for one of its roles."""
+        written = {
+            Reading("Secret", self.key.namespace, connection_secret_name(self.key.name, role.name))
+            for role in self.spec.roles
+        }
+        return frozenset({*written, *filter(None, self.sources)})
+
+    @property
     def owner(self) -> Owner:
         """The resource as the controller of Secrets."""
         return Owner("HoopResource", self.key.name, self.uid)
@@ -170,6 +200,12 @@ class Plan(KubernetesObject):
     def owner(self) -> Owner:
         """The plan as the controller of its Secret."""
         return Owner("HoopRolePlan", self.key.name, self.uid)
+
+    def known_oid(self, system_identifier: str | None) -> int | None:
+        """The OID of the plan's role, if that was last seen on this very server."""
+        status = self.status
+        same = system_identifier and system_identifier == status.get("systemIdentifier")
+        return status.get("roleOid") if same else None
 
     @property
     def leaves_role(self) -> bool:

@@ -30,13 +30,12 @@ from hoop_operator.planner.scopes import Scope, parse_scope
 from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile import secret as plan_secret
-from hoop_operator.reconcile.admission import check_admission
+from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
 from hoop_operator.reconcile.announce import plan_events
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.desired import desired_role, secret_contents
 from hoop_operator.reconcile.inbox import Inbox
-from hoop_operator.reconcile.memory import Reading
-from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Resource
+from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Reading, Resource
 from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.remove import remove_roles
 from hoop_operator.reconcile.run import Run, status_of
@@ -172,27 +171,13 @@ class Plans:
             Why the plan cannot be carried out now.
         """
         await check_admission(self._context.api, plan, resource)
-        if resource is None:
-            raise PlanFailure(
-                PlanReason.RESOURCE_NOT_FOUND,
-                f"HoopResource {plan.resource_key.name} does not exist in namespace {plan.resource_key.namespace}; "
-                f"create it, or make this plan anew with another spec.resourceRef",
-            )
+        resource = usable(plan, resource)
         if not resource.is_postgres:
             desired_role(plan, resource, self._context.settings.instance)
-        if resource.deleting and not plan.has_finalizer:
-            raise PlanFailure(
-                PlanReason.RESOURCE_NOT_READY,
-                f"HoopResource {resource.key.name} is being deleted and takes no new plans; delete this one, or wait "
-                f"until the resource exists anew",
-            )
         registration = self._context.memory.registrations.get(resource.key)
         if registration is not None and not registration.ready:
-            raise PlanFailure(
-                PlanReason.RESOURCE_NOT_READY,
-                f"HoopResource {resource.key.name} is not ready: {registration.reason}"
-                + (f": {registration.message}" if plan.key.namespace == resource.key.namespace else ""),
-            )
+            told = f": {registration.message}" if plan.key.namespace == resource.key.namespace else ""
+            raise not_ready(resource, f"{registration.reason}{told}")
         return registration
 
     async def _route_removal(self, plan: Plan, resource: Resource | None, trigger: str) -> None:
@@ -384,7 +369,7 @@ class Plans:
                 capabilities = await _capabilities(sessions)
                 turn = Turn(self._context.api, sessions, resource, connection, capabilities, self._agreements)
                 known = {
-                    replace(desired, known_oid=_known_oid(run.plan, capabilities)): run
+                    replace(desired, known_oid=run.plan.known_oid(capabilities.system_identifier)): run
                     for desired, run in asked.items()
                 }
                 await carry_out(turn, known)
@@ -404,7 +389,8 @@ class Plans:
             run.resource_name = resource.api_name
             try:
                 await check_admission(self._context.api, run.plan, resource)
-                self._check_secret_name(run.plan)
+                reading = Reading("Secret", run.plan.key.namespace, run.plan.secret_name)
+                check_secret_name(run.plan, self._context.memory.readers_of(reading))
                 desired = desired_role(run.plan, resource, self._context.settings.instance)
                 secret_contents(run.plan, resource, connection, desired.name, "")
             except PlanFailure as failure:
@@ -414,21 +400,6 @@ class Plans:
             else:
                 admitted[desired] = run
         return admitted
-
-    def _check_secret_name(self, plan: Plan) -> None:
-        """See that a plan does not make up the Secret that a HoopResource is waiting for: its server would be another.
-
-        Raises
-        ------
-        PlanFailure
-            `SecretConflict`.
-        """
-        reading = Reading("Secret", plan.key.namespace, plan.secret_name)
-        if plan.status.get("secretName") != plan.secret_name and self._context.memory.readers_of(reading):
-            raise PlanFailure(
-                PlanReason.SECRET_CONFLICT,
-                f"Secret {plan.secret_name} is for a HoopResource of this namespace; choose another spec.secretName",
-            )
 
     async def _remove(self, resource_key: Key, runs: list[Run]) -> None:
         """Remove the roles of deleted plans, and let go of the plans whose role is gone."""
@@ -474,7 +445,9 @@ class Plans:
                 await self._let_go(plan, _left_behind(plan, "its name is not known any more"))
                 continue
             identity = Identity(self._context.settings.instance, plan.key.namespace, plan.key.name)
-            desired.append(DesiredRole(name, identity, known_oid=_known_oid(plan, capabilities)))
+            desired.append(
+                DesiredRole(name, identity, known_oid=plan.known_oid(capabilities.system_identifier))
+            )
             roles[name] = run
         outcomes = await remove_roles(sessions, capabilities, desired)
         await asyncio.gather(*(self._end_removal(roles[name], outcome) for name, outcome in outcomes.items()))
@@ -575,10 +548,3 @@ async def _capabilities(sessions: Sessions) -> Capabilities:
     if capabilities.read_only:
         raise ServerUnreachable("the server is read-only (a standby)")
     return capabilities
-
-
-def _known_oid(plan: Plan, capabilities: Capabilities) -> int | None:
-    """The OID of the plan's role, if that was seen on this very server."""
-    status = plan.status
-    identifier = capabilities.system_identifier
-    return status.get("roleOid") if identifier and identifier == status.get("systemIdentifier") else None

@@ -16,8 +16,8 @@ from hoop_operator.credentials.connection import Endpoint
 from hoop_operator.reconcile.clock import Clock
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.inbox import Inbox
-from hoop_operator.reconcile.memory import Memory, Reading
-from hoop_operator.reconcile.objects import Key, KubernetesObject, Plan, Resource
+from hoop_operator.reconcile.memory import Memory
+from hoop_operator.reconcile.objects import Key, KubernetesObject, Plan, Reading, Resource
 from hoop_operator.reconcile.plans import Plans
 from hoop_operator.reconcile.resources import DRIFT, Resources
 from hoop_operator.settings import Settings

@@ -19,7 +19,7 @@ from hoop_operator.cluster.secrets import (
     read_secret,
     update_secret,
 )
-from hoop_operator.crd import Condition, EnvFrom, HoopResourceStatus, Outcome, ServerInfo
+from hoop_operator.crd import Condition, HoopResourceStatus, Outcome, ServerInfo
 from hoop_operator.crd import Connection as ConnectionStatus
 from hoop_operator.credentials.connection import Connection, Endpoint, postgres_connection
 from hoop_operator.credentials.env import decode
@@ -36,7 +36,7 @@ from hoop_operator.errors import (
 from hoop_operator.naming import connection_secret_name
 from hoop_operator.planner.statements import render
 from hoop_operator.postgres.snapshot import Capabilities
-from hoop_operator.reconcile.objects import Resource
+from hoop_operator.reconcile.objects import Reading, Resource
 
 ENV_VARS_FROM = "spec.envVarsFrom"
 FILES_ANNOTATION = "hoop.dev/files"
@@ -86,12 +86,44 @@ async def resolve(api: KubernetesApi, resource: Resource, allowed_hosts: Sequenc
     ClusterError
         The API server failed us.
     """
+    contents = await asyncio.gather(*(_read(api, reading) for reading in resource.sources))
+    return connection_of(resource, contents, allowed_hosts)
+
+
+def connection_of(
+    resource: Resource, contents: Sequence[Mapping[str, bytes] | None], allowed_hosts: Sequence[str]
+) -> Connection | None:
+    """The admin connection of a postgres resource; None for any other, whose variables are only checked.
+
+    Parameters
+    ----------
+    resource
+        The resource.
+    contents
+        What the Secrets and ConfigMaps of its `sources` hold, in that order; None for one that does not exist.
+    allowed_hosts
+        The operator's setting: globs and networks, none to allow all.
+
+    Raises
+    ------
+    ResourceFailure
+        All that is wrong with the credentials, Secrets and ConfigMaps that do not exist included.
+    """
     env_vars = resource.spec.env_vars
-    found = await asyncio.gather(
-        *(_read_source(api, resource, entry) for entry in resource.spec.env_vars_from)
-    )
-    sources = [source for source in found if isinstance(source, Source)]
-    absent = [source for source in found if isinstance(source, str)]
+    sources: list[Source] = []
+    absent: list[str] = []
+    entries = zip(resource.spec.env_vars_from, resource.sources, contents, strict=True)
+    for entry, reading, data in entries:
+        description = (
+            f"{reading.kind} {reading.name}" if reading else "an entry without secretRef or configMapRef"
+        )
+        if data is not None:
+            sources.append(Source(description, data, entry.prefix))
+        else:
+            absent.append(
+                f"{ENV_VARS_FROM}: {description} does not exist in namespace {resource.key.namespace}; create it, or "
+                f"correct the name"
+            )
     if resource.is_postgres:
         return postgres_connection(
             env_vars, sources, absent=absent, namespace=resource.key.namespace, allowed_hosts=allowed_hosts
@@ -101,21 +133,13 @@ async def resolve(api: KubernetesApi, resource: Resource, allowed_hosts: Sequenc
     return None
 
 
-async def _read_source(api: KubernetesApi, resource: Resource, entry: EnvFrom) -> Source | str:
-    """What an entry of `spec.envVarsFrom` names; in words, where that does not exist."""
-    namespace = resource.key.namespace
-    data: Mapping[str, bytes] | None = None
-    description = "an entry without secretRef or configMapRef"
-    if entry.secret_ref is not None:
-        description = f"Secret {entry.secret_ref.name}"
-        secret = await read_secret(api, namespace, entry.secret_ref.name)
-        data = secret.data if secret else None
-    elif entry.config_map_ref is not None:
-        description = f"ConfigMap {entry.config_map_ref.name}"
-        data = await read_config_map(api, namespace, entry.config_map_ref.name)
-    if data is None:
-        return f"{ENV_VARS_FROM}: {description} does not exist in namespace {namespace}; create it, or correct the name"
-    return Source(description, data, entry.prefix)
+async def _read(api: KubernetesApi, reading: Reading | None) -> Mapping[str, bytes] | None:
+    if reading is None:
+        return None
+    if reading.kind == "ConfigMap":
+        return await read_config_map(api, reading.namespace, reading.name)
+    secret = await read_secret(api, reading.namespace, reading.name)
+    return secret.data if secret else None
 
 
 async def write_connection_secrets(

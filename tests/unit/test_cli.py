@@ -1,0 +1,70 @@
+"""Exit codes of the command line, where nothing has to be asked for them."""
+
+import io
+from collections.abc import Sequence
+
+import pytest
+
+from hoop_operator.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _keep_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the environment of the other tests as it is."""
+    monkeypatch.setattr("hoop_operator.cli.forget_libpq_environment", lambda: None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ([], 2),
+        (["run", "--unknown"], 2),
+        (["plan"], 1),
+        (["plan", "-f"], 1),
+        (["plan", "-f", "plan.yaml", "--unknown"], 1),
+        (["plan", "-f", "plan.yaml", "further"], 1),
+        (["--unknown", "plan", "-f", "plan.yaml"], 1),
+        (["plan", "--help"], 0),
+    ],
+)
+def test_wrong_usage_of_plan_is_never_taken_for_changes(
+    arguments: Sequence[str], code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments])
+    assert ended.value.code == code
+    said = capsys.readouterr()
+    assert (said.out if code == 0 else said.err).startswith("usage: hoop-operator")
+
+
+@pytest.mark.parametrize(("command", "code"), [("run", 2), ("plan", 1)])
+def test_wrong_settings_are_named(
+    command: str, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOOP_INSTANCE", "Not That")
+    assert main([command, *(["-f", "-"] if command == "plan" else [])]) == code
+    assert capsys.readouterr().err.startswith("HOOP_INSTANCE: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (b"", "no HoopRolePlan in the files, so there is nothing to plan\n"),
+        (b"\xff", "standard input: it is not text in UTF-8\n"),
+        (b"}", "standard input: this is not YAML at line 1, column 1\n"),
+        (
+            b"{apiVersion: v1, kind: Pod\x1b}",
+            "standard input: this is not YAML\n",
+        ),
+        (
+            b'{apiVersion: v1, kind: "Pod\\e"}',
+            "skipped: Pod\\x1b (1)\nno HoopRolePlan in the files, so there is nothing to plan\n",
+        ),
+    ],
+)
+def test_files_in_which_there_is_no_plan_are_not_in_sync(
+    text: bytes, told: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text)))
+    assert main(["plan", "--filename", "-"]) == 1
+    assert capsys.readouterr() == ("", told)
