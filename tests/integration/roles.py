@@ -245,6 +245,29 @@ class Roles:
             await self.run("postgres", f"DROP ROLE {quoted(name)}")
 
 
+async def fill(roles: Roles, database: str) -> None:
+    """Put one of each kind of relation and routine into the schema public."""
+    await roles.run(
+        database,
+        "CREATE TABLE plain (id serial PRIMARY KEY, note text)",
+        "CREATE TABLE parted (id int) PARTITION BY RANGE (id)",
+        "CREATE VIEW seen AS SELECT 1 AS one",
+        "CREATE MATERIALIZED VIEW kept AS SELECT 1 AS one",
+        "CREATE FOREIGN DATA WRAPPER nothing",
+        "CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing",
+        "CREATE FOREIGN TABLE abroad (id int) SERVER nowhere",
+        "CREATE FUNCTION fun(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE PROCEDURE proc(int) LANGUAGE sql AS 'SELECT 1'",
+        "CREATE AGGREGATE agg(int) (SFUNC = int4pl, STYPE = int)",
+    )
+
+
+async def make(roles: Roles, desired: DesiredRole) -> str:
+    """Have the role there, with nothing; returns its quoted name."""
+    await roles.settle(DesiredRole(desired.name, desired.identity))
+    return quoted(desired.name)
+
+
 async def _capabilities(sessions: Sessions) -> Capabilities:
     async with sessions.transaction() as transaction:
         return await read_capabilities(transaction)
