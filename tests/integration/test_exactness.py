@@ -1,6 +1,5 @@
 """A managed role holds on a real server exactly what its plan says, whatever it held before, and nobody else loses."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
@@ -18,13 +17,6 @@ from integration.roles import Roles, fill, literal, make, messages, quoted
 
 ALL = tuple(privilege.value for privilege in Privilege)
 TABLE_PRIVILEGES = {"SELECT", "INSERT", "UPDATE", "DELETE", "TRUNCATE", "REFERENCES", "TRIGGER"}
-
-
-@pytest.fixture
-async def roles(admin: Administrator) -> AsyncIterator[Roles]:
-    roles = Roles(admin)
-    yield roles
-    await roles.close()
 
 
 RELATIONS = ("plain", "parted", "seen", "kept", "abroad")

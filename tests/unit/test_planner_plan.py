@@ -8,6 +8,7 @@ from hoop_operator.planner.removal import (
     databases_to_empty,
     drop,
     empty_database,
+    give_away,
     give_away_shared,
     revoke_shared,
 )

@@ -159,11 +159,12 @@ def give_away(
     """What the role owns in a database goes to that database's owner.
 
     To be planned after `give_away_shared`, so that the role itself is no database's owner any more. Its schemas go
-    first where the admin is no superuser: the new owner of an object has to have CREATE on the schema it is in.
+    first where the admin is no superuser: the new owner of an object has to have CREATE on the schema it is in. Where
+    the admin may not act for that owner, an administrator has to, and needs but the last of the statements.
     """
     owner = sql.Identifier(state.owner)
     heads = [render("REASSIGN OWNED BY {} TO {}", sql.Identifier(desired.name), owner)]
-    if not server.admin_is_superuser:
+    if not server.admin_is_superuser and state.owner not in state.not_administered:
         heads = [
             *(render("ALTER SCHEMA {} OWNER TO {}", sql.Identifier(name), owner) for name in schemas),
             *heads,
@@ -287,10 +288,17 @@ def unreadable_problem(desired: DesiredRole, database: str) -> tuple[PlanReason,
     )
 
 
-def end_sessions_by_hand(names: Iterable[str]) -> str:
-    """The SQL with which an administrator ends all sessions of some roles."""
-    listed = sql.SQL(", ").join(map(sql.Literal, names))
-    return render("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename IN ({});", listed)
+def sessions_problem(desired: DesiredRole, server: Server) -> tuple[PlanReason, str]:
+    """Sessions of the role that are open, and that the admin may not end."""
+    remedy = render(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {};",
+        sql.Literal(desired.name),
+    )
+    return (
+        PlanReason.INSUFFICIENT_PRIVILEGE,
+        f'the admin "{server.admin}" may not end the open sessions of role {desired.name}; when they have ended the '
+        f"removal goes on by itself, or an administrator has to run: {remedy}",
+    )
 
 
 def _nothing(desired: DesiredRole) -> DesiredRole:

@@ -61,8 +61,8 @@ async def _remove(
 ) -> Mapping[str, str | PlanFailure | None]:
     try:
         await _lock_out(sessions, capabilities, server, roles)
-        problems = await _problems_of(_end_sessions(sessions, capabilities, server, roles), roles)
-        problems += await _problems_of(_give_away_shared(sessions, capabilities, server, roles), roles)
+        problems = await _end_sessions(sessions, capabilities, server, roles)
+        await _give_away_shared(sessions, capabilities, server, roles)
         problems += await _empty_databases(sessions, capabilities, roles)
         _raise_all(problems)
         await _drop(sessions, capabilities, roles)
@@ -87,11 +87,11 @@ async def _lock_out(
 
 async def _end_sessions(
     sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
-) -> None:
+) -> Problems:
     async with sessions.transaction() as transaction:
         names = await read_sessions(transaction, [role.name for role in roles])
     if not names:
-        return
+        return []
     connected = [role for role in roles if role.name in names]
     try:
         async with (
@@ -102,17 +102,14 @@ async def _end_sessions(
     except StatementFailed as failure:
         if failure.sqlstate != INSUFFICIENT_PRIVILEGE:
             raise
-        raise PlanFailure(
-            PlanReason.INSUFFICIENT_PRIVILEGE,
-            f'the admin "{capabilities.admin}" may not end the open sessions of role {", ".join(names)}: {failure}; '
-            f"when they have ended the removal goes on by itself; an administrator has to run: "
-            f"{removal.end_sessions_by_hand(names)}",
-        ) from None
+        return [removal.sessions_problem(role, server) for role in connected]
+    return []
 
 
 async def _give_away_shared(
     sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
 ) -> None:
+    """Raise rather than go on when this fails: REASSIGN OWNED would give databases to whom they are not meant for."""
     owners = [role for role in roles if server.owned.get(role.name)]
     if not owners:
         return
@@ -134,7 +131,7 @@ async def _empty_databases(
     problems = [removal.prepared_problem(known[name], database, gid) for name, database, gid in prepared]
     waiting = {(name, database) for name, database, _ in prepared}
     for name, state in databases.items():
-        free = [role for role in roles if (role.name, name) not in waiting and state.owner != role.name]
+        free = [role for role in roles if (role.name, name) not in waiting]
         owners = [role for role in free if state.owned.get(role.name)]
         others = [role for role in free if role not in owners]
         for group in [*([role] for role in owners), *([others] if others else [])]:
@@ -232,13 +229,13 @@ async def _execute(
             ) from None
 
 
-async def _problems_of(step: Awaitable[Problems | None], roles: Sequence[DesiredRole]) -> Problems:
+async def _problems_of(step: Awaitable[Problems], roles: Sequence[DesiredRole]) -> Problems:
     """What stands against a step, so that the further ones are made all the same.
 
     With several roles a failure says nothing of each: it is for smaller parts of them to meet again.
     """
     try:
-        return await step or []
+        return await step
     except (StatementFailed, PlanFailure) as failure:
         if len(roles) > 1:
             raise
