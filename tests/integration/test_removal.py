@@ -562,6 +562,7 @@ HAZARDS: dict[str, tuple[str, ...]] = {
         "GRANT INSERT ON trap TO PUBLIC",
     ),
     "a view of a foreign table": (BEYOND, "CREATE VIEW trap AS SELECT * FROM abroad"),
+    "a view of a table with a foreign part": (BEYOND, "CREATE VIEW trap AS SELECT * FROM partly_abroad"),
     "a materialized view": (
         BEYOND,
         "CREATE MATERIALIZED VIEW trap AS SELECT * FROM kept_from_it WITH NO DATA",
@@ -575,6 +576,12 @@ HAZARDS: dict[str, tuple[str, ...]] = {
         "CREATE MATERIALIZED VIEW trap AS SELECT * FROM ts_stat('SELECT NULL::tsvector') WITH NO DATA",
     ),
     "a materialized view of its code": (CALLED, "CREATE MATERIALIZED VIEW trap AS SELECT code(id) FROM own"),
+    "a materialized view of its aggregate": (
+        CALLED,
+        "CREATE FUNCTION add(int, int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN 1; END'",
+        "CREATE AGGREGATE summed(int) (SFUNC = add, STYPE = int, INITCOND = '0')",
+        "CREATE MATERIALIZED VIEW trap AS SELECT summed(id) FROM own",
+    ),
     "a materialized view of a view of its code": (
         CALLED,
         "CREATE VIEW between AS SELECT code(id) FROM own",
@@ -641,7 +648,8 @@ async def prepared(roles: Roles) -> str:
         "CREATE TABLE kept_from_it (a int)",
         "CREATE FOREIGN DATA WRAPPER nothing",
         "CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing",
-        "CREATE FOREIGN TABLE abroad (id int) SERVER nowhere",
+        "CREATE TABLE partly_abroad (id int) PARTITION BY RANGE (id)",
+        "CREATE FOREIGN TABLE abroad PARTITION OF partly_abroad DEFAULT SERVER nowhere",
     )
     return database
 
@@ -653,7 +661,8 @@ async def writing(roles: Roles, database: str, *statements: str) -> DesiredRole:
     role = quoted(desired.name)
     await roles.run(
         database,
-        f"GRANT SELECT ON readable, abroad TO {role}; GRANT SELECT (readable) ON partly_readable TO {role}",
+        f"GRANT SELECT ON readable, partly_abroad, abroad TO {role}",
+        f"GRANT SELECT (readable) ON partly_readable TO {role}",
         f"SET ROLE {role}",
         *CODE,
         *statements,

@@ -525,8 +525,12 @@ WITH RECURSIVE subject AS MATERIALIZED (
      WHERE w.ev_type <> '1'
         OR NOT EXISTS (SELECT FROM pg_catalog.pg_options_to_table(r.reloptions) AS o
                         WHERE o.option_name = 'security_invoker' AND o.option_value::pg_catalog.bool)
+), abroad AS (
+    SELECT c.oid FROM pg_catalog.pg_class AS c WHERE c.relkind = 'f'
+    UNION
+    SELECT i.inhparent FROM abroad AS f JOIN pg_catalog.pg_inherits AS i ON i.inhrelid = f.oid
 ), mention AS MATERIALIZED (
-    SELECT DISTINCT u.oid AS rule, u.ev_class, c.oid, c.relkind,
+    SELECT DISTINCT u.oid AS rule, u.ev_class, c.oid, c.oid IN (SELECT oid FROM abroad) AS abroad,
            EXISTS (SELECT FROM relation AS r WHERE r.oid = c.oid) AS own
       FROM rule AS u, LATERAL pg_catalog.regexp_matches(u.tree, ':relid (\d+)', 'g') AS m (found)
       JOIN pg_catalog.pg_class AS c ON c.oid = m.found[1]::pg_catalog.oid
@@ -611,7 +615,6 @@ WITH RECURSIVE subject AS MATERIALIZED (
             WHERE d.classid = x.class AND d.objid = x.oid
               AND (d.deptype = 'n' OR d.deptype = 'i' AND x.class = 'pg_catalog.pg_type'::pg_catalog.regclass)
               AND (x.class <> 'pg_catalog.pg_class'::pg_catalog.regclass OR x.oid = x.place)
-              AND x.class <> 'pg_catalog.pg_proc'::pg_catalog.regclass
             UNION ALL
            SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid
              FROM pg_catalog.pg_rewrite AS w JOIN pg_catalog.pg_class AS v ON v.oid = w.ev_class
@@ -630,7 +633,7 @@ WITH RECURSIVE subject AS MATERIALIZED (
            CASE WHEN u.selects THEN 'pg_catalog.pg_class' ELSE 'pg_catalog.pg_rewrite' END::pg_catalog.regclass,
            CASE WHEN u.selects THEN u.ev_class ELSE u.oid END, 'pg_catalog.pg_class'::pg_catalog.regclass, u.ev_class
       FROM rule AS u JOIN mention AS m ON m.rule = u.oid, subject AS s
-     WHERE m.relkind = 'f'
+     WHERE m.abroad
         OR NOT m.own AND EXISTS (
                SELECT FROM needed AS n
                 WHERE n.rule = u.oid AND NOT pg_catalog.has_table_privilege(s.role, m.oid, n.privilege))
@@ -671,10 +674,11 @@ SELECT h.danger, pg_catalog.pg_describe_object(h.place_class, h.place, 0) AS des
 """
 """What would work with other rights when a role's objects go to the owner of the database.
 
-Run before REASSIGN OWNED it looks at what the role owns, run after it in the same transaction at what that statement
+Run before REASSIGN OWNED it looks at what the role owns; run after it in the same transaction, at what that statement
 has just changed: what others did as the role in between is met too. Relations that a rule names are taken from its
-tree, since `pg_depend` leaves out the server's own. Routines are followed through operators, domains, casts, range
-types and views; those in C are for superusers to make.
+tree, since `pg_depend` leaves out the server's own; foreign tables are reached as the owner of a view too. Routines
+are followed through operators, aggregates, domains, casts, range types and views. Those in C are for superusers to
+make.
 """
 
 
