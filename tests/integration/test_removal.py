@@ -457,7 +457,7 @@ async def test_what_an_ordinary_admin_may_not_give_away_comes_with_the_sql_that_
     assert await owner_of(roles, home, "its.kept") == admin
     for database, heir in ((others, owner), (superusers, "postgres")):
         statement = f"REASSIGN OWNED BY {role} TO {quoted(heir)};"
-        assert f'in database "{database}" and run: {statement}' in message + ";"
+        assert f'to database "{database}" and run: {statement}' in message + ";"
         await roles.run(database, statement)
     assert await roles.remove(desired) is None
 
@@ -601,6 +601,11 @@ HAZARDS: dict[str, tuple[str, ...]] = {
         "CREATE DOMAIN checked AS int CHECK (code(VALUE) > 0)",
         "CREATE INDEX trap ON own ((id::checked))",
     ),
+    "an index by a domain of SQL in a text": (
+        BEYOND,
+        "CREATE DOMAIN checked AS int CHECK (numnode(ts_rewrite('a', 'SELECT NULL, NULL')) < VALUE)",
+        "CREATE INDEX trap ON own ((id::checked))",
+    ),
     "an exclusion": (CALLED, "ALTER TABLE own ADD CONSTRAINT trap EXCLUDE ((code(id)) WITH =)"),
     "extended statistics": (CALLED, "CREATE STATISTICS trap ON note, (code(id)) FROM own"),
     "a range type that is analysed": (
@@ -626,6 +631,18 @@ HAZARDS: dict[str, tuple[str, ...]] = {
         CALLED,
         "CREATE TABLE trap (id int REFERENCES own ON UPDATE CASCADE CHECK (code(id) > 0))",
         "GRANT UPDATE (id) ON own TO PUBLIC",
+    ),
+    "a rule behind a cascade": (
+        CALLED,
+        "CREATE TABLE trap (id int REFERENCES own ON DELETE CASCADE)",
+        "CREATE RULE calls AS ON DELETE TO trap DO ALSO SELECT code(OLD.id)",
+        "GRANT DELETE ON own TO PUBLIC",
+    ),
+    "a default of SQL in a text behind a cascade": (
+        BEYOND,
+        "CREATE TABLE trap (id int REFERENCES own ON DELETE SET DEFAULT)",
+        "ALTER TABLE trap ALTER id SET DEFAULT numnode(ts_rewrite('a', 'SELECT NULL, NULL'))",
+        "GRANT DELETE ON own TO PUBLIC",
     ),
     "a cast for a foreign key": (
         CALLED,

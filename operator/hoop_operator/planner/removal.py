@@ -96,7 +96,7 @@ def lend_rights(desired: DesiredRole, server: Server) -> tuple[list[Statement], 
     From version 16 on the creator of a role has ADMIN on it, without INHERIT or SET (manual, "Role Attributes").
     Before, there is one membership for each pair of roles, which is not ours to take when it was there already.
     """
-    barred = reachable_roles(desired.name, server) & {IAM_LOGIN_ROLE, server.admin}
+    barred = reachable_roles(desired.name, server) & {IAM_LOGIN_ROLE, server.admin, *server.superusers}
     if server.admin_is_superuser or barred:
         return [], []
     role, admin = sql.Identifier(desired.name), sql.Identifier(server.admin)

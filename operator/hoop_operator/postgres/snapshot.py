@@ -546,7 +546,7 @@ WITH RECURSIVE subject AS MATERIALIZED (
     SELECT x.oid, a.privilege_type AS privilege
       FROM (SELECT c.oid, c.relacl FROM pg_catalog.pg_class AS c
             UNION ALL
-            SELECT t.attrelid, t.attacl FROM pg_catalog.pg_attribute AS t) AS x (oid, acl),
+            SELECT t.attrelid, t.attacl FROM pg_catalog.pg_attribute AS t WHERE t.attacl IS NOT NULL) AS x (oid, acl),
            subject AS s, LATERAL pg_catalog.unnest(x.acl) AS i (item),
            LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
      WHERE a.privilege_type IN ('INSERT', 'UPDATE', 'DELETE') AND a.grantee <> s.role
@@ -571,22 +571,24 @@ WITH RECURSIVE subject AS MATERIALIZED (
     SELECT k.conrelid FROM cascaded AS c JOIN cascade AS k ON k.confrelid = c.conrelid
 ), root AS MATERIALIZED (
     SELECT 'pg_catalog.pg_class'::pg_catalog.regclass AS class, i.indexrelid AS oid,
-           'pg_catalog.pg_class'::pg_catalog.regclass AS place_class, i.indexrelid AS place
+           'pg_catalog.pg_class'::pg_catalog.regclass AS place_class, i.indexrelid AS place, i.indrelid AS relation
       FROM pg_catalog.pg_index AS i JOIN relation AS r ON r.oid = i.indrelid
      WHERE i.indexprs IS NOT NULL OR i.indpred IS NOT NULL
     UNION ALL
     SELECT 'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, e.oid,
-           'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, e.oid
+           'pg_catalog.pg_statistic_ext'::pg_catalog.regclass, e.oid, e.stxrelid
       FROM pg_catalog.pg_statistic_ext AS e JOIN relation AS r ON r.oid = e.stxrelid
     UNION ALL
-    SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, u.oid, 'pg_catalog.pg_class'::pg_catalog.regclass, u.ev_class
+    SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, u.oid,
+           'pg_catalog.pg_class'::pg_catalog.regclass, u.ev_class, u.ev_class
       FROM rule AS u WHERE u.relkind = 'm'
     UNION ALL
     SELECT DISTINCT 'pg_catalog.pg_type'::pg_catalog.regclass, a.atttypid,
-           'pg_catalog.pg_class'::pg_catalog.regclass, a.attrelid
+           'pg_catalog.pg_class'::pg_catalog.regclass, a.attrelid, a.attrelid
       FROM pg_catalog.pg_attribute AS a JOIN relation AS r ON r.oid = a.attrelid WHERE NOT a.attisdropped
     UNION ALL
-    SELECT 'pg_catalog.pg_cast'::pg_catalog.regclass, c.oid, 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid
+    SELECT 'pg_catalog.pg_cast'::pg_catalog.regclass, c.oid,
+           'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid, k.conrelid
       FROM pg_catalog.pg_constraint AS k JOIN pg_catalog.pg_cast AS c ON c.castfunc <> 0
      WHERE k.contype = 'f' AND EXISTS (SELECT FROM relation AS r WHERE r.oid IN (k.conrelid, k.confrelid))
        AND EXISTS (SELECT FROM ROWS FROM (pg_catalog.unnest(k.conkey), pg_catalog.unnest(k.confkey))
@@ -595,7 +597,7 @@ WITH RECURSIVE subject AS MATERIALIZED (
                      JOIN pg_catalog.pg_attribute AS b ON b.attrelid = k.confrelid AND b.attnum = x.referenced
                     WHERE a.atttypid <> b.atttypid)
     UNION ALL
-    SELECT x.class, x.oid, x.class, x.oid
+    SELECT x.class, x.oid, x.class, x.oid, x.relation
       FROM (SELECT 'pg_catalog.pg_trigger'::pg_catalog.regclass, t.oid, t.tgrelid
               FROM pg_catalog.pg_trigger AS t WHERE NOT t.tgisinternal OR t.tgparentid <> 0
             UNION ALL
@@ -603,13 +605,16 @@ WITH RECURSIVE subject AS MATERIALIZED (
               FROM pg_catalog.pg_constraint AS k WHERE k.contype = 'c'
             UNION ALL
             SELECT 'pg_catalog.pg_attrdef'::pg_catalog.regclass, d.oid, d.adrelid
-              FROM pg_catalog.pg_attrdef AS d) AS x (class, oid, relation)
+              FROM pg_catalog.pg_attrdef AS d
+            UNION ALL
+            SELECT 'pg_catalog.pg_rewrite'::pg_catalog.regclass, w.oid, w.ev_class
+              FROM pg_catalog.pg_rewrite AS w WHERE w.ev_type <> '1') AS x (class, oid, relation)
       JOIN relation AS r ON r.oid = x.relation
      WHERE x.relation IN (SELECT conrelid FROM cascaded)
 ), reached AS (
-    SELECT r.class AS root_class, r.place_class, r.place, r.class, r.oid FROM root AS r
+    SELECT r.class AS root_class, r.place_class, r.place, r.relation, r.class, r.oid FROM root AS r
     UNION
-    SELECT x.root_class, x.place_class, x.place, n.class, n.oid
+    SELECT x.root_class, x.place_class, x.place, x.relation, n.class, n.oid
       FROM reached AS x, LATERAL (
            SELECT d.refclassid, d.refobjid FROM pg_catalog.pg_depend AS d
             WHERE d.classid = x.class AND d.objid = x.oid
@@ -624,6 +629,14 @@ WITH RECURSIVE subject AS MATERIALIZED (
            SELECT 'pg_catalog.pg_constraint'::pg_catalog.regclass, k.oid FROM pg_catalog.pg_constraint AS k
             WHERE x.class = 'pg_catalog.pg_type'::pg_catalog.regclass AND k.contypid = x.oid
               AND x.root_class <> 'pg_catalog.pg_type'::pg_catalog.regclass) AS n (class, oid)
+), tree AS (
+    SELECT w.tableoid AS class, w.oid, w.ev_action::pg_catalog.text AS nodes FROM pg_catalog.pg_rewrite AS w
+    UNION ALL
+    SELECT k.tableoid, k.oid, k.conbin::pg_catalog.text FROM pg_catalog.pg_constraint AS k
+    UNION ALL
+    SELECT d.tableoid, d.oid, d.adbin::pg_catalog.text FROM pg_catalog.pg_attrdef AS d
+    UNION ALL
+    SELECT t.tableoid, t.oid, t.tgqual::pg_catalog.text FROM pg_catalog.pg_trigger AS t
 ), hazard AS (
     SELECT 'SECURITY DEFINER' AS danger, p.tableoid AS place_class, p.oid AS place, p.tableoid AS class, p.oid
       FROM pg_catalog.pg_proc AS p, subject AS s
@@ -641,14 +654,13 @@ WITH RECURSIVE subject AS MATERIALIZED (
                SELECT FROM written_through AS w
                 WHERE w.rule = u.oid AND NOT pg_catalog.has_table_privilege(s.role, m.oid, w.privilege))
     UNION
-    SELECT 'BEYOND ITS RIGHTS', x.place_class, x.place, x.place_class, x.place
-      FROM reached AS x JOIN pg_catalog.pg_rewrite AS w ON w.oid = x.oid, subject AS s,
+    SELECT 'BEYOND ITS RIGHTS', x.place_class, x.place, 'pg_catalog.pg_class'::pg_catalog.regclass, x.relation
+      FROM reached AS x JOIN tree AS t ON t.class = x.class AND t.oid = x.oid, subject AS s,
            LATERAL pg_catalog.regexp_matches(
-               w.ev_action::pg_catalog.text, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS m (found)
+               t.nodes, ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS m (found)
       JOIN pg_catalog.pg_proc AS p ON p.oid = m.found[1]::pg_catalog.oid
-     WHERE x.class = 'pg_catalog.pg_rewrite'::pg_catalog.regclass AND x.root_class = x.class
-       AND (NOT pg_catalog.has_function_privilege(s.role, p.oid, 'EXECUTE')
-            OR p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND p.proname = ANY (%(interpreters)s))
+     WHERE NOT pg_catalog.has_function_privilege(s.role, p.oid, 'EXECUTE')
+        OR p.pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND p.proname = ANY (%(interpreters)s)
     UNION
     SELECT 'EVALUATED', x.place_class, x.place, x.class, x.oid
       FROM reached AS x JOIN foreign_code AS f ON f.oid = x.oid

@@ -220,11 +220,15 @@ async def _execute(
         except StatementFailed as failure:
             if failure.sqlstate != INSUFFICIENT_PRIVILEGE:
                 raise
-            place = f', in database "{statement.database}"' if statement.database is not None else ""
+            place = (
+                f'to connect to database "{statement.database}" and '
+                if statement.database is not None
+                else "to "
+            )
             raise PlanFailure(
                 PlanReason.INSUFFICIENT_PRIVILEGE,
                 f'the admin "{capabilities.admin}" may not do what the removal needs: {failure}; the removal goes on '
-                f"by itself after it was done; an administrator has to connect{place} and run: "
+                f"by itself when that is done; an administrator has {place}run: "
                 f"{removal.by_hand(statement)}",
             ) from None
 
