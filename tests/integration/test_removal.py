@@ -400,6 +400,11 @@ MEMBERSHIPS: dict[str, tuple[LiteralString, ...]] = {
 }
 MEMBERSHIPS_SINCE_16: dict[str, tuple[LiteralString, ...]] = {
     "one of its own": ("SET ROLE {admin}", "GRANT {role} TO {admin} WITH INHERIT TRUE, SET TRUE"),
+    "ADMIN by way of a group alone": (
+        "GRANT {role} TO {group} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE",
+        "GRANT {group} TO {admin}",
+        "REVOKE {role} FROM {admin}",
+    ),
     "half of its own": ("SET ROLE {admin}", "GRANT {role} TO {admin} WITH INHERIT FALSE, SET TRUE"),
 }
 
@@ -416,12 +421,13 @@ async def test_the_admin_keeps_the_memberships_that_it_had_and_no_others(
         pytest.skip("memberships have no options and no grantor of their own before version 16")
     database = await roles.database()
     admin = await ordinary_admin(roles, database)
+    group = quoted(await roles.role("group"))
     desired = roles.desired()
     role = await make(roles, desired)
     await own_something(roles, database, role)
     await roles.run(
         database,
-        *(statement.format(role=role, admin=quoted(admin)) for statement in before),
+        *(statement.format(role=role, admin=quoted(admin), group=group) for statement in before),
         "RESET ROLE",
         "CREATE TABLE plain (a int)",
         f"CREATE POLICY narrow ON plain TO {role}",
@@ -517,13 +523,13 @@ async def test_the_admin_never_joins_a_role_of_iam_logins_and_says_what_it_may_n
 
     assert f"may not end the open sessions of role {desired.name}" in message
     await session.execute("SELECT 1")
-    await roles.run(database, message.rpartition(" run: ")[2])
-    assert await owner_of(roles, database, "s.made") == admin
-    message = await refused(roles, desired, PlanReason.INSUFFICIENT_PRIVILEGE)
     await roles.run("postgres", message.rpartition(" run: ")[2])
-    assert await roles.remove(desired) is None
     with pytest.raises(psycopg.OperationalError):
         await session.execute("SELECT 1")
+    message = await refused(roles, desired, PlanReason.INSUFFICIENT_PRIVILEGE)
+    await roles.run(database, message.rpartition(" run: ")[2])
+    assert await owner_of(roles, database, "s.made") == admin
+    assert await roles.remove(desired) is None
 
 
 BEYOND = "and would do it with the rights of"
@@ -534,6 +540,7 @@ CODE = (
     "CREATE FUNCTION code(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS 'BEGIN RETURN $1; END'",
     "CREATE FUNCTION fired() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
     "CREATE TABLE own (id int PRIMARY KEY, note text)",
+    "CREATE VIEW usual AS SELECT * FROM readable",
 )
 HAZARDS: dict[str, tuple[str, ...]] = {
     "a SECURITY DEFINER function": (

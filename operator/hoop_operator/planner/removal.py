@@ -105,12 +105,13 @@ def lend_rights(desired: DesiredRole, server: Server) -> tuple[list[Statement], 
         for membership in server.memberships.in_role.get(desired.name, ())
         if membership.member == server.admin
     ]
+    # Both are made by the same grantor, whom the server chooses: the admin, or the role by which it has ADMIN.
+    take_back = render("REVOKE {} FROM {}", role, admin)
     if server.version < INHERIT_PER_MEMBERSHIP:
-        lend, take_back = render("GRANT {} TO {}", role, admin), render("REVOKE {} FROM {}", role, admin)
+        lend = render("GRANT {} TO {}", role, admin)
         needed = not held
     else:
         lend = render("GRANT {} TO {} WITH INHERIT TRUE, SET TRUE", role, admin)
-        take_back = render("REVOKE {} FROM {} GRANTED BY {}", role, admin, admin)
         needed = not (
             any(membership.inherit for membership in held) and any(membership.set for membership in held)
         )

@@ -61,10 +61,9 @@ async def _remove(
 ) -> Mapping[str, str | PlanFailure | None]:
     try:
         await _lock_out(sessions, capabilities, server, roles)
-        problems = await _end_sessions(sessions, capabilities, server, roles)
+        await _end_sessions(sessions, capabilities, server, roles)
         await _give_away_shared(sessions, capabilities, server, roles)
-        problems += await _empty_databases(sessions, capabilities, roles)
-        _raise_all(problems)
+        await _empty_databases(sessions, capabilities, roles)
         await _drop(sessions, capabilities, roles)
     except (StatementFailed, PlanFailure) as failure:
         if len(roles) > 1:
@@ -87,11 +86,12 @@ async def _lock_out(
 
 async def _end_sessions(
     sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
-) -> Problems:
+) -> None:
+    """Raise rather than go on when this fails: who is still there could change what was found to be harmless."""
     async with sessions.transaction() as transaction:
         names = await read_sessions(transaction, [role.name for role in roles])
     if not names:
-        return []
+        return
     connected = [role for role in roles if role.name in names]
     try:
         async with (
@@ -102,8 +102,7 @@ async def _end_sessions(
     except StatementFailed as failure:
         if failure.sqlstate != INSUFFICIENT_PRIVILEGE:
             raise
-        return [removal.sessions_problem(role, server) for role in connected]
-    return []
+        _raise_all([removal.sessions_problem(role, server) for role in connected])
 
 
 async def _give_away_shared(
@@ -123,7 +122,7 @@ async def _give_away_shared(
 
 async def _empty_databases(
     sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole]
-) -> Problems:
+) -> None:
     server, databases = await look(sessions, capabilities, roles)
     async with sessions.transaction() as transaction:
         prepared = await read_prepared(transaction, [role.name for role in roles])
@@ -140,7 +139,7 @@ async def _empty_databases(
                 problems += await _problems_of(step, roles)
             except DatabaseUnavailable as failure:
                 logger.info('Database "%s" went away during a removal: %s', name, failure)
-    return problems
+    _raise_all(problems)
 
 
 async def _empty_database(
