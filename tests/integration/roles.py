@@ -213,11 +213,27 @@ class Roles:
         return {*map(tuple, await self.rows(database, ACL.format(columns=columns, defaults=DEFAULT_ACL)))}
 
     async def others(self, databases: Sequence[str], name: str) -> list[set[tuple[Any, ...]]]:
-        """All that everybody but one role has: ACL entries, memberships, attributes."""
-        entries = [{e for e in await self.acl(d) if name not in (e[2], e[3])} for d in databases]
+        """All that everybody but one role has: ACL entries, memberships, attributes.
+
+        Roles and databases of other tests, which use the server at the same time, are left out.
+        """
+
+        def counts(role: str) -> bool:
+            return role != name and (role in {*self.roles, "postgres", ""} or role.startswith("pg_"))
+
+        databases_known = {*self.databases, "postgres", "template0", "template1"}
+        entries = [
+            {
+                entry
+                for entry in await self.acl(d)
+                if counts(entry[2])
+                and counts(entry[3])
+                and (entry[0] != "database" or entry[1] in databases_known)
+            }
+            for d in databases
+        ]
         memberships = await self.rows(
-            "postgres",
-            "SELECT roleid::regrole::text, member::regrole::text, m.* FROM pg_auth_members m",
+            "postgres", "SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), m.* FROM pg_auth_members m"
         )
         attributes = await self.rows(
             "postgres",
@@ -226,12 +242,8 @@ class Roles:
         )
         return [
             *entries,
-            {
-                tuple(map(str, row))
-                for row in memberships
-                if quoted(name) not in row[:2] and name not in row[:2]
-            },
-            {tuple(map(str, row)) for row in attributes if row[0] != name},
+            {tuple(map(str, row)) for row in memberships if counts(row[0]) and counts(row[1])},
+            {tuple(map(str, row)) for row in attributes if counts(row[0])},
         ]
 
     async def close(self) -> None:
