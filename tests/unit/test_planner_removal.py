@@ -82,6 +82,7 @@ def test_members_whom_the_admin_may_not_expel_do_not_keep_the_role() -> None:
 
 def test_memberships_from_the_hand_of_the_role_are_named_where_they_hang_on_it() -> None:
     given = [membership("group", name, grantor=ROLE) for name in ("b", "a")]
+    given.append(membership("group", ROLE, admin=True))
     ((reason, message),) = revoke_shared(desired(), picture(*given)).problems
     assert reason is PlanReason.DEPENDENT_GRANTS
     assert message.endswith(f' run: REVOKE "group" FROM "a", "b" GRANTED BY "{ROLE}" CASCADE;')

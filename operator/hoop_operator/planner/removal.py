@@ -30,15 +30,16 @@ from hoop_operator.planner.model import (
     Server,
 )
 from hoop_operator.planner.roles import (
+    dependent_members,
     expel_member,
     foreign_memberships,
+    members_from_its_hand,
     reachable_roles,
     restored_comment,
 )
 from hoop_operator.planner.statements import (
     Phase,
     Statement,
-    grantee_list,
     keyword,
     object_reference,
     render,
@@ -95,6 +96,7 @@ def lend_rights(desired: DesiredRole, server: Server) -> tuple[list[Statement], 
 
     From version 16 on the creator of a role has ADMIN on it, without INHERIT or SET (manual, "Role Attributes").
     Before, there is one membership for each pair of roles, which is not ours to take when it was there already.
+    Nothing is lent where the role reaches a superuser, the admin itself, or those who cannot log in by password.
     """
     barred = reachable_roles(desired.name, server) & {IAM_LOGIN_ROLE, server.admin, *server.superusers}
     if server.admin_is_superuser or barred:
@@ -190,8 +192,8 @@ def hazard_problems(
         if danger is Danger.SECURITY_DEFINER:
             remedy = render("ALTER ROUTINE {} SECURITY INVOKER;", reference)
             message = (
-                f"{named} of role {desired.name} is SECURITY DEFINER and would run with {rights}; drop it, give it to "
-                f"another role, or, to let it run with the rights of its caller, run: {remedy}"
+                f"{named} of role {desired.name} is SECURITY DEFINER and would run with {rights}; drop it or give it "
+                f"to another role, {go_on}, or, to let it run with the rights of its caller, run: {remedy}"
             )
         elif danger is Danger.BEYOND_ITS_RIGHTS:
             remedy = render("ALTER TABLE {} OWNER TO {};", reference, heir)
@@ -203,7 +205,7 @@ def hazard_problems(
             remedy = render("ALTER ROUTINE {} OWNER TO {};", reference, heir)
             routine = reference.as_string(None)
             message = (
-                f"routine {routine} of {target.owner} would be called with {rights}, by {named}; drop one of them, "
+                f"routine {routine} would be called with {rights}, by {named}; drop one of them, "
                 f"{go_on}, or, if its code is to be trusted with these rights, run: {remedy}"
             )
         problems.append((PlanReason.DEPENDENT_OBJECTS, message))
@@ -240,34 +242,12 @@ def empty_database(desired: DesiredRole, state: DatabaseState, server: Server) -
 
 
 def revoke_shared(desired: DesiredRole, server: Server) -> Difference:
-    """What the role was granted on databases, tablespaces and parameters is revoked."""
+    """What the role was granted on databases, tablespaces and parameters is revoked; its memberships go with it."""
     difference = shared_difference(_nothing(desired), server)
-    difference.problems += _memberships_given(desired, server)
+    for membership in server.memberships.of_member.get(desired.name, ()):
+        if members := members_from_its_hand(membership, server):
+            difference.problems.append(dependent_members(membership, members))
     return difference
-
-
-def _memberships_given(desired: DesiredRole, server: Server) -> list[tuple[PlanReason, str]]:
-    """Memberships in other roles that the role granted; before version 16 they did not depend on their grantor."""
-    members: dict[str, list[str]] = defaultdict(list)
-    if server.version >= INHERIT_PER_MEMBERSHIP:
-        for membership in server.memberships.by_grantor.get(desired.name, ()):
-            members[membership.role].append(membership.member)
-    problems = []
-    for group, names in sorted(members.items()):
-        remedy = render(
-            "REVOKE {} FROM {} GRANTED BY {} CASCADE;",
-            sql.Identifier(group),
-            sql.SQL(", ").join(map(sql.Identifier, sorted(names))),
-            sql.Identifier(desired.name),
-        )
-        problems.append(
-            (
-                PlanReason.DEPENDENT_GRANTS,
-                f'membership in "{group}" was passed on by {desired.name} to {grantee_list(sorted(names))}, who would '
-                f"lose it; nothing is cascaded: to let it go, run: {remedy}",
-            )
-        )
-    return problems
 
 
 def drop(desired: DesiredRole) -> Statement:
