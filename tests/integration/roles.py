@@ -1,7 +1,7 @@
 """Roles on a real server, planned and applied without Kubernetes, and what the catalogs then say of everybody."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, LiteralString
 
@@ -187,9 +187,12 @@ class Roles:
 
     async def remove(self, desired: DesiredRole) -> str | PlanFailure | None:
         """Remove a role as the deletion of its plan does."""
+        return (await self.remove_together([desired]))[desired.name]
+
+    async def remove_together(self, desired: Sequence[DesiredRole]) -> Mapping[str, str | PlanFailure | None]:
+        """Remove roles as the deletion of their plans in one turn does."""
         async with open_sessions(self.connection, LIMITS, lambda _: True) as sessions:
-            outcomes = await remove_roles(sessions, await _capabilities(sessions), [desired])
-        return outcomes[desired.name]
+            return await remove_roles(sessions, await _capabilities(sessions), desired)
 
     async def exists(self, name: str) -> bool:
         """Whether a role exists."""

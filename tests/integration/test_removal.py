@@ -261,6 +261,31 @@ async def test_a_removed_role_leaves_every_database_but_the_one_that_takes_no_co
     assert await roles.rows(closed, "SELECT count(*) FROM its.kept") == [(10,)]
 
 
+async def test_a_role_that_cannot_be_removed_hinders_none_of_those_that_go_with_it(roles: Roles) -> None:
+    database = await roles.database()
+    admin = await ordinary_admin(roles, database)
+    plain, owner, blocked, last = [roles.desired(label) for label in ("plain", "owner", "blocked", "last")]
+    for desired in (plain, owner, blocked, last):
+        await make(roles, desired)
+    await own_something(roles, database, quoted(owner.name))
+    await roles.run(
+        database,
+        "CREATE TABLE here (a int)",
+        f"CREATE POLICY narrow ON here TO {quoted(blocked.name)}",
+    )
+    session = await roles.login(last.name, database)
+
+    outcomes = await roles.remove_together([plain, owner, blocked, last])
+
+    assert [outcomes[desired.name] for desired in (plain, owner, last)] == [None] * 3
+    failure = outcomes[blocked.name]
+    assert isinstance(failure, PlanFailure)
+    assert failure.reason is PlanReason.DEPENDENT_OBJECTS
+    assert await owner_of(roles, database, "its.kept") == admin
+    with pytest.raises(psycopg.OperationalError):
+        await session.execute("SELECT 1")
+
+
 LOCALES: dict[str, LiteralString] = {
     "C": "LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0",
     "ICU": "LOCALE_PROVIDER icu ICU_LOCALE 'de' TEMPLATE template0",
