@@ -14,6 +14,7 @@ from integration.administrator import Administrator
 from integration.authority import Authority
 from integration.operator_process import OperatorProcess
 from integration.registrant import CONFIDENTIAL, Registrant
+from integration.roles import Roles
 from integration.tenant import Tenant
 from local import cluster, kubeconfig, postgresql
 from local.postgresql import Server
@@ -77,6 +78,14 @@ async def admin(postgres: Server) -> AsyncIterator[Administrator]:
     administrator = Administrator(postgres)
     yield administrator
     await administrator.close()
+
+
+@pytest.fixture
+async def roles(admin: Administrator) -> AsyncIterator[Roles]:
+    """The server without an operator: roles are planned and applied by the test itself, and dropped after it."""
+    roles = Roles(admin)
+    yield roles
+    await roles.close()
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 """Roles on a real server, planned and applied without Kubernetes, and what the catalogs then say of everybody."""
 
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, LiteralString
 
@@ -187,9 +187,12 @@ class Roles:
 
     async def remove(self, desired: DesiredRole) -> str | PlanFailure | None:
         """Remove a role as the deletion of its plan does."""
+        return (await self.remove_together([desired]))[desired.name]
+
+    async def remove_together(self, desired: Sequence[DesiredRole]) -> Mapping[str, str | PlanFailure | None]:
+        """Remove roles as the deletion of their plans in one turn does."""
         async with open_sessions(self.connection, LIMITS, lambda _: True) as sessions:
-            outcomes = await remove_roles(sessions, await _capabilities(sessions), [desired])
-        return outcomes[desired.name]
+            return await remove_roles(sessions, await _capabilities(sessions), desired)
 
     async def exists(self, name: str) -> bool:
         """Whether a role exists."""
@@ -213,11 +216,27 @@ class Roles:
         return {*map(tuple, await self.rows(database, ACL.format(columns=columns, defaults=DEFAULT_ACL)))}
 
     async def others(self, databases: Sequence[str], name: str) -> list[set[tuple[Any, ...]]]:
-        """All that everybody but one role has: ACL entries, memberships, attributes."""
-        entries = [{e for e in await self.acl(d) if name not in (e[2], e[3])} for d in databases]
+        """All that everybody but one role has: ACL entries, memberships, attributes.
+
+        Roles and databases of other tests, which use the server at the same time, are left out.
+        """
+
+        def counts(role: str) -> bool:
+            return role != name and (role in {*self.roles, "postgres", ""} or role.startswith("pg_"))
+
+        databases_known = {*self.databases, "postgres", "template0", "template1"}
+        entries = [
+            {
+                entry
+                for entry in await self.acl(d)
+                if counts(entry[2])
+                and counts(entry[3])
+                and (entry[0] != "database" or entry[1] in databases_known)
+            }
+            for d in databases
+        ]
         memberships = await self.rows(
-            "postgres",
-            "SELECT roleid::regrole::text, member::regrole::text, m.* FROM pg_auth_members m",
+            "postgres", "SELECT pg_get_userbyid(roleid), pg_get_userbyid(member), m.* FROM pg_auth_members m"
         )
         attributes = await self.rows(
             "postgres",
@@ -226,12 +245,8 @@ class Roles:
         )
         return [
             *entries,
-            {
-                tuple(map(str, row))
-                for row in memberships
-                if quoted(name) not in row[:2] and name not in row[:2]
-            },
-            {tuple(map(str, row)) for row in attributes if row[0] != name},
+            {tuple(map(str, row)) for row in memberships if counts(row[0]) and counts(row[1])},
+            {tuple(map(str, row)) for row in attributes if counts(row[0])},
         ]
 
     async def close(self) -> None:
@@ -243,6 +258,29 @@ class Roles:
             await self.run("postgres", f"DROP OWNED BY {quoted(name)} CASCADE")
         for name in kept:
             await self.run("postgres", f"DROP ROLE {quoted(name)}")
+
+
+async def fill(roles: Roles, database: str) -> None:
+    """Put one of each kind of relation and routine into the schema public."""
+    await roles.run(
+        database,
+        "CREATE TABLE plain (id serial PRIMARY KEY, note text)",
+        "CREATE TABLE parted (id int) PARTITION BY RANGE (id)",
+        "CREATE VIEW seen AS SELECT 1 AS one",
+        "CREATE MATERIALIZED VIEW kept AS SELECT 1 AS one",
+        "CREATE FOREIGN DATA WRAPPER nothing",
+        "CREATE SERVER nowhere FOREIGN DATA WRAPPER nothing",
+        "CREATE FOREIGN TABLE abroad (id int) SERVER nowhere",
+        "CREATE FUNCTION fun(int) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE PROCEDURE proc(int) LANGUAGE sql AS 'SELECT 1'",
+        "CREATE AGGREGATE agg(int) (SFUNC = int4pl, STYPE = int)",
+    )
+
+
+async def make(roles: Roles, desired: DesiredRole) -> str:
+    """Have the role there, with nothing; returns its quoted name."""
+    await roles.settle(DesiredRole(desired.name, desired.identity))
+    return quoted(desired.name)
 
 
 async def _capabilities(sessions: Sessions) -> Capabilities:

@@ -226,6 +226,27 @@ async def test_what_hangs_on_the_role_blocks_its_deletion_by_name_and_the_rest_i
     assert not await exists(admin, role)
 
 
+async def test_a_routine_that_would_run_as_the_owner_of_the_database_blocks_deletion_until_it_is_settled(
+    tenant: Tenant, admin: Administrator, database: str, postgres: Server, role: str
+) -> None:
+    async with await tenant.log_in("rw", postgres) as session:
+        await session.execute(
+            "CREATE FUNCTION trap() RETURNS name LANGUAGE sql SECURITY DEFINER AS 'SELECT current_user'"
+        )
+    await tenant.delete("rw")
+
+    def blocked(plan: Mapping[str, Any]) -> bool:
+        return ready(plan)[0] == "DependentObjects"
+
+    plan = await tenant.until_plan("rw", blocked, "the routine is named")
+    session = await admin.connect(database)
+    assert await one(session, "SELECT trap()") == role
+    await session.execute(ready(plan)[1].rpartition(" run: ")[2].encode())
+    await tenant.until_gone("rw")
+    assert await one(session, "SELECT trap()") == "postgres"
+    assert not await exists(admin, role)
+
+
 async def test_without_its_resource_a_plan_goes_by_the_connection_that_last_worked(
     tenant: Tenant, api: KubernetesApi, admin: Administrator, resource: str, role: str
 ) -> None:

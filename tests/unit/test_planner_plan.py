@@ -8,6 +8,7 @@ from hoop_operator.planner.removal import (
     databases_to_empty,
     drop,
     empty_database,
+    give_away,
     give_away_shared,
     revoke_shared,
 )
@@ -128,9 +129,12 @@ def test_a_removal_reassigns_and_revokes_what_it_can_and_names_what_it_cannot() 
         owned={ROLE: ("table t",)},
         bound={ROLE: ("policy narrow on table t",)},
     )
-    difference = empty_database(desired(), state, server(roles=[role()]))
+    picture = server(roles=[role()])
+    difference = empty_database(desired(), state, picture)
+    assert [statement.text for statement in give_away(desired(), state, picture, ["its"])] == [
+        f'REASSIGN OWNED BY "{ROLE}" TO "owner"'
+    ]
     assert [statement.text for statement in difference.statements] == [
-        f'REASSIGN OWNED BY "{ROLE}" TO "owner"',
         f'REVOKE DELETE ON ALL TABLES IN SCHEMA "public" FROM "{ROLE}"',
     ]
     ((reason, message),) = difference.problems

@@ -423,7 +423,9 @@ def _own_grant_lost(
     grantor = sql.Identifier(revocation.grantor)
     interim = sql.Identifier("hoop_interim_owner")
     targets = [place.objects[revocation.kind][oid] for oid in sorted(revocation.objects)]
-    owned = revocation.kind is not ObjectKind.PARAMETER  # a parameter has the bootstrap superuser in place of an owner
+    owned = (
+        revocation.kind is not ObjectKind.PARAMETER
+    )  # a parameter has the bootstrap superuser in place of an owner
     steps = []
     if owned:
         # Only a superuser may own a foreign data wrapper.

@@ -310,8 +310,8 @@ def _memberships(desired: DesiredRole, server: Server) -> Difference:
         wanted = membership.role == desired.source_role
         if wanted and not membership.admin:
             continue
-        if members := _members_from_its_hand(membership, server):
-            difference.problems.append(_dependent_members(membership, members))
+        if members := members_from_its_hand(membership, server):
+            difference.problems.append(dependent_members(membership, members))
             continue
         revoke = revoke_membership(membership, server, option_only=wanted)
         if membership.admin_may_revoke:
@@ -335,7 +335,7 @@ def _grant_source(desired: DesiredRole, source: str, server: Server) -> Statemen
     return Statement(Phase.GRANT, None, head)
 
 
-def _members_from_its_hand(membership: Membership, server: Server) -> list[str]:
+def members_from_its_hand(membership: Membership, server: Server) -> list[str]:
     """Whom the member made members in turn, by the ADMIN option of this membership.
 
     Before version 16 a membership did not depend on the one of its grantor.
@@ -346,7 +346,8 @@ def _members_from_its_hand(membership: Membership, server: Server) -> list[str]:
     return sorted(other.member for other in given if other.role == membership.role)
 
 
-def _dependent_members(membership: Membership, members: list[str]) -> tuple[PlanReason, str]:
+def dependent_members(membership: Membership, members: list[str]) -> tuple[PlanReason, str]:
+    """The problem that others would lose their membership with this one."""
     remedy = render(
         "REVOKE {} FROM {} GRANTED BY {} CASCADE;",
         sql.Identifier(membership.role),

@@ -12,7 +12,8 @@ from hoop_operator.postgres.session import Transaction
 STATEMENTS_PER_QUERY = 100
 
 END_SESSIONS: LiteralString = """
-SELECT pg_catalog.pg_terminate_backend(a.pid) FROM pg_catalog.pg_stat_activity AS a WHERE a.usename = ANY (%(names)s)
+SELECT pg_catalog.pg_terminate_backend(a.pid, 1000)
+  FROM pg_catalog.pg_stat_activity AS a WHERE a.usename = ANY (%(names)s)
 """
 
 
@@ -70,7 +71,7 @@ def _sql(statement: Statement, verifiers: Mapping[str, str]) -> str:
 
 
 async def end_sessions(transaction: Transaction, names: Sequence[str]) -> None:
-    """End every session of some roles.
+    """End every session of some roles, and wait for a second each until it has ended.
 
     Raises
     ------

@@ -1,19 +1,31 @@
 """Taking roles away from their server: their login, what they own, what they were granted, and then themselves."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
 
-from hoop_operator.errors import PlanFailure, PlanReason, StatementFailed
+from hoop_operator.errors import DatabaseUnavailable, PlanFailure, PlanReason, StatementFailed
 from hoop_operator.planner import removal
-from hoop_operator.planner.model import DesiredRole, Server
+from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
 from hoop_operator.planner.roles import alteration_problem, conflict
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres.executor import end_sessions, execute_singly
 from hoop_operator.postgres.session import Sessions, Transaction
-from hoop_operator.postgres.snapshot import Capabilities
+from hoop_operator.postgres.snapshot import (
+    Capabilities,
+    read_hazards,
+    read_owned_schemas,
+    read_prepared,
+    read_sessions,
+)
 from hoop_operator.reconcile.run import failure_of
 from hoop_operator.reconcile.turn import INSUFFICIENT_PRIVILEGE, look
 
 DEPENDENT_OBJECTS = "2BP01"
+
+Problems = list[tuple[PlanReason, str]]
+
+logger = logging.getLogger(__name__)
 
 
 async def remove_roles(
@@ -51,7 +63,9 @@ async def _remove(
     sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
 ) -> Mapping[str, str | PlanFailure | None]:
     try:
-        await _lock_out(sessions, server, roles)
+        await _lock_out(sessions, capabilities, server, roles)
+        await _end_sessions(sessions, capabilities, server, roles)
+        await _give_away_shared(sessions, capabilities, server, roles)
         await _empty_databases(sessions, capabilities, roles)
         await _drop(sessions, capabilities, roles)
     except (StatementFailed, PlanFailure) as failure:
@@ -62,75 +76,192 @@ async def _remove(
             ]
             return {**halves[0], **halves[1]}
         (role,) = roles
-        if isinstance(failure, StatementFailed):
-            failure = _blocked(failure, role.name, capabilities.admin)
-        return {role.name: failure}
+        return {role.name: _blocked(failure, role.name)}
     return dict.fromkeys(role.name for role in roles)
 
 
-async def _lock_out(sessions: Sessions, server: Server, roles: Iterable[DesiredRole]) -> None:
+async def _lock_out(
+    sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
+) -> None:
     async with sessions.transaction(write=True) as transaction:
-        await _execute(transaction, [removal.lock_out(role, server) for role in roles])
-    async with sessions.transaction(write=True) as transaction:
-        await end_sessions(transaction, [role.name for role in roles])
-        await _execute(transaction, [removal.give_away_shared(role, server) for role in roles])
+        await _execute(transaction, capabilities, [removal.lock_out(role, server) for role in roles])
+
+
+async def _end_sessions(
+    sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
+) -> None:
+    """Raise rather than go on when this fails: who is still there could change what was found to be harmless."""
+    async with sessions.transaction() as transaction:
+        names = await read_sessions(transaction, [role.name for role in roles])
+    if not names:
+        return
+    connected = [role for role in roles if role.name in names]
+    try:
+        async with (
+            sessions.transaction(write=True) as transaction,
+            _rights_of(transaction, capabilities, server, connected),
+        ):
+            await end_sessions(transaction, names)
+    except StatementFailed as failure:
+        if failure.sqlstate != INSUFFICIENT_PRIVILEGE:
+            raise
+        _raise_all([removal.sessions_problem(role, server) for role in connected])
+
+
+async def _give_away_shared(
+    sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
+) -> None:
+    """Raise rather than go on when this fails: REASSIGN OWNED would give databases to whom they are not meant for."""
+    owners = [role for role in roles if server.owned.get(role.name)]
+    if not owners:
+        return
+    async with (
+        sessions.transaction(write=True) as transaction,
+        _rights_of(transaction, capabilities, server, owners),
+    ):
+        statements = [removal.give_away_shared(role, server) for role in owners]
+        await _execute(transaction, capabilities, statements)
 
 
 async def _empty_databases(
     sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole]
 ) -> None:
     server, databases = await look(sessions, capabilities, roles)
-    problems: list[tuple[PlanReason, str]] = []
+    async with sessions.transaction() as transaction:
+        prepared = await read_prepared(transaction, [role.name for role in roles])
+    known = {role.name: role for role in roles}
+    problems = [removal.prepared_problem(known[name], database, gid) for name, database, gid in prepared]
+    waiting = {(name, database) for name, database, _ in prepared}
     for name, state in databases.items():
-        differences = [removal.empty_database(role, state, server) for role in roles]
-        async with sessions.transaction(name, write=True) as transaction:
-            await _execute(transaction, [difference.statements for difference in differences])
-        problems += [problem for difference in differences for problem in difference.problems]
-    problems += [
-        (
-            PlanReason.DEPENDENT_OBJECTS,
-            f'role {role.name} still holds or owns something in database "{name}", which cannot be connected to; allow '
-            f"connections there, or drop the database, and the removal goes on by itself",
-        )
-        for role in roles
-        for name in removal.databases_to_empty(role, server)
-        if name not in databases
-    ]
+        free = [role for role in roles if (role.name, name) not in waiting]
+        owners = [role for role in free if state.owned.get(role.name)]
+        others = [role for role in free if role not in owners]
+        for group in [*([role] for role in owners), *([others] if others else [])]:
+            step = _empty_database(sessions, capabilities, server, state, group)
+            try:
+                problems += await _problems_of(step, roles)
+            except DatabaseUnavailable as failure:
+                logger.info('Database "%s" went away during a removal: %s', name, failure)
     _raise_all(problems)
 
 
+async def _empty_database(
+    sessions: Sessions,
+    capabilities: Capabilities,
+    server: Server,
+    state: DatabaseState,
+    roles: Sequence[DesiredRole],
+) -> Problems:
+    """Take from roles all that they have in one database, or nothing; roles that own something come one by one.
+
+    What cannot be given away is looked for before anything is revoked: whether a view works is told by the rights
+    that the role has. It is looked for again after, since who acts as the role may have made something meanwhile.
+    """
+    differences = [removal.empty_database(role, state, server) for role in roles]
+    acting = [role for role in roles if state.owned.get(role.name) or state.default_acl.set_by.get(role.name)]
+    async with sessions.transaction(state.name, write=True) as transaction:
+        owners = [role for role in roles if state.owned.get(role.name)]
+        for role in owners:
+            if hazards := await read_hazards(transaction, role.name):
+                return removal.hazard_problems(role, state, hazards)
+        async with _rights_of(transaction, capabilities, server, acting):
+            for role in owners:
+                schemas = await read_owned_schemas(transaction, role.name)
+                statements = removal.give_away(role, state, server, schemas)
+                await _execute(transaction, capabilities, [statements])
+                if hazards := await read_hazards(transaction, role.name):
+                    _raise_all(removal.hazard_problems(role, state, hazards))
+            await _execute(transaction, capabilities, [difference.statements for difference in differences])
+    return [problem for difference in differences for problem in difference.problems]
+
+
 async def _drop(sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole]) -> None:
-    server, _ = await look(sessions, capabilities, roles)
+    server, databases = await look(sessions, capabilities, roles)
+    _raise_all(
+        [
+            removal.unreadable_problem(role, name)
+            for role in roles
+            for name in removal.databases_to_empty(role, server)
+            if name not in databases
+        ]
+    )
     differences = [removal.revoke_shared(role, server) for role in roles]
     async with sessions.transaction(write=True) as transaction:
-        await _execute(transaction, [difference.statements for difference in differences])
+        await _execute(transaction, capabilities, [difference.statements for difference in differences])
     _raise_all([problem for difference in differences for problem in difference.problems])
     async with sessions.transaction(write=True) as transaction:
-        await _execute(transaction, [[removal.drop(role)] for role in roles])
+        await _execute(transaction, capabilities, [[removal.drop(role)] for role in roles])
 
 
-async def _execute(transaction: Transaction, statements: Iterable[Iterable[Statement]]) -> None:
-    merged = merge(statement for part in statements for statement in part)
-    await execute_singly(transaction, merged, {})
+@contextlib.asynccontextmanager
+async def _rights_of(
+    transaction: Transaction, capabilities: Capabilities, server: Server, roles: Iterable[DesiredRole]
+) -> AsyncIterator[None]:
+    """Lend the admin the rights of roles for a part of a transaction."""
+    loans = [removal.lend_rights(role, server) for role in roles]
+    await _execute(transaction, capabilities, [lend for lend, _ in loans])
+    yield
+    await _execute(transaction, capabilities, [take_back for _, take_back in loans])
 
 
-def _raise_all(problems: Sequence[tuple[PlanReason, str]]) -> None:
+async def _execute(
+    transaction: Transaction, capabilities: Capabilities, statements: Iterable[Iterable[Statement]]
+) -> None:
+    """Run statements one by one.
+
+    Raises
+    ------
+    PlanFailure
+        `InsufficientPrivilege`, with the statement for an administrator to run.
+    StatementFailed
+        The server refused one for another reason.
+    """
+    for statement in merge(statement for part in statements for statement in part):
+        try:
+            await execute_singly(transaction, [statement], {})
+        except StatementFailed as failure:
+            if failure.sqlstate != INSUFFICIENT_PRIVILEGE:
+                raise
+            place = (
+                f'to connect to database "{statement.database}" and '
+                if statement.database is not None
+                else "to "
+            )
+            raise PlanFailure(
+                PlanReason.INSUFFICIENT_PRIVILEGE,
+                f'the admin "{capabilities.admin}" may not do what the removal needs: {failure}; the removal goes on '
+                f"by itself when that is done; an administrator has {place}run: "
+                f"{removal.by_hand(statement)}",
+            ) from None
+
+
+async def _problems_of(step: Awaitable[Problems], roles: Sequence[DesiredRole]) -> Problems:
+    """What stands against a step, so that the further ones are made all the same.
+
+    With several roles a failure says nothing of each: it is for smaller parts of them to meet again.
+    """
+    try:
+        return await step
+    except (StatementFailed, PlanFailure) as failure:
+        if len(roles) > 1:
+            raise
+        blocked = _blocked(failure, roles[0].name)
+        return [(blocked.reason, blocked.message)]
+
+
+def _raise_all(problems: Problems) -> None:
     if problems:
         raise failure_of(problems)
 
 
-def _blocked(failure: StatementFailed, role: str, admin: str) -> PlanFailure:
+def _blocked(failure: StatementFailed | PlanFailure, role: str) -> PlanFailure:
+    if isinstance(failure, PlanFailure):
+        return failure
     detail = f": {' '.join(failure.detail.split())}" if failure.detail else ""
     if failure.sqlstate == DEPENDENT_OBJECTS:
         return PlanFailure(
             PlanReason.DEPENDENT_OBJECTS,
             f"role {role} cannot be dropped, something hangs on it{detail}; remove that, and the removal goes on by "
             f"itself",
-        )
-    if failure.sqlstate == INSUFFICIENT_PRIVILEGE:
-        return PlanFailure(
-            PlanReason.INSUFFICIENT_PRIVILEGE,
-            f'the admin "{admin}" may not remove role {role}: {failure}{detail}; an administrator has to run the '
-            f"statement, or grant the admin what it lacks",
         )
     return PlanFailure(PlanReason.APPLY_FAILED, f"role {role} could not be removed: {failure}{detail}")
