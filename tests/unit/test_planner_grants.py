@@ -118,8 +118,8 @@ def test_a_grant_that_was_passed_on_is_left_and_named_with_the_sql(
     assert reason is PlanReason.DEPENDENT_GRANTS
     shown = ' ("a")' if column else ""
     assert message.endswith(
-        f'run: BEGIN; SET LOCAL ROLE "{ROLE}"; REVOKE DELETE{shown} ON TABLE "public"."table_11" FROM "friend" CASCADE; '
-        "SET LOCAL ROLE NONE; COMMIT;"
+        f'run: BEGIN; SET LOCAL ROLE "{ROLE}"; REVOKE DELETE{shown} ON TABLE "public"."table_11" FROM "friend" '
+        "CASCADE; SET LOCAL ROLE NONE; COMMIT;"
     )
     assert not any(statement.phase is Phase.REVOKE for statement in difference.statements)
 

@@ -9,7 +9,6 @@ from hoop_operator.planner.model import DatabaseObject, Membership, ObjectKind, 
 from hoop_operator.planner.removal import (
     Danger,
     Hazard,
-    by_hand,
     give_away,
     hazard_problems,
     lend_rights,
@@ -17,7 +16,6 @@ from hoop_operator.planner.removal import (
     prepared_problem,
     revoke_shared,
 )
-from hoop_operator.planner.statements import Phase, Statement
 from unit.planning import ADMIN, ROLE, database, desired, membership, role, server
 
 AUTOMATIC = membership(ROLE, ADMIN, grantor="bootstrap", admin=True, inherit=False, set=False)
@@ -125,9 +123,3 @@ def test_a_prepared_transaction_is_told_with_both_ways_to_end_it() -> None:
     assert 'in database "db"' in message
     assert "COMMIT PREPARED 'it''s';" in message
     assert message.endswith(" run: ROLLBACK PREPARED 'it''s';")
-
-
-def test_a_statement_for_an_administrator_says_who_it_is_run_as() -> None:
-    assert by_hand(Statement(Phase.ALTER, None, "ALTER", ("a",))) == 'ALTER "a";'
-    statement = Statement(Phase.REVOKE, "db", "REVOKE", ("a",), as_role="b")
-    assert by_hand(statement) == 'SET ROLE "b"; REVOKE "a"; RESET ROLE;'

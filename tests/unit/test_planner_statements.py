@@ -133,3 +133,12 @@ def test_an_approval_is_for_these_effects_on_these_objects_after_this_apply() ->
         checksum([], "sid"),
     }
     assert len(sums) == 7
+
+
+def test_a_statement_for_an_administrator_says_who_it_is_run_as() -> None:
+    assert Statement(Phase.ALTER, None, "ALTER", ("a",)).by_hand == 'ALTER "a";'
+    statement = Statement(Phase.REVOKE, "db", "REVOKE", ("a",), as_role="b", lent_schemas=("s",))
+    assert statement.by_hand == (
+        'BEGIN; GRANT USAGE ON SCHEMA "s" TO "b"; SET LOCAL ROLE "b"; REVOKE "a"; SET LOCAL ROLE NONE; '
+        'REVOKE USAGE ON SCHEMA "s" FROM "b"; COMMIT;'
+    )

@@ -409,7 +409,7 @@ def _revoke(role: str, revocation: _Revocation, privileges: set[str], place: _Pl
     )
     if may_act:
         return Difference(statements)
-    remedy = " ".join(_by_hand(statement) for statement in statements)
+    remedy = " ".join(statement.by_hand for statement in statements)
     return Difference(problems=[place.insufficient(grantor, action, remedy)])
 
 
@@ -456,11 +456,6 @@ def _change_of_owner(target: DatabaseObject, owner: sql.Composable) -> str:
     return render("ALTER {} {} OWNER TO {}", keyword(word), object_reference(target), owner)
 
 
-def _by_hand(statement: Statement) -> str:
-    """The SQL for an administrator to run a statement."""
-    return f"{statement.text};" if statement.as_role is None else f"BEGIN; {statement.text}; COMMIT;"
-
-
 Dependents = dict[str | None, set[str]]
 """By column, None for the whole object: who holds a grant from the role's hand."""
 
@@ -490,10 +485,10 @@ def _dependent_grants(
         for column, grantees in sorted(dependents.items(), key=str)
     ]
     lent = tuple(place.closed_to(role, target.kind, [target.oid]))
-    remedy = " ".join(
-        _by_hand(Statement(Phase.REVOKE, place.database, head, as_role=role, lent_schemas=lent))
-        for head in heads
-    )
+    revokes = [
+        Statement(Phase.REVOKE, place.database, head, as_role=role, lent_schemas=lent) for head in heads
+    ]
+    remedy = " ".join(revoke.by_hand for revoke in revokes)
     return (
         PlanReason.DEPENDENT_GRANTS,
         f"{entry.privilege} on {place.describe(target.kind, [target.oid])} was passed on by {role} to "

@@ -131,13 +131,6 @@ def lend_rights(desired: DesiredRole, server: Server) -> tuple[list[Statement], 
     return [Statement(Phase.GRANT, None, lend)], [Statement(Phase.REVOKE, None, take_back)]
 
 
-def by_hand(statement: Statement) -> str:
-    """A statement as an administrator runs it, in a session of its own."""
-    if statement.as_role is None:
-        return f"{statement.sql};"
-    return f"{render('SET ROLE {}', sql.Identifier(statement.as_role))}; {statement.sql}; RESET ROLE;"
-
-
 def give_away_shared(desired: DesiredRole, server: Server) -> list[Statement]:
     """Databases and tablespaces that the role owns go to the admin."""
     return [

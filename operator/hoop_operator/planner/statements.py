@@ -65,6 +65,11 @@ class Statement:
         """The statement as people get to see it."""
         return self.in_its_role(f"{self.sql} {REDACTED}" if self.verifier_of else self.sql)
 
+    @property
+    def by_hand(self) -> str:
+        """The SQL for an administrator to run the statement."""
+        return f"{self.text};" if self.as_role is None else f"BEGIN; {self.text}; COMMIT;"
+
     def in_its_role(self, text: str) -> str:
         """The SQL `text` with what it takes to run it as `as_role`; without one the text itself."""
         if self.as_role is None:

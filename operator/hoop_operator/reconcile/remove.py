@@ -10,10 +10,10 @@ from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
 from hoop_operator.planner.roles import alteration_problem, conflict
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres.executor import end_sessions, execute_singly
+from hoop_operator.postgres.hazards import read_hazards
 from hoop_operator.postgres.session import Sessions, Transaction
 from hoop_operator.postgres.snapshot import (
     Capabilities,
-    read_hazards,
     read_owned_schemas,
     read_prepared,
     read_sessions,
@@ -231,7 +231,7 @@ async def _execute(
                 PlanReason.INSUFFICIENT_PRIVILEGE,
                 f'the admin "{capabilities.admin}" may not do what the removal needs: {failure}; the removal goes on '
                 f"by itself when that is done; an administrator has {place}run: "
-                f"{removal.by_hand(statement)}",
+                f"{statement.by_hand}",
             ) from None
 
 
