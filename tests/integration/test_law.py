@@ -450,7 +450,8 @@ class Law(RuleBasedStateMachine):
     ) -> None:
         """Grant to one, who grants to another, and then comes to be the owner's equal or loses sight of the object."""
         giver, taker = (OURS, hand) if ours_gives else (hand, OURS)
-        thing = data.draw(st.sampled_from(self.things))
+        made = [thing for thing in self.things if KINDS[thing.kind].create]
+        thing = data.draw(st.sampled_from(self.things) | st.sampled_from(made or self.things))
         schema = thing.name.partition(".")[0] if KINDS[thing.kind].create else None
         names = ", ".join(
             sorted(data.draw(st.sets(st.sampled_from(KINDS[thing.kind].privileges), min_size=1)))

@@ -400,13 +400,13 @@ def _revoke(role: str, revocation: _Revocation, privileges: set[str], place: _Pl
     action = f"revoke {', '.join(sorted(privileges))} on {place.describe(kind, oids)}"
     if became_owner:
         return Difference(problems=[_own_grant_lost(revocation, action, statements, place)])
-    if as_role is None and closed:
-        return Difference(problems=place.unusable(closed))
     may_act = (
         grantor not in place.not_administered
         if as_role is None
         else as_role not in place.not_assumable and (not closed or place.server.admin_is_superuser)
     )
+    if may_act and as_role is None and closed:
+        return Difference(problems=place.unusable(closed))
     if may_act:
         return Difference(statements)
     remedy = " ".join(statement.by_hand for statement in statements)
