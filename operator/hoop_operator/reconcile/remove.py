@@ -10,6 +10,7 @@ from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres.executor import end_sessions, execute_singly
 from hoop_operator.postgres.session import Sessions, Transaction
 from hoop_operator.postgres.snapshot import Capabilities
+from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another
 from hoop_operator.reconcile.run import failure_of
 from hoop_operator.reconcile.turn import INSUFFICIENT_PRIVILEGE, look
 
@@ -17,9 +18,18 @@ DEPENDENT_OBJECTS = "2BP01"
 
 
 async def remove_roles(
-    sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole]
+    sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole], attempts: int = ATTEMPTS
 ) -> Mapping[str, str | PlanFailure | None]:
     """Remove roles, all in the same few transactions as long as nothing stands against one of them.
+
+    Parameters
+    ----------
+    sessions, capabilities
+        Where, and as whom.
+    roles
+        The roles, and whose they have to be.
+    attempts
+        How often to try while others are at work on the same, as in `carry_out`.
 
     Returns
     -------
@@ -40,22 +50,29 @@ async def remove_roles(
         if role.name in server.roles and outcomes[role.name] is None:
             ours.append(role)
     if ours:
-        outcomes |= await _remove(sessions, capabilities, server, ours)
+        outcomes |= await _remove(sessions, capabilities, server, ours, attempts)
     return outcomes
 
 
 async def _remove(
-    sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
+    sessions: Sessions,
+    capabilities: Capabilities,
+    server: Server,
+    roles: Sequence[DesiredRole],
+    attempts: int,
 ) -> Mapping[str, str | PlanFailure | None]:
     try:
         await _lock_out(sessions, server, roles)
         await _empty_databases(sessions, capabilities, roles)
         await _drop(sessions, capabilities, roles)
     except (StatementFailed, PlanFailure) as failure:
+        if isinstance(failure, StatementFailed) and await is_worth_another(failure, attempts):
+            return await remove_roles(sessions, capabilities, roles, attempts - 1)
         if len(roles) > 1:
             middle = len(roles) // 2
             halves = [
-                await remove_roles(sessions, capabilities, half) for half in (roles[:middle], roles[middle:])
+                await remove_roles(sessions, capabilities, half, attempts if len(half) > 1 else ATTEMPTS)
+                for half in (roles[:middle], roles[middle:])
             ]
             return {**halves[0], **halves[1]}
         (role,) = roles
