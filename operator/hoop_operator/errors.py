@@ -62,6 +62,19 @@ class PlanReason(StrEnum):
     SUSPENDED = "Suspended"
 
 
+OTHERS_AT_WORK = frozenset(
+    {
+        *("40001", "40P01", "XX000"),
+        *("23505", "42710", "3F000", "42704", "42883", "42P01"),
+    }
+)
+"""SQLSTATEs of statements that others may have been too quick for (PostgreSQL manual, appendix A).
+
+A serialization failure, a deadlock, or an internal error, for "tuple concurrently updated" is no more than that to the
+server, and said in its language; then, of catalog rows: there already, or not there any more.
+"""
+
+
 class HoopError(Exception):
     """Anything the operator itself knows to be wrong; `str()` of it may be shown to a user."""
 
@@ -110,6 +123,11 @@ class StatementFailed(ServerError):
         super().__init__(message)
         self.sqlstate = sqlstate
         self.detail = detail
+
+    @property
+    def is_transient(self) -> bool:
+        """Whether others who change the same catalogs may be the cause, so that looking again may be the cure."""
+        return self.sqlstate in OTHERS_AT_WORK
 
 
 class ClusterError(HoopError):

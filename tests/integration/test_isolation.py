@@ -233,6 +233,7 @@ async def test_a_plan_is_ready_soon_after_its_dead_server_is_back(
         # A grant changes the table's row in the catalog and leaves the table itself alone.
         pytest.param("LOCK TABLE orders IN ACCESS EXCLUSIVE MODE", False, id="access exclusive lock"),
         pytest.param("GRANT SELECT ON orders TO pg_monitor", True, id="uncommitted grant"),
+        pytest.param("ALTER TABLE orders ADD COLUMN item text", True, id="uncommitted change of the table"),
     ],
 )
 async def test_a_locked_table_hinders_only_the_plans_that_need_it(

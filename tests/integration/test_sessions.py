@@ -110,7 +110,7 @@ SETTINGS = {
     "statement_timeout": "20ms",
     "lock_timeout": "20ms",
     "idle_in_transaction_session_timeout": "1ms",
-    "idle_session_timeout": "300ms",
+    "idle_session_timeout": "1ms",
     "standard_conforming_strings": "off",
     "transform_null_equals": "on",
     "quote_all_identifiers": "on",
@@ -263,6 +263,18 @@ async def test_every_transaction_says_who_it_is_and_what_it_may_do(
                 assert (read_only, isolation) == (
                     ("off", "read committed") if write else ("on", "repeatable read")
                 )
+
+
+async def test_nothing_that_a_transaction_sets_outlives_it(postgres: Server) -> None:
+    """A pooler gives the session to others next."""
+    database = postgres.database
+    async with open_sessions(connection_to(postgres), LIMITS, anywhere) as sessions:
+        for write in (False, True):
+            async with sessions.transaction(database, write=write):
+                pass
+            (session,) = sessions._idle
+            rows = await session.execute("SELECT name, setting FROM pg_settings WHERE source = 'session'")
+            assert await rows.fetchall() == []
 
 
 async def test_a_session_outlives_the_idle_timeout_that_an_owner_has_set(

@@ -3,6 +3,9 @@
 A database's owner can attach settings to it (`ALTER DATABASE … SET role`, `search_path`) and plant functions and
 operators in its schemas. So every transaction says itself who it is, where names are looked up, how long it waits and
 whether it writes; and libpq is told everything, so that it consults neither environment nor files.
+
+There may be a pooler on the way that gives every transaction another of its sessions, and that session to others
+afterwards. So nothing is set for longer than a transaction, and nothing is expected to last from one to the next.
 """
 
 import asyncio
@@ -33,8 +36,11 @@ from hoop_operator.errors import (
     StatementFailed,
 )
 
+WRONG_PASSWORD_MESSAGES = ("password authentication failed", "SASL authentication failed")
+"""What the server and PgBouncer say in English of a password, and of a user, that are not theirs."""
+
 AUTHENTICATION_MESSAGES = (
-    "password authentication failed",
+    *WRONG_PASSWORD_MESSAGES,
     "authentication method requirement",
     "no password supplied",
     "no pg_hba.conf entry",
@@ -42,9 +48,13 @@ AUTHENTICATION_MESSAGES = (
     "certificate authentication failed",
     "is not permitted to log in",
     "requires a valid client certificate",
+    "no such user",
     "SCRAM",
 )
-"""What libpq and the server say in English of refused credentials; libpq gives no SQLSTATE for a failed connection."""
+"""What libpq, the server and PgBouncer say in English of refused credentials.
+
+libpq gives no SQLSTATE for a failed connection.
+"""
 
 UNKNOWN_ROLE = re.compile(r'role ".*" does not exist')
 """What a server that needs no password says of a user that it does not have."""
@@ -68,9 +78,15 @@ NO_FILE = "/dev/null/none"
 
 DATABASE_MESSAGES = re.compile(
     r'database ".*" does not exist|is not currently accepting connections|permission denied for database|'
-    r"cannot connect to invalid database"
+    r"cannot connect to invalid database|no such database"
 )
 """What the server says in English when it is one database that cannot be connected to."""
+
+STARTUP_OPTIONS = "-c idle_session_timeout=0"
+"""What has to hold between transactions as well; an owner's setting could be shorter than the way to the first one."""
+
+OPTIONS_REFUSED = re.compile("unsupported startup parameter|command-line options")
+"""What PgBouncer and Amazon RDS Proxy say of `STARTUP_OPTIONS`; it is for them to keep sessions alive, then."""
 
 SELF_GRANT_SINCE = 160000
 TRANSACTION_TIMEOUT_SINCE = 170000
@@ -81,14 +97,24 @@ ANY_AUTHENTICATION = "none,password,md5,scram-sha-256"
 VERIFYING_SSL_MODES = frozenset({"verify-ca", "verify-full"})
 
 DEADLOCK = "40P01"
+LOCK_NOT_AVAILABLE = "55P03"
+
+LOCK_SECONDS_MIN = 0.1
+"""The shortest time for which locks are waited for."""
 
 CONNECTION_LOST = frozenset(
     {
         *("57P01", "57P02", "57P03", "57P04", "57P05", "53300", "25006", "25P03", "25P04"),
-        *("08000", "08003", "08006"),
+        *("08000", "08003", "08006", "08P01"),
     }
 )
-"""SQLSTATEs that speak of the server, not of the statement: shutting down, out of connections or time, read-only."""
+"""SQLSTATEs that speak of the server, not of the statement: shutting down, out of connections or time, read-only.
+
+08P01, a protocol violation, is what PgBouncer says whatever is wrong between it and the server.
+"""
+
+NO_TRANSACTIONS = "statement pooling mode"
+"""What PgBouncer says to who begins a transaction where it allows none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +186,8 @@ class Sessions:
         self._address_allowed = address_allowed
         self._idle: list[psycopg.AsyncConnection[TupleRow]] = []
         self._closing: set[asyncio.Task[None]] = set()
+        self._options = STARTUP_OPTIONS
+        self._lock_seconds = limits.lock_seconds
         self._slots = asyncio.Semaphore(limits.sessions)
         self._open = 0
         # The server keeps the statement timeout itself; who keeps silent for longer than that is not there any more.
@@ -171,7 +199,8 @@ class Sessions:
     ) -> AsyncIterator[Transaction]:
         """Run a transaction in a database, by default the admin's own; it commits unless the body raises.
 
-        A transaction that does not write sees one snapshot throughout.
+        A transaction that does not write sees one snapshot throughout. Locks are waited for half as long after every
+        one that was not to be had: many transactions that need the same one do not wait for it one after another.
 
         Raises
         ------
@@ -188,7 +217,11 @@ class Sessions:
                 await transaction.execute(self._preamble(connection.info.server_version, write=write))
                 yield transaction
                 await transaction.execute("COMMIT")
-            except BaseException:
+            except BaseException as failure:
+                if isinstance(failure, StatementFailed) and failure.sqlstate == LOCK_NOT_AVAILABLE:
+                    self._lock_seconds = min(
+                        self._lock_seconds, max(self._lock_seconds / 2, LOCK_SECONDS_MIN)
+                    )
                 await self._roll_back(name, connection)
                 raise
             await self._give_back(name, connection)
@@ -217,7 +250,7 @@ class Sessions:
                     )
                 )
             except AuthenticationFailed as refusal:
-                return False if "password authentication failed" in str(refusal) else None
+                return False if any(known in str(refusal) for known in WRONG_PASSWORD_MESSAGES) else None
             except DatabaseUnavailable:
                 return True
             except ServerUnreachable as refusal:
@@ -282,15 +315,14 @@ class Sessions:
         """Open a transaction that owes nothing to the settings of the database it runs in."""
         mode = "READ COMMITTED, READ WRITE" if write else "REPEATABLE READ, READ ONLY"
         lock, statement = (
-            int(seconds * 1000) for seconds in (self._limits.lock_seconds, self._limits.statement_seconds)
+            int(seconds * 1000) for seconds in (self._lock_seconds, self._limits.statement_seconds)
         )
         return "; ".join(
             [
                 f"BEGIN ISOLATION LEVEL {mode}, NOT DEFERRABLE",
                 # Those that end statements and sessions come first: they may be as short as a millisecond.
-                *(["SET SESSION transaction_timeout = 0"] if version >= TRANSACTION_TIMEOUT_SINCE else []),
+                *(["SET LOCAL transaction_timeout = 0"] if version >= TRANSACTION_TIMEOUT_SINCE else []),
                 f"SET LOCAL statement_timeout = {statement}",
-                "SET SESSION idle_session_timeout = 0",
                 "SET LOCAL idle_in_transaction_session_timeout = 0",
                 f"SET LOCAL lock_timeout = {lock}",
                 "SET LOCAL ROLE NONE",
@@ -322,13 +354,9 @@ class Sessions:
             async with asyncio.timeout(seconds):
                 addresses = await self._resolve(who.host, who.port)
                 with _files(who) as paths:
+                    parameters = _libpq_parameters(who, database, addresses, paths, seconds)
                     try:
-                        connection = await psycopg.AsyncConnection.connect(
-                            **_libpq_parameters(who, database, addresses, paths, seconds),
-                            autocommit=True,
-                            prepare_threshold=None,
-                            row_factory=tuple_row,
-                        )
+                        connection = await self._log_in(parameters)
                     except psycopg.errors.ConnectionTimeout:
                         raise TimeoutError from None
                     except psycopg.Error as error:
@@ -344,6 +372,22 @@ class Sessions:
                 f"{who.host}:{who.port} did not answer within {seconds} s; check host, port, network policies and "
                 f"whether the server runs"
             ) from error
+
+    async def _log_in(self, parameters: Mapping[str, Any]) -> psycopg.AsyncConnection[TupleRow]:
+        log_in = partial(
+            psycopg.AsyncConnection.connect,
+            **parameters,
+            autocommit=True,
+            prepare_threshold=None,
+            row_factory=tuple_row,
+        )
+        try:
+            return await log_in(options=self._options)
+        except psycopg.Error as error:
+            if not self._options or not OPTIONS_REFUSED.search(str(error)):
+                raise
+        self._options = ""
+        return await log_in(options=self._options)
 
     async def _resolve(self, host: str, port: int) -> list[str]:
         """The host's addresses, so that what was checked is what is connected to."""
@@ -411,7 +455,12 @@ def _statement_error(error: psycopg.Error) -> ServerError:
     message = error.diag.message_primary or _one_line(error)
     if error.sqlstate is None or error.sqlstate in CONNECTION_LOST:
         read_only = "the server is read-only (a standby?): " if error.sqlstate == "25006" else ""
-        return ServerUnreachable(f"{read_only}{message}")
+        pooler = (
+            "; what stands before the server has to pool by transaction or by session, or HOST has to name the server"
+            if NO_TRANSACTIONS in message
+            else ""
+        )
+        return ServerUnreachable(f"{read_only}{message}{pooler}")
     # A deadlock's detail names processes: the same failure would look like another one each time.
     detail = "" if error.sqlstate == DEADLOCK else error.diag.message_detail or ""
     return StatementFailed(message, sqlstate=error.sqlstate, detail=detail)

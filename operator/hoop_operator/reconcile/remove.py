@@ -18,6 +18,7 @@ from hoop_operator.postgres.snapshot import (
     read_prepared,
     read_sessions,
 )
+from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another
 from hoop_operator.reconcile.run import failure_of
 from hoop_operator.reconcile.turn import INSUFFICIENT_PRIVILEGE, look
 
@@ -29,9 +30,18 @@ logger = logging.getLogger(__name__)
 
 
 async def remove_roles(
-    sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole]
+    sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole], attempts: int = ATTEMPTS
 ) -> Mapping[str, str | PlanFailure | None]:
     """Remove roles, all in the same few transactions as long as nothing stands against one of them.
+
+    Parameters
+    ----------
+    sessions, capabilities
+        Where, and as whom.
+    roles
+        The roles, and whose they have to be.
+    attempts
+        How often to try while others are at work on the same, as in `carry_out`.
 
     Returns
     -------
@@ -55,12 +65,16 @@ async def remove_roles(
             else:
                 ours.append(role)
     if ours:
-        outcomes |= await _remove(sessions, capabilities, server, ours)
+        outcomes |= await _remove(sessions, capabilities, server, ours, attempts)
     return outcomes
 
 
 async def _remove(
-    sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
+    sessions: Sessions,
+    capabilities: Capabilities,
+    server: Server,
+    roles: Sequence[DesiredRole],
+    attempts: int,
 ) -> Mapping[str, str | PlanFailure | None]:
     try:
         await _lock_out(sessions, capabilities, server, roles)
@@ -69,10 +83,13 @@ async def _remove(
         await _empty_databases(sessions, capabilities, roles)
         await _drop(sessions, capabilities, roles)
     except (StatementFailed, PlanFailure) as failure:
+        if isinstance(failure, StatementFailed) and await is_worth_another(failure, attempts):
+            return await remove_roles(sessions, capabilities, roles, attempts - 1)
         if len(roles) > 1:
             middle = len(roles) // 2
             halves = [
-                await remove_roles(sessions, capabilities, half) for half in (roles[:middle], roles[middle:])
+                await remove_roles(sessions, capabilities, half, attempts if len(half) > 1 else ATTEMPTS)
+                for half in (roles[:middle], roles[middle:])
             ]
             return {**halves[0], **halves[1]}
         (role,) = roles
@@ -238,12 +255,13 @@ async def _execute(
 async def _problems_of(step: Awaitable[Problems], roles: Sequence[DesiredRole]) -> Problems:
     """What stands against a step, so that the further ones are made all the same.
 
-    With several roles a failure says nothing of each: it is for smaller parts of them to meet again.
+    With several roles a failure says nothing of each: it is for smaller parts of them to meet again. What is worth
+    another attempt is no obstacle either.
     """
     try:
         return await step
     except (StatementFailed, PlanFailure) as failure:
-        if len(roles) > 1:
+        if len(roles) > 1 or (isinstance(failure, StatementFailed) and failure.is_transient):
             raise
         blocked = _blocked(failure, roles[0].name)
         return [(blocked.reason, blocked.message)]

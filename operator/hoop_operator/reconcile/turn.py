@@ -7,16 +7,17 @@
     agree           passwords and Secrets of roles that were there already, also of plans that failed
     tell            status and events
 
-Statements of many plans go together because most of them will succeed. When they do not, the turn is made again with
-half of the plans, down to the one that fails.
+Statements of many plans go together because most of them will succeed. When they do not because somebody else changes
+the same, the turn is made again as it is; for any other reason with half of the plans, down to the one that fails.
 """
 
 import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.finalizers import add_finalizer
@@ -39,6 +40,7 @@ from hoop_operator.postgres.executor import execute, execute_singly
 from hoop_operator.postgres.session import Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
 from hoop_operator.reconcile import secret as plan_secret
+from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another, persist
 from hoop_operator.reconcile.desired import first_database, secret_contents
 from hoop_operator.reconcile.objects import FINALIZER, Plan, Resource
 from hoop_operator.reconcile.run import Run, failure_of
@@ -103,8 +105,18 @@ class Work:
         return self.run.plan
 
 
-async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run]) -> None:
+async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int = ATTEMPTS) -> None:
     """Carry out plans; how each ended is in its run.
+
+    Parameters
+    ----------
+    turn
+        Where, and as whom.
+    runs
+        One run for each role.
+    attempts
+        How often to try while others are at work on the same. What all plans together have used up of it is not tried
+        again with parts of them, save with one alone.
 
     Raises
     ------
@@ -118,11 +130,14 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run]) -> None:
     try:
         await _apply(turn, [*ready, *refused])
     except (StatementFailed, DatabaseUnavailable) as failure:
+        if await is_worth_another(failure, attempts):
+            await carry_out(turn, _afresh(runs.items()), attempts - 1)
+            return
         if len(runs) > 1:
             logger.info("A statement for %d plans failed, trying with half of them: %s", len(runs), failure)
             again = [*runs.items()]
             for half in (again[: len(again) // 2], again[len(again) // 2 :]):
-                await carry_out(turn, {desired: _afresh(run) for desired, run in half})
+                await carry_out(turn, _afresh(half), attempts if len(half) > 1 else ATTEMPTS)
             return
         (run,) = runs.values()
         if refused:
@@ -135,10 +150,12 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run]) -> None:
     await _each(with_login, lambda work: _agree(turn, work))
 
 
-def _afresh(run: Run) -> Run:
-    """The run as it was before its plan was made; what was done to finalizer and Secret is found when looking again."""
-    run.reason, run.message, run.statements = PlanReason.APPLIED, "", None
-    return run
+def _afresh(runs: Iterable[tuple[DesiredRole, Run]]) -> dict[DesiredRole, Run]:
+    """The runs as they were before their plans were made; what was done since is found when looking again."""
+    afresh = dict(runs)
+    for run in afresh.values():
+        run.reason, run.message, run.statements = PlanReason.APPLIED, "", None
+    return afresh
 
 
 def _refusal(failure: StatementFailed | DatabaseUnavailable, turn: Turn) -> PlanFailure:
@@ -164,13 +181,17 @@ async def look(
     ServerError
         The server could not be read.
     """
-    async with sessions.transaction() as transaction:
-        server = await read_server(
-            transaction,
-            capabilities,
-            [role.name for role in desired],
-            [role.source_role for role in desired if role.source_role is not None],
-        )
+
+    async def read_all() -> Server:
+        async with sessions.transaction() as transaction:
+            return await read_server(
+                transaction,
+                capabilities,
+                [role.name for role in desired],
+                [role.source_role for role in desired if role.source_role is not None],
+            )
+
+    server = await persist(read_all)
     ours = {role.name for role in desired}
     oids = [role.oid for role in server.roles.values() if role.name in ours]
     schemas: dict[str, set[str]] = defaultdict(set)
@@ -178,15 +199,18 @@ async def look(
         for name in databases_of(role, server):
             schemas[name] |= {scope.schema for scope in role.scopes if scope.database == name}
 
-    async def read(name: str) -> DatabaseState | None:
+    async def read(name: str) -> DatabaseState:
+        async with sessions.transaction(name) as transaction:
+            return await read_database(transaction, name, oids, schemas[name])
+
+    async def try_to_read(name: str) -> DatabaseState | None:
         try:
-            async with sessions.transaction(name) as transaction:
-                return await read_database(transaction, name, oids, schemas[name])
+            return await persist(partial(read, name))
         except (DatabaseUnavailable, StatementFailed) as failure:
             logger.info('Database "%s" cannot be read: %s', name, failure)
             return None
 
-    states = await asyncio.gather(*(read(name) for name in sorted(schemas)))
+    states = await asyncio.gather(*map(try_to_read, sorted(schemas)))
     return server, {state.name: state for state in states if state is not None}
 
 
@@ -317,9 +341,13 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
                 if database is None
             }
             await run_statements(transaction, merge(by_database[database]), verifiers)
+        for work in works:
+            work.run.applied |= any(s.database == database for s in work.run.statements or ())
 
     if None in by_database:
         await run_in(None)
+    for work in created:
+        work.run.rotated = True
     results = await asyncio.gather(
         *(run_in(name) for name in sorted(name for name in by_database if name is not None)),
         return_exceptions=True,
@@ -327,20 +355,19 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
     for result in results:
         if isinstance(result, BaseException):
             raise result
-    for work in works:
-        work.run.applied |= bool(work.run.statements)
     if created:
         async with turn.sessions.transaction() as transaction:
             server = await read_server(
                 transaction, turn.capabilities, [work.desired.name for work in created], ()
             )
         for work in created:
-            role = server.roles[work.desired.name]
+            role = server.roles.get(work.desired.name)
+            if role is None:
+                continue  # dropped since: setting its password will say so
             work.run.role_oid = role.oid
             if work.found.current is not None:
                 turn.agreements.remember(work.plan, role.verifier or "", work.found.current.resource_version)
             work.password = None
-            work.run.rotated = True
 
 
 async def _agree(turn: Turn, work: Work) -> None:
@@ -360,11 +387,19 @@ async def _agree(turn: Turn, work: Work) -> None:
         await _write_secret(turn, work, password)
     else:
         is_new = work.password != work.found.password
-        try:
+
+        async def set_password() -> None:
             async with turn.sessions.transaction(write=True) as transaction:
                 verifier = transaction.make_verifier(name, password)
                 await execute_singly(transaction, [password_statement(name)], {name: verifier})
                 await _write_secret(turn, work, password)
+            if work.found.current is not None:
+                # Where a login tells nothing, for a pooler may not know the role, it shall not be set again and again.
+                seen = verifier if turn.capabilities.verifiers_readable else ""
+                turn.agreements.remember(work.plan, seen, work.found.current.resource_version)
+
+        try:
+            await persist(set_password)
         except StatementFailed as failure:
             raise _refusal(failure, turn) from None
         run.applied = True
