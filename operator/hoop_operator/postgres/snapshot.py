@@ -8,9 +8,10 @@ the same on many objects are looked at once.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from functools import cache
+from typing import Any, LiteralString, NamedTuple
 
 from psycopg import sql
 
@@ -123,7 +124,7 @@ SELECT
           pg_catalog.pg_get_userbyid(d.datdba), d.datallowconn AND d.datconnlimit <> -2, d.datistemplate,
           pg_catalog.has_database_privilege(d.oid, 'CONNECT'))) FROM pg_catalog.pg_database AS d) AS databases,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid::pg_catalog.int8, c.name,
-          pg_catalog.pg_get_userbyid(c.owner), NULL)) FROM carrier AS c
+          pg_catalog.pg_get_userbyid(c.owner))) FROM carrier AS c
     WHERE c.kind = 'DATABASE' OR EXISTS (SELECT FROM entry AS e WHERE e.kind = c.kind AND e.oid = c.oid)) AS objects,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(e.kind, NULL, e.privilege_type, e.is_grantable, NULL,
@@ -141,7 +142,7 @@ SELECT
   (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(pg_catalog.pg_get_userbyid(y.refobjid), d.datname))
      FROM dependency AS y JOIN pg_catalog.pg_database AS d ON d.oid = y.dbid) AS holdings,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid::pg_catalog.int8, c.name,
-          pg_catalog.pg_get_userbyid(c.owner), NULL))
+          pg_catalog.pg_get_userbyid(c.owner)))
      FROM carrier AS c WHERE c.owner = ANY (%(oids)s) AND c.kind <> 'PARAMETER') AS owned,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
     WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE')
@@ -157,7 +158,7 @@ PARAMETERS: LiteralString = """
 DATABASE: LiteralString = """
 WITH asked AS MATERIALIZED (
     SELECT n.oid, n.nspname, n.nspowner, n.nspacl FROM pg_catalog.pg_namespace AS n WHERE n.nspname = ANY (%(schemas)s)
-), carrier AS MATERIALIZED (
+), carrier AS (
     SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid, c.relnamespace AS namespace,
            c.relname AS name, c.relowner AS owner, c.relacl AS acl, NULL::pg_catalog.name AS "column"
       FROM pg_catalog.pg_class AS c
@@ -188,31 +189,39 @@ WITH asked AS MATERIALIZED (
       FROM pg_catalog.pg_foreign_data_wrapper AS f
     UNION ALL
     SELECT 'FOREIGN SERVER', s.oid, NULL, s.srvname, s.srvowner, s.srvacl, NULL FROM pg_catalog.pg_foreign_server AS s
+), alike AS MATERIALIZED (
+    SELECT g.*, pg_catalog.row_number() OVER () - 1 AS position,
+           g.kind IN ('TABLE', 'SEQUENCE', 'ROUTINE') AND g."column" IS NULL
+           AND g.namespace IN (SELECT oid FROM asked) AS in_scope
+      FROM (SELECT c.kind, c.namespace, c."column", c.owner, c.acl,
+                   pg_catalog.array_agg(c.oid::pg_catalog.int8) AS oids, pg_catalog.array_agg(c.name) AS names
+              FROM carrier AS c GROUP BY c.kind, c.namespace, c."column", c.owner, c.acl) AS g
 ), item AS MATERIALIZED (
-    SELECT c.kind, c.namespace, c."column", c.owner, i.item, pg_catalog.array_agg(c.oid::pg_catalog.int8) AS oids
-      FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item)
-     GROUP BY c.kind, c.namespace, c."column", c.owner, i.item
+    SELECT s.kind, s.namespace, s."column", s.owner, i.item, pg_catalog.array_agg(s.position) AS positions
+      FROM alike AS s, LATERAL pg_catalog.unnest(s.acl) AS i (item)
+     GROUP BY s.kind, s.namespace, s."column", s.owner, i.item
 ), entry AS MATERIALIZED (
-    SELECT i.kind, i.namespace, i.oids, i."column", a.grantee, a.grantor, a.privilege_type, a.is_grantable
+    SELECT i.kind, i.namespace, i."column", i.positions, a.grantee, a.grantor, a.privilege_type, a.is_grantable
       FROM item AS i, LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
      WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> i.owner)
         OR (a.grantor = ANY (%(oids)s) AND a.grantor <> i.owner)
-), object_set AS MATERIALIZED (
-    SELECT s.kind, s.oids, pg_catalog.row_number() OVER () - 1 AS position
-      FROM (SELECT DISTINCT e.kind, e.oids FROM entry AS e) AS s
-), met AS (
-    SELECT DISTINCT s.kind, o.oid FROM object_set AS s, LATERAL pg_catalog.unnest(s.oids) AS o (oid)
-), listed AS MATERIALIZED (
-    SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
-     WHERE c."column" IS NULL AND c.namespace IN (SELECT oid FROM asked) AND c.kind IN ('TABLE', 'SEQUENCE', 'ROUTINE')
-    UNION
-    SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
-     WHERE c.kind = 'SCHEMA' AND c.oid IN (SELECT oid FROM asked)
-    UNION
-    SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
-     WHERE EXISTS (SELECT FROM met AS m WHERE m.kind = c.kind AND m.oid = c.oid)
+), sent AS MATERIALIZED (
+    SELECT s.* FROM alike AS s
+     WHERE s.in_scope OR s.kind = 'SCHEMA'
+        OR s.position IN (SELECT p.position FROM entry AS e, LATERAL pg_catalog.unnest(e.positions) AS p (position))
+), withheld AS MATERIALIZED (
+    SELECT s.namespace, pg_catalog.json_agg(o.oid) AS oids
+      FROM alike AS s, LATERAL pg_catalog.unnest(s.oids) AS o (oid)
+     WHERE s.in_scope AND s.kind = 'ROUTINE' AND s.acl IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pg_catalog.unnest(s.acl) AS i (item),
+                                   LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
+                        WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE')
+       AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                    WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = o.oid::pg_catalog.oid
+                      AND d.deptype = 'e')
+     GROUP BY s.namespace
 ), inhabitant AS MATERIALIZED (
-    SELECT c.namespace, c.owner FROM carrier AS c WHERE c.namespace IN (SELECT oid FROM asked)
+    SELECT s.namespace, s.owner FROM alike AS s WHERE s.namespace IN (SELECT oid FROM asked)
     UNION
     SELECT t.typnamespace, t.typowner FROM pg_catalog.pg_type AS t WHERE t.typnamespace IN (SELECT oid FROM asked)
 ), dependency AS MATERIALIZED (
@@ -237,39 +246,33 @@ SELECT
             WHERE a.privilege_type = 'CREATE' AND a.grantee <> 0),
           (SELECT pg_catalog.json_agg(pg_catalog.pg_get_userbyid(i.owner)) FROM inhabitant AS i
             WHERE i.namespace = s.oid),
-          (SELECT pg_catalog.json_agg(c.oid::pg_catalog.int8) FROM carrier AS c
-            WHERE c.kind = 'ROUTINE' AND c.namespace = s.oid AND c.acl IS NOT NULL
-              AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                           WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = c.oid
-                             AND d.deptype = 'e')
-              AND NOT EXISTS (SELECT FROM pg_catalog.unnest(c.acl) AS i (item),
-                                          LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
-                               WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE'))))
+          (SELECT w.oids FROM withheld AS w WHERE w.namespace = s.oid)))
      FROM asked AS s) AS schemas,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(l.kind, n.nspname, l.oid::pg_catalog.int8, l.name,
-          pg_catalog.pg_get_userbyid(l.owner),
-          CASE l.kind WHEN 'ROUTINE' THEN (
-              SELECT pg_catalog.json_agg(pg_catalog.json_build_array(tn.nspname, t.typname) ORDER BY x.position)
-                FROM pg_catalog.pg_proc AS p, LATERAL pg_catalog.unnest(p.proargtypes::pg_catalog.oid[])
-                     WITH ORDINALITY AS x (type, position)
-                JOIN pg_catalog.pg_type AS t ON t.oid = x.type
-                JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace
-               WHERE p.oid = l.oid) END))
-     FROM listed AS l LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = l.namespace) AS objects,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.position, s.kind, n.nspname,
+          pg_catalog.pg_get_userbyid(s.owner), s."column" IS NULL, s.oids, s.names))
+     FROM sent AS s LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = s.namespace) AS object_sets,
+  (SELECT pg_catalog.json_agg(g.row) FROM (
+      SELECT pg_catalog.json_build_array(x.oid, pg_catalog.json_agg(pg_catalog.json_build_array(n.nspname, t.typname)
+               ORDER BY x.position)) AS row
+        FROM (SELECT o.oid, a.type, a.position
+                FROM sent AS s, LATERAL pg_catalog.unnest(s.oids) AS o (oid)
+                JOIN pg_catalog.pg_proc AS p ON p.oid = o.oid::pg_catalog.oid,
+                     LATERAL pg_catalog.unnest(p.proargtypes::pg_catalog.oid[]) WITH ORDINALITY AS a (type, position)
+               WHERE s.kind = 'ROUTINE') AS x
+        JOIN pg_catalog.pg_type AS t ON t.oid = x.type
+        JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
+       GROUP BY x.oid) AS g) AS argument_types,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(e.kind, n.nspname, e.privilege_type, e.is_grantable,
           e."column", CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
-          pg_catalog.pg_get_userbyid(e.grantor), s.position))
-     FROM entry AS e JOIN object_set AS s ON s.kind = e.kind AND s.oids = e.oids
-     LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = e.namespace) AS acl,
-  (SELECT pg_catalog.json_agg(s.oids ORDER BY s.position) FROM object_set AS s) AS object_sets,
+          pg_catalog.pg_get_userbyid(e.grantor), e.positions))
+     FROM entry AS e LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = e.namespace) AS acl,
   (SELECT pg_catalog.json_agg(g.row) FROM (
-      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type,
-               pg_catalog.array_agg(DISTINCT c.oid::pg_catalog.int8)) AS row
-        FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
+      SELECT pg_catalog.json_build_array(s.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT s.position)) AS row
+        FROM sent AS s, LATERAL pg_catalog.unnest(s.acl) AS i (item),
              LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
-       WHERE c."column" IS NULL AND a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(c.owner, 'USAGE')
+       WHERE s."column" IS NULL AND a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(s.owner, 'USAGE')
          AND pg_catalog.pg_has_role(a.grantee, 'USAGE')
-       GROUP BY c.kind, a.privilege_type) AS g) AS grant_options,
+       GROUP BY s.kind, a.privilege_type) AS g) AS grant_options,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.owner), n.nspname,
           d.defaclobjtype,
           CASE d.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(coalesce(d.grantee, d.owner)) END,
@@ -281,7 +284,7 @@ SELECT
      FROM dependency AS d) AS dependencies,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
     WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE')
-      AND (r.oid IN (SELECT owner FROM listed) OR r.oid IN (SELECT grantor FROM entry)
+      AND (r.oid IN (SELECT owner FROM sent) OR r.oid IN (SELECT grantor FROM entry)
            OR r.oid IN (SELECT owner FROM default_entry) OR r.oid IN (SELECT nspowner FROM asked)
            OR r.oid IN (SELECT owner FROM inhabitant)
            OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
@@ -404,10 +407,25 @@ async def read_database(
     bound: dict[str, list[str]] = defaultdict(list)
     for role, owns, description in row["dependencies"] or ():
         (owned if owns else bound)[role].append(description)
-    # Many roles hold things on the same objects: each set of objects is sent, and kept, once.
-    object_sets = [frozenset(oids) for oids in row["object_sets"] or ()]
-    objects = _objects(row["objects"])
-    contents = _contents(objects)
+    sets = [_ObjectSet(*found) for found in row["object_sets"] or ()]
+    argument_types = {oid: tuple(map(tuple, types)) for oid, types in row["argument_types"] or ()}
+    objects: dict[ObjectKind, _Objects] = {}
+    for found in sets:
+        kind = ObjectKind(found.kind)
+        objects.setdefault(kind, _Objects(kind, argument_types)).add(found)
+    by_position = {found.position: frozenset(found.oids) for found in sets}
+
+    @cache
+    def objects_at(positions: tuple[int, ...]) -> frozenset[int]:
+        """The objects of some sets; many roles hold things on the same ones, and these are kept once."""
+        if len(positions) == 1:
+            return by_position[positions[0]]
+        return frozenset().union(*(by_position[position] for position in positions))
+
+    contents: dict[str, dict[ObjectKind, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for found in sets:
+        if found.schema is not None and found.whole:
+            contents[found.schema][ObjectKind(found.kind)].append(found.position)
     return DatabaseState(
         name=name,
         owner=row["owner"],
@@ -418,14 +436,19 @@ async def read_database(
                 owner,
                 creators=frozenset(creators or ()),
                 object_owners=frozenset(owners or ()),
-                contents=contents.get(schema, {}),
+                contents={
+                    kind: objects_at(tuple(sorted(positions))) for kind, positions in contents[schema].items()
+                },
                 withheld_routines=frozenset(withheld or ()),
             )
             for oid, schema, owner, creators, owners, withheld in row["schemas"] or ()
         },
         objects=objects,
-        acl=_acl([*entry, object_sets[position]] for *entry, position in row["acl"] or ()),
-        grant_options=_grant_options(row["grant_options"]),
+        acl=_acl([*entry, objects_at(tuple(sorted(positions)))] for *entry, positions in row["acl"] or ()),
+        grant_options={
+            (ObjectKind(kind), privilege): objects_at(tuple(sorted(positions)))
+            for kind, privilege, positions in row["grant_options"] or ()
+        },
         default_acl=DefaultAcl.of(
             DefaultAclEntry(owner, schema, DEFAULT_ACL_OBJECTS[objects], grantee, privilege, grantable)
             for owner, schema, objects, grantee, privilege, grantable in row["default_acl"] or ()
@@ -436,17 +459,43 @@ async def read_database(
     )
 
 
-def _contents(
-    objects: Mapping[ObjectKind, Mapping[int, DatabaseObject]],
-) -> dict[str, dict[ObjectKind, frozenset[int]]]:
-    contents: dict[str, dict[ObjectKind, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for kind in (ObjectKind.TABLE, ObjectKind.SEQUENCE, ObjectKind.ROUTINE):
-        for target in objects.get(kind, {}).values():
-            if target.schema is not None:
-                contents[target.schema][kind].add(target.oid)
-    return {
-        schema: {kind: frozenset(oids) for kind, oids in kinds.items()} for schema, kinds in contents.items()
-    }
+class _ObjectSet(NamedTuple):
+    """Objects of one kind, schema and owner with one and the same ACL, as the query yields them."""
+
+    position: int
+    kind: str
+    schema: str | None
+    owner: str
+    whole: bool
+    """Whether the ACL is the objects' own, not that of a column."""
+    oids: list[int]
+    names: list[str]
+
+
+class _Objects(Mapping[int, DatabaseObject]):
+    """Objects of one kind by OID, each made when it is asked for: of most a look needs the OID alone."""
+
+    def __init__(self, kind: ObjectKind, argument_types: Mapping[int, tuple[tuple[str, str], ...]]) -> None:
+        self._kind = kind
+        self._argument_types = argument_types
+        self._places: dict[int, tuple[str | None, str]] = {}
+        self._names: dict[int, str] = {}
+
+    def add(self, found: _ObjectSet) -> None:
+        """Take in a set of objects."""
+        self._places.update(dict.fromkeys(found.oids, (found.schema, found.owner)))
+        self._names.update(zip(found.oids, found.names, strict=True))
+
+    def __getitem__(self, oid: int) -> DatabaseObject:
+        schema, owner = self._places[oid]
+        types = self._argument_types.get(oid, ()) if self._kind is ObjectKind.ROUTINE else ()
+        return DatabaseObject(oid, self._kind, schema, self._names[oid], owner, types)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _grant_options(rows: Iterable[list[Any]] | None) -> dict[tuple[ObjectKind, str], frozenset[int]]:
@@ -454,9 +503,8 @@ def _grant_options(rows: Iterable[list[Any]] | None) -> dict[tuple[ObjectKind, s
 
 
 def _object(row: list[Any]) -> DatabaseObject:
-    kind, schema, oid, name, owner, argument_types = row
-    types = tuple((type_schema, type_name) for type_schema, type_name in argument_types or ())
-    return DatabaseObject(oid, ObjectKind(kind), schema, name, owner, types)
+    kind, schema, oid, name, owner = row
+    return DatabaseObject(oid, ObjectKind(kind), schema, name, owner)
 
 
 def _objects(rows: Iterable[list[Any]] | None) -> dict[ObjectKind, dict[int, DatabaseObject]]:
