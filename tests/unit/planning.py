@@ -112,6 +112,7 @@ def server(
         "superusers": frozenset({ADMIN}),
         "grant_options": {},
         "holdings": {},
+        "bound": {},
         "owned": {},
         "not_administered": frozenset(),
     }

@@ -218,13 +218,16 @@ def _schemas(desired: DesiredRole, state: DatabaseState) -> list[Schema]:
 
 def _missing(role: str, wanted: Wanted, place: _Place) -> Wanted:
     """What of `wanted` the role has neither by a direct grant nor by owning the object."""
-    held: dict[tuple[ObjectKind, str | None, str], set[int]] = defaultdict(set)
+    held: dict[tuple[ObjectKind, str | None, str], list[frozenset[int]]] = defaultdict(list)
     for entry in place.acl.held.get(role, ()):
         if entry.column is None:
-            held[entry.kind, entry.schema, entry.privilege] |= entry.objects
+            held[entry.kind, entry.schema, entry.privilege].append(entry.objects)
     missing: Wanted = {}
     for (kind, schema, privilege), oids in wanted.items():
-        lacking = oids - held[kind, schema, privilege]
+        parts = held[kind, schema, privilege]
+        if any(part is oids for part in parts):
+            continue
+        lacking = oids.difference(*parts)
         lacking = frozenset(oid for oid in lacking if place.objects[kind][oid].owner != role)
         if lacking:
             missing[kind, schema, privilege] = lacking
@@ -274,6 +277,8 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
     for entry in place.acl.held.get(role, ()):
         key = (entry.kind, entry.schema, entry.privilege)
         allowed = wanted.get(key, frozenset()) if entry.column is None else frozenset()
+        if entry.objects is allowed and not entry.grantable:
+            continue
         options = entry.objects & allowed if entry.grantable else frozenset()
         for option_only, oids in ((False, entry.objects - allowed), (True, options)):
             by_owner: dict[str, set[int]] = defaultdict(set)

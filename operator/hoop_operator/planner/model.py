@@ -233,6 +233,8 @@ class Server:
     """By kind and privilege the shared objects of other owners on which the admin may pass it on."""
     holdings: Mapping[str, frozenset[str]]
     """For each of the plans' roles the databases in which it holds or owns anything (`pg_shdepend`)."""
+    bound: Mapping[str, frozenset[str]]
+    """For each database those of the plans' roles that own something there or are named by more than an ACL."""
     owned: Mapping[str, tuple[DatabaseObject, ...]]
     """For each of the plans' roles the databases and tablespaces it owns."""
     not_administered: frozenset[str]

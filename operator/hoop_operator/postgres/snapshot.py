@@ -76,10 +76,12 @@ WITH RECURSIVE reached AS (
 SELECT r.oid, r.rolname, r.rolcanlogin, r.rolinherit, r.rolsuper, r.rolcreatedb, r.rolcreaterole, r.rolreplication,
        r.rolbypassrls, r.rolconnlimit,
        r.rolvaliduntil IS NOT NULL AND r.rolvaliduntil <> 'infinity' AS expires,
-       pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
+       d.description AS comment,
        pg_catalog.pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION') AS admin_may_grant,
        {verifier} AS verifier
   FROM {source} AS r
+  LEFT JOIN pg_catalog.pg_shdescription AS d
+    ON d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.objoid = r.oid
  WHERE r.rolname = ANY (%(names)s) OR r.oid IN (SELECT oid FROM reached)
 """
 
@@ -114,9 +116,9 @@ WITH carrier AS (
      WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> c.owner)
         OR (a.grantor = ANY (%(oids)s) AND a.grantor <> c.owner)
 ), dependency AS (
-    SELECT s.refobjid, s.dbid, s.deptype FROM pg_catalog.pg_shdepend AS s
+    SELECT s.refobjid, s.dbid, pg_catalog.bool_or(s.deptype IN ('o', 'r')) AS binds FROM pg_catalog.pg_shdepend AS s
      WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(oids)s) AND s.dbid <> 0
-     GROUP BY s.refobjid, s.dbid, s.deptype
+     GROUP BY s.refobjid, s.dbid
 )
 SELECT
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r WHERE r.rolsuper) AS superusers,
@@ -139,7 +141,7 @@ SELECT
        WHERE a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(c.owner, 'USAGE')
          AND pg_catalog.pg_has_role(a.grantee, 'USAGE')
        GROUP BY c.kind, a.privilege_type) AS g) AS grant_options,
-  (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(pg_catalog.pg_get_userbyid(y.refobjid), d.datname))
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(y.refobjid), d.datname, y.binds))
      FROM dependency AS y JOIN pg_catalog.pg_database AS d ON d.oid = y.dbid) AS holdings,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid::pg_catalog.int8, c.name,
           pg_catalog.pg_get_userbyid(c.owner)))
@@ -197,11 +199,11 @@ WITH asked AS MATERIALIZED (
                    pg_catalog.array_agg(c.oid::pg_catalog.int8) AS oids, pg_catalog.array_agg(c.name) AS names
               FROM carrier AS c GROUP BY c.kind, c.namespace, c."column", c.owner, c.acl) AS g
 ), item AS MATERIALIZED (
-    SELECT s.kind, s.namespace, s."column", s.owner, i.item, pg_catalog.array_agg(s.position) AS positions
+    SELECT s.kind, s."column", s.owner, i.item, pg_catalog.array_agg(s.position) AS positions
       FROM alike AS s, LATERAL pg_catalog.unnest(s.acl) AS i (item)
-     GROUP BY s.kind, s.namespace, s."column", s.owner, i.item
+     GROUP BY s.kind, s."column", s.owner, i.item
 ), entry AS MATERIALIZED (
-    SELECT i.kind, i.namespace, i."column", i.positions, a.grantee, a.grantor, a.privilege_type, a.is_grantable
+    SELECT i.kind, i."column", i.positions, a.grantee, a.grantor, a.privilege_type, a.is_grantable
       FROM item AS i, LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
      WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> i.owner)
         OR (a.grantor = ANY (%(oids)s) AND a.grantor <> i.owner)
@@ -226,14 +228,17 @@ WITH asked AS MATERIALIZED (
     SELECT t.typnamespace, t.typowner FROM pg_catalog.pg_type AS t WHERE t.typnamespace IN (SELECT oid FROM asked)
 ), dependency AS MATERIALIZED (
     SELECT s.refobjid AS role, s.classid, s.objid, s.objsubid, s.deptype FROM pg_catalog.pg_shdepend AS s
-     WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(oids)s)
+     WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(bound)s)
        AND (s.deptype = 'o' AND s.classid <> 'pg_catalog.pg_default_acl'::pg_catalog.regclass OR s.deptype = 'r')
        AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
+), default_item AS (
+    SELECT d.defaclrole, d.defaclobjtype, i.item, pg_catalog.array_agg(n.nspname) AS schemas
+      FROM pg_catalog.pg_default_acl AS d LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = d.defaclnamespace
+           LEFT JOIN LATERAL pg_catalog.unnest(d.defaclacl) AS i (item) ON true
+     GROUP BY d.defaclrole, d.defaclobjtype, i.item
 ), default_entry AS (
-    SELECT d.defaclrole AS owner, d.defaclnamespace AS namespace, d.defaclobjtype, a.grantee, a.privilege_type,
-           a.is_grantable
-      FROM pg_catalog.pg_default_acl AS d LEFT JOIN LATERAL pg_catalog.unnest(d.defaclacl) AS i (item) ON true
-           LEFT JOIN LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a ON i.item IS NOT NULL
+    SELECT d.defaclrole AS owner, d.schemas, d.defaclobjtype, a.grantee, a.privilege_type, a.is_grantable
+      FROM default_item AS d LEFT JOIN LATERAL pg_catalog.aclexplode(ARRAY[d.item]) AS a ON d.item IS NOT NULL
      WHERE a.grantee = ANY (%(oids)s) OR d.defaclrole = ANY (%(oids)s)
 )
 SELECT
@@ -262,10 +267,10 @@ SELECT
         JOIN pg_catalog.pg_type AS t ON t.oid = x.type
         JOIN pg_catalog.pg_namespace AS n ON n.oid = t.typnamespace
        GROUP BY x.oid) AS g) AS argument_types,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(e.kind, n.nspname, e.privilege_type, e.is_grantable,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(e.kind, e.privilege_type, e.is_grantable,
           e."column", CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
           pg_catalog.pg_get_userbyid(e.grantor), e.positions))
-     FROM entry AS e LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = e.namespace) AS acl,
+     FROM entry AS e) AS acl,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(s.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT s.position)) AS row
         FROM sent AS s, LATERAL pg_catalog.unnest(s.acl) AS i (item),
@@ -273,11 +278,11 @@ SELECT
        WHERE s."column" IS NULL AND a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(s.owner, 'USAGE')
          AND pg_catalog.pg_has_role(a.grantee, 'USAGE')
        GROUP BY s.kind, a.privilege_type) AS g) AS grant_options,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.owner), n.nspname,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.owner), d.schemas,
           d.defaclobjtype,
           CASE d.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(coalesce(d.grantee, d.owner)) END,
           coalesce(d.privilege_type, ''), coalesce(d.is_grantable, false)))
-     FROM default_entry AS d LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = d.namespace) AS default_acl,
+     FROM default_entry AS d) AS default_acl,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.role),
           d.deptype = 'o' AND d.classid <> 'pg_catalog.pg_user_mapping'::pg_catalog.regclass,
           pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)))
@@ -354,8 +359,11 @@ async def read_server(
         rest_query, {"oids": [roles[name].oid for name in names if name in roles]}
     )
     holdings: dict[str, set[str]] = defaultdict(set)
-    for name, database in rest["holdings"] or ():
+    bound: dict[str, set[str]] = defaultdict(set)
+    for name, database, binds in rest["holdings"] or ():
         holdings[name].add(database)
+        if binds:
+            bound[database].add(name)
     owned: dict[str, list[DatabaseObject]] = defaultdict(list)
     for row in rest["owned"] or ():
         target = _object(row)
@@ -375,13 +383,18 @@ async def read_server(
         acl=_acl(rest["acl"]),
         grant_options=_grant_options(rest["grant_options"]),
         holdings={name: frozenset(databases) for name, databases in holdings.items()},
+        bound={database: frozenset(bound_names) for database, bound_names in bound.items()},
         owned={name: tuple(targets) for name, targets in owned.items()},
         not_administered=frozenset(rest["not_administered"] or ()),
     )
 
 
 async def read_database(
-    transaction: Transaction, name: str, role_oids: Iterable[int], schemas: Iterable[str]
+    transaction: Transaction,
+    name: str,
+    role_oids: Iterable[int],
+    bound_oids: Iterable[int],
+    schemas: Iterable[str],
 ) -> DatabaseState:
     """One database: the schemas asked for, and all that the roles hold, own or gave in any other.
 
@@ -393,6 +406,8 @@ async def read_database(
         The database's name.
     role_oids
         The plans' roles, those that exist.
+    bound_oids
+        Those of them that own something in this database or are named there by more than an ACL.
     schemas
         The schemas of the plans' scopes in this database.
 
@@ -401,7 +416,11 @@ async def read_database(
     ServerError
         The database could not be read.
     """
-    parameters = {"oids": sorted(set(role_oids)), "schemas": sorted(set(schemas))}
+    parameters = {
+        "oids": sorted(set(role_oids)),
+        "bound": sorted(set(bound_oids)),
+        "schemas": sorted(set(schemas)),
+    }
     (row,) = await transaction.fetch(sql.SQL(DATABASE), parameters)
     owned: dict[str, list[str]] = defaultdict(list)
     bound: dict[str, list[str]] = defaultdict(list)
@@ -414,6 +433,7 @@ async def read_database(
         kind = ObjectKind(found.kind)
         objects.setdefault(kind, _Objects(kind, argument_types)).add(found)
     by_position = {found.position: frozenset(found.oids) for found in sets}
+    schemas_of = {found.position: found.schema for found in sets}
 
     @cache
     def objects_at(positions: tuple[int, ...]) -> frozenset[int]:
@@ -421,6 +441,14 @@ async def read_database(
         if len(positions) == 1:
             return by_position[positions[0]]
         return frozenset().union(*(by_position[position] for position in positions))
+
+    @cache
+    def by_schema(positions: tuple[int, ...]) -> list[tuple[str | None, tuple[int, ...]]]:
+        """The sets of each schema."""
+        parts: dict[str | None, list[int]] = defaultdict(list)
+        for position in positions:
+            parts[schemas_of[position]].append(position)
+        return [(schema, tuple(part)) for schema, part in parts.items()]
 
     contents: dict[str, dict[ObjectKind, list[int]]] = defaultdict(lambda: defaultdict(list))
     for found in sets:
@@ -444,14 +472,21 @@ async def read_database(
             for oid, schema, owner, creators, owners, withheld in row["schemas"] or ()
         },
         objects=objects,
-        acl=_acl([*entry, objects_at(tuple(sorted(positions)))] for *entry, positions in row["acl"] or ()),
+        acl=Acl.of(
+            AclEntry(
+                grantee, grantor, ObjectKind(kind), schema, privilege, grantable, objects_at(part), column
+            )
+            for kind, privilege, grantable, column, grantee, grantor, positions in row["acl"] or ()
+            for schema, part in by_schema(tuple(sorted(positions)))
+        ),
         grant_options={
             (ObjectKind(kind), privilege): objects_at(tuple(sorted(positions)))
             for kind, privilege, positions in row["grant_options"] or ()
         },
         default_acl=DefaultAcl.of(
             DefaultAclEntry(owner, schema, DEFAULT_ACL_OBJECTS[objects], grantee, privilege, grantable)
-            for owner, schema, objects, grantee, privilege, grantable in row["default_acl"] or ()
+            for owner, schemas, objects, grantee, privilege, grantable in row["default_acl"] or ()
+            for schema in schemas
         ),
         owned={role: tuple(sorted(descriptions)) for role, descriptions in owned.items()},
         bound={role: tuple(sorted(descriptions)) for role, descriptions in bound.items()},

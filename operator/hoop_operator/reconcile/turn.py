@@ -181,7 +181,8 @@ async def look(
     async def read(name: str) -> DatabaseState | None:
         try:
             async with sessions.transaction(name) as transaction:
-                return await read_database(transaction, name, oids, schemas[name])
+                bound = [server.roles[role].oid for role in server.bound.get(name, ())]
+                return await read_database(transaction, name, oids, bound, schemas[name])
         except (DatabaseUnavailable, StatementFailed) as failure:
             logger.info('Database "%s" cannot be read: %s', name, failure)
             return None
