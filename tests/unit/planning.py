@@ -182,6 +182,8 @@ def database(
     settings: dict[str, Any] = {
         "owner": "owner",
         "grant_options": {},
+        "crowded": {},
+        "crowded_defaults": {},
         "owned": {},
         "bound": {},
         "not_administered": frozenset(),

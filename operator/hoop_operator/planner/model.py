@@ -87,6 +87,15 @@ class Acl:
 
 
 @dataclass(frozen=True, slots=True)
+class CrowdedAcl:
+    """An ACL that takes up much of the room there is for it: pg_class has no TOAST table, so a row holds it all."""
+
+    entries: int
+    capacity: int
+    """About how many entries fit."""
+
+
+@dataclass(frozen=True, slots=True)
 class DefaultAclEntry:
     """One default privilege: what `grantee` will hold on objects that `owner` creates."""
 
@@ -253,6 +262,11 @@ class DatabaseState:
     acl: Acl
     grant_options: Mapping[tuple[ObjectKind, str], frozenset[int]]
     """By kind and privilege the objects of other owners on which the admin may pass it on."""
+    crowded: Mapping[int, CrowdedAcl]
+    """By OID the tables and sequences of the schemas asked for whose ACL is crowded."""
+    crowded_defaults: Mapping[tuple[str, str | None, str], CrowdedAcl]
+    """The same of default privileges, which become the ACL of each new table: by owner, schema and TABLES or
+    SEQUENCES."""
     default_acl: DefaultAcl
     owned: Mapping[str, tuple[str, ...]]
     """For each of the plans' roles what it owns here, in words."""

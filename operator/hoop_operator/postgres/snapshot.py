@@ -19,6 +19,7 @@ from hoop_operator.planner.model import (
     INHERIT_PER_MEMBERSHIP,
     Acl,
     AclEntry,
+    CrowdedAcl,
     Database,
     DatabaseObject,
     DatabaseState,
@@ -256,6 +257,16 @@ SELECT
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.position, s.kind, n.nspname,
           pg_catalog.pg_get_userbyid(s.owner), s."column" IS NULL, s.oids, s.names))
      FROM sent AS s LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = s.namespace) AS object_sets,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.position, pg_catalog.cardinality(s.acl),
+          pg_catalog.pg_column_size(s.acl),
+          (SELECT pg_catalog.max(pg_catalog.pg_column_size(c.*)) FROM pg_catalog.pg_class AS c
+            WHERE c.oid = ANY (s.oids::pg_catalog.oid[]))))
+     FROM sent AS s
+    WHERE s.in_scope AND s.kind IN ('TABLE', 'SEQUENCE') AND pg_catalog.pg_column_size(s.acl) > %(crowded)s) AS crowded,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.defaclrole), s.nspname,
+          d.defaclobjtype, pg_catalog.cardinality(d.defaclacl), pg_catalog.pg_column_size(d.defaclacl)))
+     FROM pg_catalog.pg_default_acl AS d JOIN asked AS s ON s.oid = d.defaclnamespace
+    WHERE d.defaclobjtype IN ('r', 'S') AND pg_catalog.pg_column_size(d.defaclacl) > %(crowded)s) AS crowded_defaults,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(x.oid, pg_catalog.json_agg(pg_catalog.json_build_array(n.nspname, t.typname)
                ORDER BY x.position)) AS row
@@ -297,6 +308,15 @@ SELECT
                         LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a))
   ) AS not_administered
 """
+
+ROW_BYTES = 8160
+"""What fits into a row of a catalog without TOAST table, such as pg_class, in a page of 8 kB (`MaxHeapTupleSize`)."""
+
+ROW_BYTES_BESIDE_ACL = 184
+"""What else a plain table's row of pg_class holds."""
+
+CROWDED_ACL_BYTES = ROW_BYTES // 2
+"""From this size on, as it is stored, an ACL is looked at more closely."""
 
 DEFAULT_ACL_OBJECTS: Mapping[str, str] = {
     "r": "TABLES",
@@ -419,6 +439,7 @@ async def read_database(
     parameters = {
         "oids": sorted(set(role_oids)),
         "bound": sorted(set(bound_oids)),
+        "crowded": CROWDED_ACL_BYTES,
         "schemas": sorted(set(schemas)),
     }
     (row,) = await transaction.fetch(sql.SQL(DATABASE), parameters)
@@ -483,6 +504,17 @@ async def read_database(
             (ObjectKind(kind), privilege): objects_at(tuple(sorted(positions)))
             for kind, privilege, positions in row["grant_options"] or ()
         },
+        crowded={
+            oid: _crowded(entries, acl_bytes, row_bytes)
+            for position, entries, acl_bytes, row_bytes in row["crowded"] or ()
+            for oid in by_position[position]
+        },
+        crowded_defaults={
+            (owner, schema, DEFAULT_ACL_OBJECTS[objects]): _crowded(
+                entries, acl_bytes, acl_bytes + ROW_BYTES_BESIDE_ACL
+            )
+            for owner, schema, objects, entries, acl_bytes in row["crowded_defaults"] or ()
+        },
         default_acl=DefaultAcl.of(
             DefaultAclEntry(owner, schema, DEFAULT_ACL_OBJECTS[objects], grantee, privilege, grantable)
             for owner, schemas, objects, grantee, privilege, grantable in row["default_acl"] or ()
@@ -492,6 +524,11 @@ async def read_database(
         bound={role: tuple(sorted(descriptions)) for role, descriptions in bound.items()},
         not_administered=frozenset(row["not_administered"] or ()),
     )
+
+
+def _crowded(entries: int, acl_bytes: int, row_bytes: int) -> CrowdedAcl:
+    """How many entries fit, if others compress as those do that are there; a longer row cannot be stored."""
+    return CrowdedAcl(entries, entries + (ROW_BYTES - row_bytes) * entries // acl_bytes)
 
 
 class _ObjectSet(NamedTuple):
