@@ -3,8 +3,8 @@
 Every name is qualified and every transaction looks names up in `pg_catalog` alone (see `session`), so what a database
 owner may have planted is not met. ACLs are read as PostgreSQL keeps them (manual, `aclexplode`): the functions of the
 `has_table_privilege` kind would count what comes from PUBLIC, memberships and ownership. An ACL is taken apart item by
-item, because `aclexplode` reads a long one again from its storage for every row that it yields; and items that read
-the same on many objects are looked at once.
+item, because `aclexplode` reads a long one again from its storage for every row that it yields. Objects of one kind,
+schema and owner with the same ACL come as one set, and items that read the same in many sets are looked at once.
 """
 
 from collections import defaultdict
@@ -203,15 +203,21 @@ WITH asked AS MATERIALIZED (
     SELECT s.kind, s."column", s.owner, i.item, pg_catalog.array_agg(s.position) AS positions
       FROM alike AS s, LATERAL pg_catalog.unnest(s.acl) AS i (item)
      GROUP BY s.kind, s."column", s.owner, i.item
+), place AS MATERIALIZED (
+    SELECT i.kind, i."column", i.owner, i.positions, pg_catalog.array_agg(i.item) AS items,
+           pg_catalog.row_number() OVER () - 1 AS number
+      FROM item AS i GROUP BY i.kind, i."column", i.owner, i.positions
 ), entry AS MATERIALIZED (
-    SELECT i.kind, i."column", i.positions, a.grantee, a.grantor, a.privilege_type, a.is_grantable
-      FROM item AS i, LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
-     WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> i.owner)
-        OR (a.grantor = ANY (%(oids)s) AND a.grantor <> i.owner)
+    SELECT p.kind, p."column", p.number, a.grantee, a.grantor, a.privilege_type, a.is_grantable
+      FROM place AS p, LATERAL pg_catalog.unnest(p.items) AS i (item), LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
+     WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> p.owner)
+        OR (a.grantor = ANY (%(oids)s) AND a.grantor <> p.owner)
+), met AS MATERIALIZED (
+    SELECT p.number, p.positions FROM place AS p WHERE p.number IN (SELECT e.number FROM entry AS e)
 ), sent AS MATERIALIZED (
     SELECT s.* FROM alike AS s
      WHERE s.in_scope OR s.kind = 'SCHEMA'
-        OR s.position IN (SELECT p.position FROM entry AS e, LATERAL pg_catalog.unnest(e.positions) AS p (position))
+        OR s.position IN (SELECT p.position FROM met AS m, LATERAL pg_catalog.unnest(m.positions) AS p (position))
 ), withheld AS MATERIALIZED (
     SELECT s.namespace, pg_catalog.json_agg(o.oid) AS oids
       FROM alike AS s, LATERAL pg_catalog.unnest(s.oids) AS o (oid)
@@ -280,8 +286,9 @@ SELECT
        GROUP BY x.oid) AS g) AS argument_types,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(e.kind, e.privilege_type, e.is_grantable,
           e."column", CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
-          pg_catalog.pg_get_userbyid(e.grantor), e.positions))
+          pg_catalog.pg_get_userbyid(e.grantor), e.number))
      FROM entry AS e) AS acl,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(m.number, m.positions)) FROM met AS m) AS places,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(s.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT s.position)) AS row
         FROM sent AS s, LATERAL pg_catalog.unnest(s.acl) AS i (item),
@@ -463,14 +470,13 @@ async def read_database(
             return by_position[positions[0]]
         return frozenset().union(*(by_position[position] for position in positions))
 
-    @cache
-    def by_schema(positions: tuple[int, ...]) -> list[tuple[str | None, tuple[int, ...]]]:
-        """The sets of each schema."""
+    def objects_by_schema(positions: list[int]) -> list[tuple[str | None, frozenset[int]]]:
         parts: dict[str | None, list[int]] = defaultdict(list)
-        for position in positions:
+        for position in sorted(positions):
             parts[schemas_of[position]].append(position)
-        return [(schema, tuple(part)) for schema, part in parts.items()]
+        return [(schema, objects_at(tuple(part))) for schema, part in parts.items()]
 
+    places = {number: objects_by_schema(positions) for number, positions in row["places"] or ()}
     contents: dict[str, dict[ObjectKind, list[int]]] = defaultdict(lambda: defaultdict(list))
     for found in sets:
         if found.schema is not None and found.whole:
@@ -494,11 +500,9 @@ async def read_database(
         },
         objects=objects,
         acl=Acl.of(
-            AclEntry(
-                grantee, grantor, ObjectKind(kind), schema, privilege, grantable, objects_at(part), column
-            )
-            for kind, privilege, grantable, column, grantee, grantor, positions in row["acl"] or ()
-            for schema, part in by_schema(tuple(sorted(positions)))
+            AclEntry(grantee, grantor, ObjectKind(kind), schema, privilege, grantable, objects_there, column)
+            for kind, privilege, grantable, column, grantee, grantor, place in row["acl"] or ()
+            for schema, objects_there in places[place]
         ),
         grant_options={
             (ObjectKind(kind), privilege): objects_at(tuple(sorted(positions)))
