@@ -9,7 +9,8 @@ The plain scan is what anybody has to do who wants to know every direct grant in
 catalog of the database with an ACL (`CATALOGS`), takes each ACL apart with `aclexplode`, and counts the entries by
 kind; and the fetching of that answer. It is fair because it reads what a look has to read and nothing else: a grant
 may hide on any object, so no look can skip one. It is cheaper than any look in that it sends back a dozen rows, knows
-no role, no schema and no object by name, and has nothing to compare.
+no role, no schema and no object by name, and has nothing to compare. Its session is open already, with the server's
+own settings; a look connects to the database anew each time, as in the operator.
 """
 
 import asyncio

@@ -556,6 +556,7 @@ class _Objects(Mapping[int, DatabaseObject]):
         self._argument_types = argument_types
         self._places: dict[int, tuple[str | None, str]] = {}
         self._names: dict[int, str] = {}
+        self._made: dict[int, DatabaseObject] = {}
 
     def add(self, found: _ObjectSet) -> None:
         """Take in a set of objects."""
@@ -563,9 +564,12 @@ class _Objects(Mapping[int, DatabaseObject]):
         self._names.update(zip(found.oids, found.names, strict=True))
 
     def __getitem__(self, oid: int) -> DatabaseObject:
+        if made := self._made.get(oid):
+            return made
         schema, owner = self._places[oid]
         types = self._argument_types.get(oid, ()) if self._kind is ObjectKind.ROUTINE else ()
-        return DatabaseObject(oid, self._kind, schema, self._names[oid], owner, types)
+        made = self._made[oid] = DatabaseObject(oid, self._kind, schema, self._names[oid], owner, types)
+        return made
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._names)
