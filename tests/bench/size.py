@@ -16,7 +16,6 @@ own settings; a look connects to the database anew each time, as in the operator
 import asyncio
 import os
 import resource
-import statistics
 import tempfile
 import time
 from collections import defaultdict
@@ -74,7 +73,7 @@ SCAN: LiteralString = (
 
 @dataclass
 class Result:
-    """What was measured with one number of scopes per plan; the median of `ROUNDS` rounds, in seconds."""
+    """What was measured with one number of scopes per plan; the best of `ROUNDS` rounds, in seconds."""
 
     scopes_per_plan: int
     acl_entries: int
@@ -161,20 +160,20 @@ async def _measure(server: Server, scopes_per_plan: int) -> Result:
                     "turn": lambda: examine(plans[:PLANS_PER_TURN]),
                     "turns": turn_by_turn,
                 }
-                seconds = await _medians(works)
+                seconds = await _best(works)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return Result(scopes_per_plan, sum(count for _, count in counted), **seconds, peak_rss_mib=peak)
 
 
-async def _medians(works: Mapping[str, Callable[[], Awaitable[object]]]) -> dict[str, float]:
-    """How long each takes, all in turn in every round: what else goes on on the machine slows all alike."""
+async def _best(works: Mapping[str, Callable[[], Awaitable[object]]]) -> dict[str, float]:
+    """How long each takes at best, all in turn in every round: what else goes on on the machine only adds to it."""
     times: dict[str, list[float]] = defaultdict(list)
     for _ in range(ROUNDS):
         for name, work in works.items():
             began = time.monotonic()
             await work()
             times[name].append(time.monotonic() - began)
-    return {name: statistics.median(found) for name, found in times.items()}
+    return {name: min(found) for name, found in times.items()}
 
 
 def _plan(number: int, scopes: int) -> DesiredRole:
