@@ -31,7 +31,7 @@ check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
 
-bench: $(INSTALLED) ## Measure the cost of 100 and 1,000 plans
+bench: $(INSTALLED) ## Measure the cost of 100 and 1,000 plans, and of a look at 10,000 tables
 	@PYTHONPATH=deploy:tests $(BIN)/python -m bench
 
 test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14, 15, 16, 17 and 18

@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import metadata
@@ -12,6 +12,9 @@ from typing import Any, TypeVar
 
 from bench.measure import Cost
 from bench.scenario import TABLES, Result
+from bench.size import PLANS, SCHEMAS
+from bench.size import TABLES as SIZE_TABLES
+from bench.size import Result as Look
 from local.stack import CHECKOUT
 
 Figure = int | float | str | None
@@ -21,6 +24,7 @@ SECONDS_PER_PLAN = 0.02
 WRITES_PER_PLAN = 3.0
 PEAK_RSS_MIB = 150.0
 FLOOR_RATIO = 1.5
+SCAN_RATIO = 3.0
 
 
 def machine() -> dict[str, Any]:
@@ -39,20 +43,26 @@ def machine() -> dict[str, Any]:
     }
 
 
-def as_json(facts: dict[str, Any], results: Iterable[Result]) -> dict[str, Any]:
+def as_json(facts: dict[str, Any], results: Iterable[Result], looks: Iterable[Look]) -> dict[str, Any]:
     """Everything measured, without the SQL itself."""
 
     def without_log(items: list[tuple[str, Any]]) -> dict[str, Any]:
         return {key: value for key, value in items if key != "log"}
 
-    return {"machine": facts, "results": [asdict(result, dict_factory=without_log) for result in results]}
+    return {
+        "machine": facts,
+        "results": [asdict(result, dict_factory=without_log) for result in results],
+        "size": [asdict(look) for look in looks],
+    }
 
 
-def table(facts: dict[str, Any], results: Iterable[Result]) -> str:
+def table(facts: dict[str, Any], results: Iterable[Result], looks: Sequence[Look]) -> str:
     """The figures, the targets beside them."""
     lines = ["", "  ".join(f"{name} {value}" for name, value in facts.items())]
     for result in results:
         lines += ["", *_table(result)]
+    if looks:
+        lines += ["", *_size_table(looks)]
     return "\n".join(lines)
 
 
@@ -101,6 +111,31 @@ def _table(result: Result) -> list[str]:
     ]
 
 
+def _size_table(looks: Sequence[Look]) -> list[str]:
+    works = {
+        f"{PLANS} plans at once": [look.at_once for look in looks],
+        "one turn's plans": [look.turn for look in looks],
+        f"{PLANS} plans, turn by turn": [look.turns for look in looks],
+    }
+    return [
+        f"A look at {PLANS} plans that are as they should be, in a database of {SIZE_TABLES:,} tables in {SCHEMAS} "
+        f"schemas",
+        _line("scopes per plan", [look.scopes_per_plan for look in looks]),
+        _line("ACL entries in the database", [look.acl_entries for look in looks]),
+        _line("seconds of a plain scan", [look.scan for look in looks]),
+        *(_line(f"seconds of {name}", seconds) for name, seconds in works.items()),
+        *(
+            _line(
+                f"  in plain scans: {name}",
+                [second / look.scan for second, look in zip(seconds, looks, strict=True)],
+                SCAN_RATIO if name != f"{PLANS} plans, turn by turn" else "",
+            )
+            for name, seconds in works.items()
+        ),
+        _line("peak RSS, MiB", [look.peak_rss_mib for look in looks], PEAK_RSS_MIB),
+    ]
+
+
 def _seconds(cost: Cost) -> float:
     return cost.seconds
 
@@ -128,7 +163,7 @@ def _by_name(costs: Mapping[str, Cost], figures: Callable[[Cost], Mapping[str, F
 
 
 def _line(name: str, figures: Iterable[Figure], target: Figure = "") -> str:
-    return f"{name:34}" + "".join(f"{_text(figure):>15}" for figure in (*figures, target)).rstrip()
+    return f"{name:45}" + "".join(f"{_text(figure):>15}" for figure in (*figures, target)).rstrip()
 
 
 def _text(figure: Figure) -> str:

@@ -113,6 +113,7 @@ def server(
         "superusers": frozenset({ADMIN}),
         "grant_options": {},
         "holdings": {},
+        "bound": {},
         "owned": {},
         "not_administered": frozenset(),
         "not_assumable": frozenset(),
@@ -183,6 +184,8 @@ def database(
     settings: dict[str, Any] = {
         "owner": "owner",
         "grant_options": {},
+        "crowded": {},
+        "crowded_defaults": {},
         "owned": {},
         "bound": {},
         "not_administered": frozenset(),

@@ -28,7 +28,8 @@ from hoop_operator.crd import (
     SecretTemplate,
 )
 from hoop_operator.crd import __main__ as generator
-from hoop_operator.crd.roleplan import MAX_STATEMENTS
+from hoop_operator.crd.common import MESSAGE_BYTES, stored_bytes
+from hoop_operator.crd.roleplan import STATEMENTS_BYTES
 from hoop_operator.crd.schema import (
     CustomResource,
     NotStructuralError,
@@ -265,11 +266,12 @@ def test_a_status_too_long_for_the_api_server_is_cut_and_not_refused() -> None:
     )
     assert status.message is not None
     assert status.message.endswith("x…")
-    assert len(status.message) == 32768
+    assert stored_bytes(status.message) == MESSAGE_BYTES
     assert len(status.history) == 10
     assert status.history[0].message.endswith("x…")
     assert status.plan is not None
-    assert len(status.plan.statements) == MAX_STATEMENTS
+    assert sum(map(stored_bytes, status.plan.statements)) <= STATEMENTS_BYTES
+    assert status.plan.statements[0].endswith("…")
     assert status.plan.count == 999
 
 

@@ -7,14 +7,21 @@ from hypothesis import strategies as st
 from hoop_operator.crd import Privilege
 from hoop_operator.errors import PlanReason
 from hoop_operator.planner.grants import (
+    ENTRIES_KEPT_FREE,
     database_difference,
     future_owners,
     object_privileges,
     restore_own_defaults,
     shared_difference,
 )
-from hoop_operator.planner.model import DatabaseObject, DatabaseState, DefaultAclEntry, ObjectKind
-from hoop_operator.planner.statements import Phase
+from hoop_operator.planner.model import (
+    CrowdedAcl,
+    DatabaseObject,
+    DatabaseState,
+    DefaultAclEntry,
+    ObjectKind,
+)
+from hoop_operator.planner.statements import GRANTEES_PER_STATEMENT, OBJECTS_PER_STATEMENT, Phase, merge
 from unit.planning import ADMIN, ROLE, Grant, Ledger, database, database_object, desired, schema, server
 
 PUBLIC = schema("public", 1)
@@ -406,3 +413,71 @@ def test_after_a_plan_is_applied_nothing_is_left_to_do_and_nobody_elses_grants_h
             for kind, plural in plurals.items()
             for privilege in wanted.get(kind, ())
         }
+
+
+ROOMY = CrowdedAcl(2440 - ENTRIES_KEPT_FREE, 2440)
+FULL = CrowdedAcl(2441 - ENTRIES_KEPT_FREE, 2440)
+
+
+@pytest.mark.parametrize(
+    ("acl", "held", "fits"),
+    [(ROOMY, (), True), (FULL, (), False), (FULL, ("DELETE",), True), (FULL, ("SELECT",), True)],
+    ids=["room for a turn", "less", "an entry to be changed", "nothing to do"],
+)
+def test_a_full_acl_takes_no_further_grantee(acl: CrowdedAcl, held: tuple[str, ...], fits: bool) -> None:
+    grants = [Grant(ObjectKind.TABLE, 11, privilege) for privilege in held]
+    state = database(OBJECTS, grants, crowded={11: acl, 99: FULL})
+    problems = database_difference(desired(["db"], ["SELECT"]), state, server()).problems
+    assert [reason for reason, _ in problems] == ([] if fits else [PlanReason.APPLY_FAILED])
+    assert all('table "public"."table_11" in database "db" has 2241 grantees' in text for _, text in problems)
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_default_privileges_take_no_more_grantees_than_a_new_table(held: bool) -> None:
+    entry = DefaultAclEntry("owner", "public", "TABLES", ROLE, "DELETE", grantable=False)
+    crowded = {("owner", "public", "TABLES"): FULL}
+    state = database(OBJECTS, defaults=[entry] if held else [], crowded_defaults=crowded)
+    problems = database_difference(desired(["db"], ["SELECT"]), state, server()).problems
+    assert [reason for reason, _ in problems] == ([] if held else [PlanReason.APPLY_FAILED])
+
+
+SCHEMAS = 100
+TABLES_IN_ALL = 10_000
+LONGEST_NAME = '"' * 58
+"""The longest that a name becomes in SQL; five digits are added."""
+STATEMENT_BYTES = 128 * 1024
+
+
+def big_database() -> list[DatabaseObject]:
+    names = [f"{LONGEST_NAME}{number:05}" for number in range(TABLES_IN_ALL)]
+    schemas = [schema(name, number + 1) for number, name in enumerate(names[:SCHEMAS])]
+    tables = [
+        DatabaseObject(TABLES_IN_ALL + number, ObjectKind.TABLE, names[number % SCHEMAS], name, "owner")
+        for number, name in enumerate(names)
+    ]
+    return [*schemas, *tables]
+
+
+@pytest.mark.parametrize("scopes", [1, SCHEMAS])
+@pytest.mark.parametrize("divisor", [2, 3])
+def test_a_big_database_takes_a_bounded_number_of_bounded_statements(scopes: int, divisor: int) -> None:
+    objects = big_database()
+    names = [target.name for target in objects[:scopes]]
+    privileges = [privilege.value for privilege in Privilege][:7]
+    by_hand = [
+        Grant(ObjectKind.TABLE, target.oid, privilege)
+        for target in objects[SCHEMAS:]
+        for number, privilege in enumerate(privileges)
+        if (target.oid + number) % divisor
+    ]
+    state = database(objects, by_hand, schemas=names)
+    quoted = [name.replace('"', '""') for name in names]
+    asked = desired([f'db."{name}"' for name in quoted], privileges[:2])
+    statements = database_difference(asked, state, server()).statements
+    per_privilege = max(SCHEMAS, TABLES_IN_ALL // OBJECTS_PER_STATEMENT)
+    assert len(statements) <= len(privileges) * per_privilege + 3 * SCHEMAS
+    longest = max(statements, key=lambda statement: len(statement.text))
+    roles = [f"{LONGEST_NAME}{number:05}" for number in range(GRANTEES_PER_STATEMENT + 1)]
+    merged = merge(replace(longest, grantees=(role,)) for role in roles)
+    assert len(merged) == 2
+    assert max(len(statement.text.encode()) for statement in merged) <= STATEMENT_BYTES

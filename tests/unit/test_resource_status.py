@@ -2,7 +2,7 @@
 
 from datetime import UTC, datetime
 
-from hoop_operator.crd import HoopResourceStatus
+from hoop_operator.crd.common import MESSAGE_BYTES, stored_bytes
 from hoop_operator.errors import ResourceReason
 from hoop_operator.reconcile.objects import Resource
 from hoop_operator.reconcile.register import Registration, resource_status
@@ -23,6 +23,5 @@ def test_however_much_is_wrong_the_status_fits() -> None:
     registration = Registration(resource, ResourceReason.CREDENTIALS_INVALID, "it is not base64; " * 10_000)
     status = resource_status(registration, resource, 0, None, NOW)
     assert status is not None
-    limit = HoopResourceStatus.model_json_schema()["properties"]["message"]["anyOf"][0]["maxLength"]
     texts = [status["message"], *(condition["message"] for condition in status["conditions"])]
-    assert max(map(len, texts)) == limit
+    assert max(map(stored_bytes, texts)) == MESSAGE_BYTES

@@ -1,5 +1,6 @@
 """What a run says on its plan: when anything is written at all, and that it always fits."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -7,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hoop_operator.crd.roleplan import MAX_HISTORY, MAX_STATEMENTS
+from hoop_operator.crd.common import MESSAGE_BYTES, stored_bytes
+from hoop_operator.crd.roleplan import MAX_HISTORY, MAX_STATEMENTS, STATEMENTS_BYTES
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.planner.statements import Phase, Statement
 from hoop_operator.reconcile.objects import Plan
@@ -16,6 +18,8 @@ from hoop_operator.reconcile.run import Run, status_of
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
 GRANT = Statement(Phase.GRANT, "shop", 'GRANT SELECT ON ALL TABLES IN SCHEMA "public" TO', ("ro",), objects=2)
+STATUS_BYTES = 256 * 1024
+"""A sixth of what etcd takes as one object."""
 MISSING = PlanFailure(PlanReason.DATABASE_NOT_FOUND, 'database "shop" does not exist; create it')
 
 
@@ -195,11 +199,29 @@ def test_whatever_a_run_says_the_api_server_takes_it(
     run = failed(plan(), PlanFailure(PlanReason.APPLY_FAILED, message * repeat))
     run.statements = (Statement(Phase.REVOKE, None, "R" * length),) * statements
     status = written(run)
-    assert len(status["message"]) <= 32768
-    assert all(len(entry.get("message", "")) <= 32768 for entry in status["conditions"])
+    assert stored_bytes(status["message"]) <= MESSAGE_BYTES
+    assert all(stored_bytes(entry.get("message", "")) <= MESSAGE_BYTES for entry in status["conditions"])
     assert len(status["conditions"]) <= 16
     assert len(status["history"][0]["message"]) <= 1024
     if statements:
         assert status["plan"]["count"] == statements
-        assert len(status["plan"]["statements"]) == min(statements, MAX_STATEMENTS)
+        shown = status["plan"]["statements"]
+        assert len(shown) == min(statements, MAX_STATEMENTS, STATEMENTS_BYTES // (stored_bytes(shown[0]) + 1))
         assert all(len(text) <= 2048 for text in status["plan"]["statements"])
+
+
+@pytest.mark.parametrize("character", ["x", '"', "<", "é", "\N{GRINNING FACE}", "\x01"])
+def test_a_status_stays_far_below_what_etcd_takes(character: str) -> None:
+    much = character * 40_000
+    statements = tuple(Statement(Phase.REVOKE, "shop", f"{number} {much}") for number in range(300))
+    run = succeeded(plan())
+    run.statements = statements
+    run.withheld_routines = run.uncovered_owners = run.observations = (much,)
+    status = written(run)
+    for generation in range(2, MAX_HISTORY + 3):
+        run = failed(plan(status, generation=generation), PlanFailure(PlanReason.APPLY_FAILED, much))
+        run.statements = statements if generation % 2 else None
+        status = written(run)
+    assert len(status["history"]) == MAX_HISTORY
+    text = json.dumps(status, ensure_ascii=False)
+    assert len(text.encode()) + 5 * text.count("<") <= STATUS_BYTES

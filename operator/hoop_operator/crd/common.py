@@ -3,11 +3,22 @@
 An attribute's docstring is its description in the CRD, so it speaks to the reader of `kubectl explain`.
 """
 
+import json
+from bisect import bisect_right
 from datetime import UTC, datetime
 from enum import StrEnum
+from itertools import accumulate
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+)
 from pydantic.alias_generators import to_camel
 from pydantic.config import JsonDict
 
@@ -98,6 +109,35 @@ def clip(limit: int) -> BeforeValidator:
     return BeforeValidator(cut)
 
 
+def stored_bytes(text: str) -> int:
+    """Return how many bytes a text takes up in etcd, where custom resources are JSON as Go's encoder writes it."""
+    return len(json.dumps(text, ensure_ascii=False).encode()) + 5 * sum(map(text.count, "<>&"))
+
+
+def clip_stored(limit: int) -> BeforeValidator:
+    """Cut a reported text to `limit` bytes as they are stored: etcd must never refuse a status for its size."""
+
+    def cut(value: Any) -> Any:
+        if not isinstance(value, str) or stored_bytes(value) <= limit:
+            return value
+        fitting = bisect_right(
+            range(len(value)), limit, key=lambda length: stored_bytes(value[:length] + "…")
+        )
+        return value[: fitting - 1] + "…"
+
+    return BeforeValidator(cut)
+
+
+def clip_stored_list(limit: int) -> AfterValidator:
+    """Keep as many of the first texts of a list as fit into `limit` bytes as they are stored."""
+
+    def cut(texts: tuple[str, ...]) -> tuple[str, ...]:
+        sizes = accumulate(stored_bytes(text) + 1 for text in texts)
+        return tuple(text for text, size in zip(texts, sizes, strict=True) if size <= limit)
+
+    return AfterValidator(cut)
+
+
 def _in_whole_seconds(moment: datetime) -> str:
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
@@ -167,7 +207,10 @@ NonNegative = Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
 
 ReportedName = Annotated[str, Field(max_length=253), clip(253)]
 
-Message = Annotated[str, Field(max_length=32768), clip(32768)]
+MESSAGE_BYTES = 24 * 1024
+"""A status has one message of a run and repeats it in conditions; all of it has to fit into one object of etcd."""
+
+Message = Annotated[str, Field(max_length=32768), clip_stored(MESSAGE_BYTES)]
 
 
 class Approval(StrEnum):

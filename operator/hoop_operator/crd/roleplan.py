@@ -24,6 +24,8 @@ from hoop_operator.crd.common import (
     Timestamp,
     checked,
     clip,
+    clip_stored,
+    clip_stored_list,
     immutable,
     no_key,
     rule,
@@ -287,9 +289,13 @@ class HoopRolePlanSpec(KubernetesModel):
     """Do nothing while true; deletion still works. Default: false."""
 
 
+STATEMENTS_BYTES = 80 * 1024
+
 StatementText = Annotated[str, Field(max_length=2048), clip(2048)]
 
-HistoryMessage = Annotated[str, Field(max_length=1024), clip(1024)]
+HISTORY_MESSAGE_BYTES = 2048
+
+HistoryMessage = Annotated[str, Field(max_length=1024), clip(1024), clip_stored(HISTORY_MESSAGE_BYTES)]
 
 # All annotations of an object share 256 KiB, so none is cut: it has to compare equal the next time.
 AnnotationValueSeen = Annotated[str, Field(max_length=262144)]
@@ -315,8 +321,9 @@ class ComputedPlan(KubernetesModel):
         tuple[StatementText, ...],
         Field(max_length=MAX_STATEMENTS, json_schema_extra=ATOMIC),
         clip(MAX_STATEMENTS),
+        clip_stored_list(STATEMENTS_BYTES),
     ] = ()
-    """Its statements in order, without passwords; the first 256 of them."""
+    """Its statements in order, without passwords; the first 256 of them, 80 KiB in all."""
 
     count: NonNegative
     """How many statements it has."""

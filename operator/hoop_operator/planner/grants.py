@@ -13,6 +13,7 @@ from hoop_operator.planner.model import (
     INHERIT_PER_MEMBERSHIP,
     Acl,
     AclEntry,
+    CrowdedAcl,
     DatabaseObject,
     DatabaseState,
     DesiredRole,
@@ -47,6 +48,14 @@ PLURALS: Mapping[ObjectKind, LiteralString] = {
     ObjectKind.SEQUENCE: "SEQUENCES",
     ObjectKind.ROUTINE: "ROUTINES",
 }
+
+ENTRIES_KEPT_FREE = 200
+"""Room that stays in a crowded ACL, for all the plans of a turn are planned against the same look."""
+
+GRANTEE_LIMIT_REMEDY = (
+    "grant the privileges once to a group role (NOLOGIN), and give every login a plan of type external with that role "
+    "as its spec.sourceRole"
+)
 
 BUILT_IN_PUBLIC_DEFAULTS = frozenset({"ROUTINES", "TYPES"})
 """What PUBLIC may use from the start (manual, "Privileges")."""
@@ -115,6 +124,7 @@ def database_difference(desired: DesiredRole, state: DatabaseState, server: Serv
     wanted = _wanted(desired, state, difference)
     difference.extend(_revokes(desired.name, wanted, place))
     difference.extend(_grants(desired.name, wanted, place))
+    difference.problems += _full_acls(desired.name, wanted, place, state)
     difference.extend(_default_acl_difference(desired, place, state))
     return difference
 
@@ -185,7 +195,7 @@ class _Place:
 
     def describe(self, kind: ObjectKind, oids: Collection[int]) -> str:
         """In words, one of the objects, and how many there are."""
-        target = min((self.objects[kind][oid] for oid in oids), key=lambda target: target.name)
+        target = self.objects[kind][_first(kind, oids, self)]
         name = f"{kind.lower()} {object_reference(target).as_string(None)}"
         others = f" and {len(oids) - 1} more" if len(oids) > 1 else ""
         return (
@@ -262,13 +272,16 @@ def _schemas(desired: DesiredRole, state: DatabaseState) -> list[Schema]:
 
 def _missing(role: str, wanted: Wanted, place: _Place) -> Wanted:
     """What of `wanted` the role has neither by a direct grant nor by owning the object."""
-    held: dict[tuple[ObjectKind, str | None, str], set[int]] = defaultdict(set)
+    held: dict[tuple[ObjectKind, str | None, str], list[frozenset[int]]] = defaultdict(list)
     for entry in place.acl.held.get(role, ()):
         if entry.column is None:
-            held[entry.kind, entry.schema, entry.privilege] |= entry.objects
+            held[entry.kind, entry.schema, entry.privilege].append(entry.objects)
     missing: Wanted = {}
     for (kind, schema, privilege), oids in wanted.items():
-        lacking = oids - held[kind, schema, privilege]
+        parts = held[kind, schema, privilege]
+        if any(part is oids for part in parts):
+            continue
+        lacking = oids.difference(*parts)
         lacking = frozenset(oid for oid in lacking if place.objects[kind][oid].owner != role)
         if lacking:
             missing[kind, schema, privilege] = lacking
@@ -312,6 +325,42 @@ def _grants(role: str, wanted: Wanted, place: _Place) -> Difference:
     return difference
 
 
+def _full_acls(
+    role: str, wanted: Wanted, place: _Place, state: DatabaseState
+) -> list[tuple[PlanReason, str]]:
+    """Tables and sequences on which nothing can be granted to the role, for their ACL has no room for a new entry."""
+    full = {oid for oid, acl in state.crowded.items() if acl.entries + ENTRIES_KEPT_FREE > acl.capacity}
+    if not full:
+        return []
+    known = {
+        oid for entry in place.acl.held.get(role, ()) if entry.column is None for oid in entry.objects & full
+    }
+    lacking: dict[ObjectKind, set[int]] = defaultdict(set)
+    for (kind, _, _), oids in _missing(role, wanted, place).items():
+        if kind in {ObjectKind.TABLE, ObjectKind.SEQUENCE}:
+            lacking[kind] |= (oids & full) - known
+    return [
+        (
+            PlanReason.APPLY_FAILED,
+            _full_acl(place.describe(kind, oids), state.crowded[_first(kind, oids, place)]),
+        )
+        for kind, oids in sorted(lacking.items())
+        if oids
+    ]
+
+
+def _first(kind: ObjectKind, oids: Collection[int], place: _Place) -> int:
+    """The one of some objects that a description names."""
+    return min(oids, key=lambda oid: place.objects[kind][oid].name)
+
+
+def _full_acl(what: str, acl: CrowdedAcl) -> str:
+    return (
+        f"{what} has {acl.entries} grantees already, and about {acl.capacity} are the limit, for PostgreSQL keeps them "
+        f"all in one row (some room stays free for plans that are applied at the same time); {GRANTEE_LIMIT_REMEDY}"
+    )
+
+
 def _grant_heads(missing: Wanted, place: _Place, *, one_grantor: bool) -> Iterator[tuple[str, int]]:
     """GRANT statements up to their TO, each with the number of objects that it meets.
 
@@ -338,6 +387,8 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
     for entry in place.acl.held.get(role, ()):
         key = (entry.kind, entry.schema, entry.privilege)
         allowed = wanted.get(key, frozenset()) if entry.column is None else frozenset()
+        if entry.objects is allowed and not entry.grantable:
+            continue
         options = entry.objects & allowed if entry.grantable else frozenset()
         for option_only, oids in ((False, entry.objects - allowed), (True, options)):
             by_owner: dict[str, set[int]] = defaultdict(set)
@@ -534,9 +585,17 @@ def _default_acl_difference(desired: DesiredRole, place: _Place, state: Database
         (entry.owner, entry.schema, entry.objects, entry.privilege) for entry in held
     }:
         missing[_DefaultTarget(owner, schema_name, plural)].append(name)
+    targets_held = {(entry.owner, entry.schema, entry.objects) for entry in held}
     uncovered: dict[str, list[tuple[str | None, Statement]]] = defaultdict(list)
     for target, names in sorted(missing.items(), key=str):
         grant = _alter_default(Phase.GRANT, state.name, role, target, names, "GRANT {} ON {} TO")
+        crowded = state.crowded_defaults.get(target)
+        if crowded and crowded.entries + ENTRIES_KEPT_FREE > crowded.capacity and target not in targets_held:
+            what = (
+                f'what "{target.owner}" will create in schema "{target.schema}" of database "{state.name}" '
+                f"(default privileges on {target.objects})"
+            )
+            difference.problems.append((PlanReason.APPLY_FAILED, _full_acl(what, crowded)))
         if target.owner in place.not_administered:
             uncovered[target.owner].append((target.schema, grant))
         else:

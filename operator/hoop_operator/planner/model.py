@@ -92,6 +92,15 @@ class Acl:
 
 
 @dataclass(frozen=True, slots=True)
+class CrowdedAcl:
+    """An ACL that takes up much of the room there is for it: pg_class has no TOAST table, so a row holds it all."""
+
+    entries: int
+    capacity: int
+    """About how many entries fit."""
+
+
+@dataclass(frozen=True, slots=True)
 class DefaultAclEntry:
     """One default privilege: what `grantee` will hold on objects that `owner` creates."""
 
@@ -241,6 +250,8 @@ class Server:
     """By kind and privilege the shared objects of other owners on which the admin may pass it on."""
     holdings: Mapping[str, frozenset[str]]
     """For each of the plans' roles the databases in which it holds or owns anything (`pg_shdepend`)."""
+    bound: Mapping[str, frozenset[str]]
+    """For each database those of the plans' roles that own something there or are named by more than an ACL."""
     owned: Mapping[str, tuple[DatabaseObject, ...]]
     """For each of the plans' roles the databases and tablespaces it owns."""
     not_administered: frozenset[str]
@@ -261,6 +272,11 @@ class DatabaseState:
     acl: Acl
     grant_options: Mapping[tuple[ObjectKind, str], frozenset[int]]
     """By kind and privilege the objects of other owners on which the admin may pass it on."""
+    crowded: Mapping[int, CrowdedAcl]
+    """By OID the tables and sequences of the schemas asked for whose ACL is crowded."""
+    crowded_defaults: Mapping[tuple[str, str | None, str], CrowdedAcl]
+    """The same of default privileges, which become the ACL of each new table: by owner, schema and TABLES or
+    SEQUENCES."""
     default_acl: DefaultAcl
     owned: Mapping[str, tuple[str, ...]]
     """For each of the plans' roles what it owns here, in words."""

@@ -1,12 +1,12 @@
 """What a role wrote that would work with the rights of whoever its objects are given to."""
 
-from typing import LiteralString
+from typing import Any, LiteralString
 
 from psycopg import sql
 
+from hoop_operator.planner.model import DatabaseObject, ObjectKind
 from hoop_operator.planner.removal import Danger, Hazard
 from hoop_operator.postgres.session import Transaction
-from hoop_operator.postgres.snapshot import parse_object
 
 INTERPRETERS = (
     *(
@@ -192,12 +192,12 @@ SELECT h.danger, pg_catalog.pg_describe_object(h.place_class, h.place, 0) AS des
                     (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(tn.nspname, t.typname) ORDER BY x.position)
                        FROM pg_catalog.unnest(p.proargtypes::pg_catalog.oid[]) WITH ORDINALITY AS x (type, position)
                        JOIN pg_catalog.pg_type AS t ON t.oid = x.type
-                       JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace), NULL)
+                       JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace))
              FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
             WHERE p.oid = h.oid)
        ELSE (
            SELECT pg_catalog.json_build_array('TABLE', n.nspname, c.oid::pg_catalog.int8, c.relname,
-                    pg_catalog.pg_get_userbyid(c.relowner), NULL, NULL)
+                    pg_catalog.pg_get_userbyid(c.relowner), NULL)
              FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
             WHERE c.oid = h.oid)
        END AS target
@@ -222,4 +222,10 @@ async def read_hazards(transaction: Transaction, role: str) -> list[Hazard]:
         The database could not be read.
     """
     rows = await transaction.fetch(sql.SQL(HAZARDS), {"role": role, "interpreters": list(INTERPRETERS)})
-    return [Hazard(Danger(row["danger"]), row["description"], parse_object(row["target"])) for row in rows]
+    return [Hazard(Danger(row["danger"]), row["description"], _target(row["target"])) for row in rows]
+
+
+def _target(row: list[Any]) -> DatabaseObject:
+    kind, schema, oid, name, owner, argument_types = row
+    types = tuple((type_schema, type_name) for type_schema, type_name in argument_types or ())
+    return DatabaseObject(oid, ObjectKind(kind), schema, name, owner, types)

@@ -3,14 +3,15 @@
 Every name is qualified and every transaction looks names up in `pg_catalog` alone (see `session`), so what a database
 owner may have planted is not met. ACLs are read as PostgreSQL keeps them (manual, `aclexplode`): the functions of the
 `has_table_privilege` kind would count what comes from PUBLIC, memberships and ownership. An ACL is taken apart item by
-item, because `aclexplode` reads a long one again from its storage for every row that it yields; and items that read
-the same on many objects are looked at once.
+item, because `aclexplode` reads a long one again from its storage for every row that it yields. Objects of one kind,
+schema and owner with the same ACL come as one set, and items that read the same in many sets are looked at once.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, LiteralString
+from functools import cache
+from typing import Any, LiteralString, NamedTuple
 
 from psycopg import sql
 
@@ -18,6 +19,7 @@ from hoop_operator.planner.model import (
     INHERIT_PER_MEMBERSHIP,
     Acl,
     AclEntry,
+    CrowdedAcl,
     Database,
     DatabaseObject,
     DatabaseState,
@@ -81,11 +83,13 @@ WITH RECURSIVE reached AS (
 SELECT r.oid, r.rolname, r.rolcanlogin, r.rolinherit, r.rolsuper, r.rolcreatedb, r.rolcreaterole, r.rolreplication,
        r.rolbypassrls, r.rolconnlimit,
        r.rolvaliduntil IS NOT NULL AND r.rolvaliduntil <> 'infinity' AS expires,
-       pg_catalog.shobj_description(r.oid, 'pg_authid') AS comment,
+       d.description AS comment,
        pg_catalog.pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION') AS admin_option,
        a.rolsuper OR NOT r.rolsuper AND ({may_grant}) AS admin_may_grant,
        {verifier} AS verifier
   FROM {source} AS r JOIN pg_catalog.pg_roles AS a ON a.rolname = current_user
+  LEFT JOIN pg_catalog.pg_shdescription AS d
+    ON d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.objoid = r.oid
  WHERE r.rolname = ANY (%(names)s) OR r.oid IN (SELECT oid FROM reached)
 """
 
@@ -135,9 +139,9 @@ WITH carrier AS (
      WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> c.owner)
         OR (a.grantor = ANY (%(oids)s) AND a.grantor <> c.owner)
 ), dependency AS (
-    SELECT s.refobjid, s.dbid, s.deptype FROM pg_catalog.pg_shdepend AS s
+    SELECT s.refobjid, s.dbid, pg_catalog.bool_or(s.deptype IN ('o', 'r')) AS binds FROM pg_catalog.pg_shdepend AS s
      WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(oids)s) AND s.dbid <> 0
-     GROUP BY s.refobjid, s.dbid, s.deptype
+     GROUP BY s.refobjid, s.dbid
 )
 SELECT
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r WHERE r.rolsuper) AS superusers,
@@ -145,7 +149,7 @@ SELECT
           pg_catalog.pg_get_userbyid(d.datdba), d.datallowconn AND d.datconnlimit <> -2, d.datistemplate,
           pg_catalog.has_database_privilege(d.oid, 'CONNECT'))) FROM pg_catalog.pg_database AS d) AS databases,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid::pg_catalog.int8, c.name,
-          pg_catalog.pg_get_userbyid(c.owner), NULL, NULL)) FROM carrier AS c
+          pg_catalog.pg_get_userbyid(c.owner))) FROM carrier AS c
     WHERE c.kind = 'DATABASE' OR EXISTS (SELECT FROM entry AS e WHERE e.kind = c.kind AND e.oid = c.oid)) AS objects,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(e.kind, NULL, e.privilege_type, e.is_grantable, NULL,
@@ -162,10 +166,10 @@ SELECT
        WHERE a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(c.owner, 'USAGE')
          AND pg_catalog.pg_has_role(a.grantee, 'USAGE')
        GROUP BY c.kind, a.privilege_type) AS g) AS grant_options,
-  (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.jsonb_build_array(pg_catalog.pg_get_userbyid(y.refobjid), d.datname))
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(y.refobjid), d.datname, y.binds))
      FROM dependency AS y JOIN pg_catalog.pg_database AS d ON d.oid = y.dbid) AS holdings,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, NULL, c.oid::pg_catalog.int8, c.name,
-          pg_catalog.pg_get_userbyid(c.owner), NULL, NULL))
+          pg_catalog.pg_get_userbyid(c.owner)))
      FROM carrier AS c WHERE c.owner = ANY (%(oids)s) AND c.kind <> 'PARAMETER') AS owned,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
     WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE') AND r.oid IN (SELECT owner FROM carrier)) AS not_administered,
@@ -182,7 +186,7 @@ PARAMETERS: LiteralString = """
 DATABASE: LiteralString = """
 WITH asked AS MATERIALIZED (
     SELECT n.oid, n.nspname, n.nspowner, n.nspacl FROM pg_catalog.pg_namespace AS n WHERE n.nspname = ANY (%(schemas)s)
-), carrier AS MATERIALIZED (
+), carrier AS (
     SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid, c.relnamespace AS namespace,
            c.relname AS name, c.relowner AS owner, c.relacl AS acl, NULL::pg_catalog.name AS "column"
       FROM pg_catalog.pg_class AS c
@@ -213,43 +217,67 @@ WITH asked AS MATERIALIZED (
       FROM pg_catalog.pg_foreign_data_wrapper AS f
     UNION ALL
     SELECT 'FOREIGN SERVER', s.oid, NULL, s.srvname, s.srvowner, s.srvacl, NULL FROM pg_catalog.pg_foreign_server AS s
+), alike AS MATERIALIZED (
+    SELECT g.*, pg_catalog.row_number() OVER () - 1 AS position,
+           g.kind IN ('TABLE', 'SEQUENCE', 'ROUTINE') AND g."column" IS NULL
+           AND g.namespace IN (SELECT oid FROM asked) AS in_scope
+      FROM (SELECT c.kind, c.namespace, c."column", c.owner, c.acl,
+                   pg_catalog.array_agg(c.oid::pg_catalog.int8) AS oids, pg_catalog.array_agg(c.name) AS names
+              FROM carrier AS c GROUP BY c.kind, c.namespace, c."column", c.owner, c.acl) AS g
 ), item AS MATERIALIZED (
-    SELECT c.kind, c.namespace, c."column", c.owner, i.item, pg_catalog.array_agg(c.oid::pg_catalog.int8) AS oids
-      FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item)
-     GROUP BY c.kind, c.namespace, c."column", c.owner, i.item
+    SELECT s.kind, s."column", s.owner, i.item, pg_catalog.array_agg(s.position) AS positions
+      FROM alike AS s, LATERAL pg_catalog.unnest(s.acl) AS i (item)
+     GROUP BY s.kind, s."column", s.owner, i.item
+), place AS MATERIALIZED (
+    SELECT i.kind, i."column", i.owner, i.positions, pg_catalog.array_agg(i.item) AS items,
+           pg_catalog.row_number() OVER () - 1 AS number
+      FROM item AS i GROUP BY i.kind, i."column", i.owner, i.positions
 ), entry AS MATERIALIZED (
-    SELECT i.kind, i.namespace, i.oids, i."column", i.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable
-      FROM item AS i, LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
-     WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> i.owner)
-        OR (a.grantor = ANY (%(oids)s) AND a.grantor <> i.owner)
-), object_set AS MATERIALIZED (
-    SELECT s.kind, s.oids, pg_catalog.row_number() OVER () - 1 AS position
-      FROM (SELECT DISTINCT e.kind, e.oids FROM entry AS e) AS s
-), met AS (
-    SELECT DISTINCT s.kind, o.oid FROM object_set AS s, LATERAL pg_catalog.unnest(s.oids) AS o (oid)
-), listed AS MATERIALIZED (
-    SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
-     WHERE c."column" IS NULL AND c.namespace IN (SELECT oid FROM asked) AND c.kind IN ('TABLE', 'SEQUENCE', 'ROUTINE')
-    UNION
-    SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
-     WHERE c.kind = 'SCHEMA' AND c.oid IN (SELECT oid FROM asked)
-    UNION
-    SELECT c.kind, c.oid, c.namespace, c.name, c.owner FROM carrier AS c
-     WHERE EXISTS (SELECT FROM met AS m WHERE m.kind = c.kind AND m.oid = c.oid)
+    SELECT p.kind, p."column", p.number, p.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable
+      FROM place AS p, LATERAL pg_catalog.unnest(p.items) AS i (item), LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
+     WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> p.owner)
+        OR (a.grantor = ANY (%(oids)s) AND a.grantor <> p.owner)
+), met AS MATERIALIZED (
+    SELECT p.number, p.positions FROM place AS p WHERE p.number IN (SELECT e.number FROM entry AS e)
+), sent AS MATERIALIZED (
+    SELECT s.* FROM alike AS s
+     WHERE s.in_scope OR s.kind = 'SCHEMA'
+        OR s.position IN (SELECT p.position FROM met AS m, LATERAL pg_catalog.unnest(m.positions) AS p (position))
+), argument AS MATERIALIZED (
+    SELECT o.oid, a.position, t.typnamespace AS namespace, t.typname AS name
+      FROM sent AS s, LATERAL pg_catalog.unnest(s.oids) AS o (oid)
+      JOIN pg_catalog.pg_proc AS p ON p.oid = o.oid::pg_catalog.oid,
+           LATERAL pg_catalog.unnest(p.proargtypes::pg_catalog.oid[]) WITH ORDINALITY AS a (type, position)
+      JOIN pg_catalog.pg_type AS t ON t.oid = a.type
+     WHERE s.kind = 'ROUTINE'
+), withheld AS MATERIALIZED (
+    SELECT s.namespace, pg_catalog.json_agg(o.oid) AS oids
+      FROM alike AS s, LATERAL pg_catalog.unnest(s.oids) AS o (oid)
+     WHERE s.in_scope AND s.kind = 'ROUTINE' AND s.acl IS NOT NULL
+       AND NOT EXISTS (SELECT FROM pg_catalog.unnest(s.acl) AS i (item),
+                                   LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
+                        WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE')
+       AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
+                    WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = o.oid::pg_catalog.oid
+                      AND d.deptype = 'e')
+     GROUP BY s.namespace
 ), inhabitant AS MATERIALIZED (
-    SELECT c.namespace, c.owner FROM carrier AS c WHERE c.namespace IN (SELECT oid FROM asked)
+    SELECT s.namespace, s.owner FROM alike AS s WHERE s.namespace IN (SELECT oid FROM asked)
     UNION
     SELECT t.typnamespace, t.typowner FROM pg_catalog.pg_type AS t WHERE t.typnamespace IN (SELECT oid FROM asked)
 ), dependency AS MATERIALIZED (
     SELECT s.refobjid AS role, s.classid, s.objid, s.objsubid, s.deptype FROM pg_catalog.pg_shdepend AS s
-     WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(oids)s)
+     WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(bound)s)
        AND (s.deptype = 'o' AND s.classid <> 'pg_catalog.pg_default_acl'::pg_catalog.regclass OR s.deptype = 'r')
        AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
+), default_item AS (
+    SELECT d.defaclrole, d.defaclobjtype, i.item, pg_catalog.array_agg(n.nspname) AS schemas
+      FROM pg_catalog.pg_default_acl AS d LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = d.defaclnamespace
+           LEFT JOIN LATERAL pg_catalog.unnest(d.defaclacl) AS i (item) ON true
+     GROUP BY d.defaclrole, d.defaclobjtype, i.item
 ), default_entry AS (
-    SELECT d.defaclrole AS owner, d.defaclnamespace AS namespace, d.defaclobjtype, a.grantee, a.privilege_type,
-           a.is_grantable
-      FROM pg_catalog.pg_default_acl AS d LEFT JOIN LATERAL pg_catalog.unnest(d.defaclacl) AS i (item) ON true
-           LEFT JOIN LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a ON i.item IS NOT NULL
+    SELECT d.defaclrole AS owner, d.schemas, d.defaclobjtype, a.grantee, a.privilege_type, a.is_grantable
+      FROM default_item AS d LEFT JOIN LATERAL pg_catalog.aclexplode(ARRAY[d.item]) AS a ON d.item IS NOT NULL
      WHERE a.grantee = ANY (%(oids)s) OR d.defaclrole = ANY (%(oids)s)
 )
 SELECT
@@ -262,59 +290,59 @@ SELECT
             WHERE a.privilege_type = 'CREATE' AND a.grantee <> 0),
           (SELECT pg_catalog.json_agg(pg_catalog.pg_get_userbyid(i.owner)) FROM inhabitant AS i
             WHERE i.namespace = s.oid),
-          (SELECT pg_catalog.json_agg(c.oid::pg_catalog.int8) FROM carrier AS c
-            WHERE c.kind = 'ROUTINE' AND c.namespace = s.oid AND c.acl IS NOT NULL
-              AND EXISTS (SELECT FROM pg_catalog.pg_depend AS d
-                           WHERE d.classid = 'pg_catalog.pg_proc'::pg_catalog.regclass AND d.objid = c.oid
-                             AND d.deptype = 'e')
-              AND NOT EXISTS (SELECT FROM pg_catalog.unnest(c.acl) AS i (item),
-                                          LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
-                               WHERE a.grantee = 0 AND a.privilege_type = 'EXECUTE'))))
+          (SELECT w.oids FROM withheld AS w WHERE w.namespace = s.oid)))
      FROM asked AS s) AS schemas,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(l.kind, n.nspname, l.oid::pg_catalog.int8, l.name,
-          pg_catalog.pg_get_userbyid(l.owner),
-          CASE l.kind WHEN 'ROUTINE' THEN (
-              SELECT pg_catalog.json_agg(pg_catalog.json_build_array(tn.nspname, t.typname) ORDER BY x.position)
-                FROM pg_catalog.pg_proc AS p, LATERAL pg_catalog.unnest(p.proargtypes::pg_catalog.oid[])
-                     WITH ORDINALITY AS x (type, position)
-                JOIN pg_catalog.pg_type AS t ON t.oid = x.type
-                JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.typnamespace
-               WHERE p.oid = l.oid) END,
-          CASE WHEN l.kind = 'SEQUENCE' AND EXISTS (SELECT FROM entry AS e WHERE e.grantor <> e.owner) THEN (
-              SELECT pg_catalog.json_build_array(tn.nspname, t.relname)
-                FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_class AS t ON t.oid = d.refobjid
-                JOIN pg_catalog.pg_namespace AS tn ON tn.oid = t.relnamespace
-               WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objid = l.oid AND d.objsubid = 0
-                 AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
-               LIMIT 1) END))
-     FROM listed AS l LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = l.namespace) AS objects,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(e.kind, n.nspname, e.privilege_type, e.is_grantable,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.position, s.kind, n.nspname,
+          pg_catalog.pg_get_userbyid(s.owner), s."column" IS NULL, s.oids, s.names))
+     FROM sent AS s LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = s.namespace) AS object_sets,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(s.position, pg_catalog.cardinality(s.acl),
+          pg_catalog.pg_column_size(s.acl),
+          (SELECT pg_catalog.max(pg_catalog.pg_column_size(c.*)) FROM pg_catalog.pg_class AS c
+            WHERE c.oid = ANY (s.oids::pg_catalog.oid[]))))
+     FROM sent AS s
+    WHERE s.in_scope AND s.kind IN ('TABLE', 'SEQUENCE') AND pg_catalog.pg_column_size(s.acl) > %(crowded)s) AS crowded,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.defaclrole), s.nspname,
+          d.defaclobjtype, pg_catalog.cardinality(d.defaclacl), pg_catalog.pg_column_size(d.defaclacl)))
+     FROM pg_catalog.pg_default_acl AS d JOIN asked AS s ON s.oid = d.defaclnamespace
+    WHERE d.defaclobjtype IN ('r', 'S') AND pg_catalog.pg_column_size(d.defaclacl) > %(crowded)s) AS crowded_defaults,
+  (SELECT pg_catalog.json_agg(g.row) FROM (
+      SELECT pg_catalog.json_build_array(x.oid, pg_catalog.json_agg(pg_catalog.json_build_array(n.nspname, x.name)
+               ORDER BY x.position)) AS row
+        FROM argument AS x JOIN pg_catalog.pg_namespace AS n ON n.oid = x.namespace
+       GROUP BY x.oid) AS g) AS argument_types,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(e.kind, e.privilege_type, e.is_grantable,
           e."column", CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
           pg_catalog.pg_get_userbyid(e.grantor),
-          e.grantor <> e.owner AND pg_catalog.pg_has_role(e.grantor, e.owner, 'USAGE'), s.position))
-     FROM entry AS e JOIN object_set AS s ON s.kind = e.kind AND s.oids = e.oids
-     LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = e.namespace) AS acl,
-  (SELECT pg_catalog.json_agg(s.oids ORDER BY s.position) FROM object_set AS s) AS object_sets,
+          e.grantor <> e.owner AND pg_catalog.pg_has_role(e.grantor, e.owner, 'USAGE'), e.number))
+     FROM entry AS e) AS acl,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(d.objid::pg_catalog.int8, n.nspname, t.relname))
+     FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_class AS t ON t.oid = d.refobjid
+     JOIN pg_catalog.pg_namespace AS n ON n.oid = t.relnamespace
+    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0
+      AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
+      AND d.objid IN (SELECT o.oid::pg_catalog.oid FROM entry AS e JOIN met AS m ON m.number = e.number
+                        JOIN sent AS s ON s.position = ANY (m.positions), LATERAL pg_catalog.unnest(s.oids) AS o (oid)
+                       WHERE e.kind = 'SEQUENCE' AND e.grantor <> e.owner)) AS tables_of_sequences,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(m.number, m.positions)) FROM met AS m) AS places,
   (SELECT pg_catalog.json_agg(g.row) FROM (
-      SELECT pg_catalog.json_build_array(c.kind, a.privilege_type,
-               pg_catalog.array_agg(DISTINCT c.oid::pg_catalog.int8)) AS row
-        FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
+      SELECT pg_catalog.json_build_array(s.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT s.position)) AS row
+        FROM sent AS s, LATERAL pg_catalog.unnest(s.acl) AS i (item),
              LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
-       WHERE c."column" IS NULL AND a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(c.owner, 'USAGE')
+       WHERE s."column" IS NULL AND a.is_grantable AND a.grantee <> 0 AND NOT pg_catalog.pg_has_role(s.owner, 'USAGE')
          AND pg_catalog.pg_has_role(a.grantee, 'USAGE')
-       GROUP BY c.kind, a.privilege_type) AS g) AS grant_options,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.owner), n.nspname,
+       GROUP BY s.kind, a.privilege_type) AS g) AS grant_options,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.owner), d.schemas,
           d.defaclobjtype,
           CASE d.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(coalesce(d.grantee, d.owner)) END,
           coalesce(d.privilege_type, ''), coalesce(d.is_grantable, false)))
-     FROM default_entry AS d LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid = d.namespace) AS default_acl,
+     FROM default_entry AS d) AS default_acl,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.role),
           d.deptype = 'o' AND d.classid <> 'pg_catalog.pg_user_mapping'::pg_catalog.regclass,
           pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)))
      FROM dependency AS d) AS dependencies,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
     WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE')
-      AND (r.oid IN (SELECT owner FROM listed) OR r.oid IN (SELECT owner FROM default_entry)
+      AND (r.oid IN (SELECT owner FROM sent) OR r.oid IN (SELECT owner FROM default_entry)
            OR r.oid IN (SELECT nspowner FROM asked)
            OR r.oid IN (SELECT owner FROM inhabitant)
            OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
@@ -326,13 +354,18 @@ SELECT
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(r.rolname, n.nspname))
      FROM pg_catalog.pg_roles AS r, pg_catalog.pg_namespace AS n
     WHERE (r.rolname = current_user OR r.oid IN (SELECT e.grantor FROM entry AS e WHERE e.grantor <> e.owner))
-      AND n.oid IN (SELECT oid FROM asked UNION SELECT namespace FROM listed UNION
-                    SELECT t.typnamespace FROM listed AS l JOIN pg_catalog.pg_proc AS p ON p.oid = l.oid,
-                           LATERAL pg_catalog.unnest(p.proargtypes::pg_catalog.oid[]) AS x (type)
-                      JOIN pg_catalog.pg_type AS t ON t.oid = x.type
-                     WHERE l.kind = 'ROUTINE')
+      AND n.oid IN (SELECT oid FROM asked UNION SELECT namespace FROM sent UNION SELECT namespace FROM argument)
       AND NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE')) AS closed_schemas
 """
+
+ROW_BYTES = 8160
+"""What fits into a row of a catalog without TOAST table, such as pg_class, in a page of 8 kB (`MaxHeapTupleSize`)."""
+
+ROW_BYTES_BESIDE_ACL = 184
+"""What else a plain table's row of pg_class holds."""
+
+CROWDED_ACL_BYTES = ROW_BYTES // 2
+"""From this size on, as it is stored, an ACL is looked at more closely."""
 
 DEFAULT_ACL_OBJECTS: Mapping[str, str] = {
     "r": "TABLES",
@@ -398,11 +431,14 @@ async def read_server(
         rest_query, {"oids": [roles[name].oid for name in names if name in roles]}
     )
     holdings: dict[str, set[str]] = defaultdict(set)
-    for name, database in rest["holdings"] or ():
+    bound: dict[str, set[str]] = defaultdict(set)
+    for name, database, binds in rest["holdings"] or ():
         holdings[name].add(database)
+        if binds:
+            bound[database].add(name)
     owned: dict[str, list[DatabaseObject]] = defaultdict(list)
     for row in rest["owned"] or ():
-        target = parse_object(row)
+        target = _object(row)
         owned[target.owner].append(target)
     return Server(
         version=capabilities.version,
@@ -419,6 +455,7 @@ async def read_server(
         acl=_acl(rest["acl"]),
         grant_options=_grant_options(rest["grant_options"]),
         holdings={name: frozenset(databases) for name, databases in holdings.items()},
+        bound={database: frozenset(bound_names) for database, bound_names in bound.items()},
         owned={name: tuple(targets) for name, targets in owned.items()},
         not_administered=frozenset(rest["not_administered"] or ()),
         not_assumable=frozenset(rest["not_assumable"] or ()),
@@ -426,7 +463,11 @@ async def read_server(
 
 
 async def read_database(
-    transaction: Transaction, name: str, role_oids: Iterable[int], schemas: Iterable[str]
+    transaction: Transaction,
+    name: str,
+    role_oids: Iterable[int],
+    bound_oids: Iterable[int],
+    schemas: Iterable[str],
 ) -> DatabaseState:
     """One database: the schemas asked for, and all that the roles hold, own or gave in any other.
 
@@ -438,6 +479,8 @@ async def read_database(
         The database's name.
     role_oids
         The plans' roles, those that exist.
+    bound_oids
+        Those of them that own something in this database or are named there by more than an ACL.
     schemas
         The schemas of the plans' scopes in this database.
 
@@ -446,9 +489,13 @@ async def read_database(
     ServerError
         The database could not be read.
     """
-    parameters = {"oids": sorted(set(role_oids)), "schemas": sorted(set(schemas))}
-    query = sql.SQL(DATABASE).format(may_assume=sql.SQL(MAY_ASSUME))
-    (row,) = await transaction.fetch(query, parameters)
+    parameters = {
+        "oids": sorted(set(role_oids)),
+        "bound": sorted(set(bound_oids)),
+        "crowded": CROWDED_ACL_BYTES,
+        "schemas": sorted(set(schemas)),
+    }
+    (row,) = await transaction.fetch(sql.SQL(DATABASE).format(may_assume=sql.SQL(MAY_ASSUME)), parameters)
     owned: dict[str, list[str]] = defaultdict(list)
     bound: dict[str, list[str]] = defaultdict(list)
     for role, owns, description in row["dependencies"] or ():
@@ -456,10 +503,34 @@ async def read_database(
     closed: dict[str, set[str]] = defaultdict(set)
     for role, schema in row["closed_schemas"] or ():
         closed[role].add(schema)
-    # Many roles hold things on the same objects: each set of objects is sent, and kept, once.
-    object_sets = [frozenset(oids) for oids in row["object_sets"] or ()]
-    objects = _objects(row["objects"])
-    contents = _contents(objects)
+    sets = [_ObjectSet(*found) for found in row["object_sets"] or ()]
+    argument_types = {oid: tuple(map(tuple, types)) for oid, types in row["argument_types"] or ()}
+    tables = {oid: (schema, table) for oid, schema, table in row["tables_of_sequences"] or ()}
+    objects: dict[ObjectKind, _Objects] = {}
+    for found in sets:
+        kind = ObjectKind(found.kind)
+        objects.setdefault(kind, _Objects(kind, argument_types, tables)).add(found)
+    by_position = {found.position: frozenset(found.oids) for found in sets}
+    schemas_of = {found.position: found.schema for found in sets}
+
+    @cache
+    def objects_at(positions: tuple[int, ...]) -> frozenset[int]:
+        """The objects of some sets; many roles hold things on the same ones, and these are kept once."""
+        if len(positions) == 1:
+            return by_position[positions[0]]
+        return frozenset().union(*(by_position[position] for position in positions))
+
+    def objects_by_schema(positions: list[int]) -> list[tuple[str | None, frozenset[int]]]:
+        parts: dict[str | None, list[int]] = defaultdict(list)
+        for position in sorted(positions):
+            parts[schemas_of[position]].append(position)
+        return [(schema, objects_at(tuple(part))) for schema, part in parts.items()]
+
+    places = {number: objects_by_schema(positions) for number, positions in row["places"] or ()}
+    contents: dict[str, dict[ObjectKind, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for found in sets:
+        if found.schema is not None and found.whole:
+            contents[found.schema][ObjectKind(found.kind)].append(found.position)
     return DatabaseState(
         name=name,
         owner=row["owner"],
@@ -470,17 +541,48 @@ async def read_database(
                 owner,
                 creators=frozenset(creators or ()),
                 object_owners=frozenset(owners or ()),
-                contents=contents.get(schema, {}),
+                contents={
+                    kind: objects_at(tuple(sorted(positions))) for kind, positions in contents[schema].items()
+                },
                 withheld_routines=frozenset(withheld or ()),
             )
             for oid, schema, owner, creators, owners, withheld in row["schemas"] or ()
         },
         objects=objects,
-        acl=_acl([*entry, object_sets[position]] for *entry, position in row["acl"] or ()),
-        grant_options=_grant_options(row["grant_options"]),
+        acl=Acl.of(
+            AclEntry(
+                grantee,
+                grantor,
+                ObjectKind(kind),
+                schema,
+                privilege,
+                grantable,
+                objects_there,
+                column,
+                became_owner,
+            )
+            for kind, privilege, grantable, column, grantee, grantor, became_owner, place in row["acl"] or ()
+            for schema, objects_there in places[place]
+        ),
+        grant_options={
+            (ObjectKind(kind), privilege): objects_at(tuple(sorted(positions)))
+            for kind, privilege, positions in row["grant_options"] or ()
+        },
+        crowded={
+            oid: _crowded(entries, acl_bytes, row_bytes)
+            for position, entries, acl_bytes, row_bytes in row["crowded"] or ()
+            for oid in by_position[position]
+        },
+        crowded_defaults={
+            (owner, schema, DEFAULT_ACL_OBJECTS[objects]): _crowded(
+                entries, acl_bytes, acl_bytes + ROW_BYTES_BESIDE_ACL
+            )
+            for owner, schema, objects, entries, acl_bytes in row["crowded_defaults"] or ()
+        },
         default_acl=DefaultAcl.of(
             DefaultAclEntry(owner, schema, DEFAULT_ACL_OBJECTS[objects], grantee, privilege, grantable)
-            for owner, schema, objects, grantee, privilege, grantable in row["default_acl"] or ()
+            for owner, schemas, objects, grantee, privilege, grantable in row["default_acl"] or ()
+            for schema in schemas
         ),
         owned={role: tuple(sorted(descriptions)) for role, descriptions in owned.items()},
         bound={role: tuple(sorted(descriptions)) for role, descriptions in bound.items()},
@@ -490,34 +592,80 @@ async def read_database(
     )
 
 
-def _contents(
-    objects: Mapping[ObjectKind, Mapping[int, DatabaseObject]],
-) -> dict[str, dict[ObjectKind, frozenset[int]]]:
-    contents: dict[str, dict[ObjectKind, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for kind in (ObjectKind.TABLE, ObjectKind.SEQUENCE, ObjectKind.ROUTINE):
-        for target in objects.get(kind, {}).values():
-            if target.schema is not None:
-                contents[target.schema][kind].add(target.oid)
-    return {
-        schema: {kind: frozenset(oids) for kind, oids in kinds.items()} for schema, kinds in contents.items()
-    }
+def _crowded(entries: int, acl_bytes: int, row_bytes: int) -> CrowdedAcl:
+    """How many entries fit, if others compress as those do that are there; a longer row cannot be stored."""
+    return CrowdedAcl(entries, entries + (ROW_BYTES - row_bytes) * entries // acl_bytes)
+
+
+class _ObjectSet(NamedTuple):
+    """Objects of one kind, schema and owner with one and the same ACL, as the query yields them."""
+
+    position: int
+    kind: str
+    schema: str | None
+    owner: str
+    whole: bool
+    """Whether the ACL is the objects' own, not that of a column."""
+    oids: list[int]
+    names: list[str]
+
+
+class _Objects(Mapping[int, DatabaseObject]):
+    """Objects of one kind by OID, each made when it is asked for: of most a look needs the OID alone."""
+
+    def __init__(
+        self,
+        kind: ObjectKind,
+        argument_types: Mapping[int, tuple[tuple[str, str], ...]],
+        tables: Mapping[int, tuple[str, str]],
+    ) -> None:
+        self._kind = kind
+        self._argument_types = argument_types if kind is ObjectKind.ROUTINE else {}
+        self._tables = tables if kind is ObjectKind.SEQUENCE else {}
+        self._places: dict[int, tuple[str | None, str]] = {}
+        self._names: dict[int, str] = {}
+        self._made: dict[int, DatabaseObject] = {}
+
+    def add(self, found: _ObjectSet) -> None:
+        """Take in a set of objects."""
+        self._places.update(dict.fromkeys(found.oids, (found.schema, found.owner)))
+        self._names.update(zip(found.oids, found.names, strict=True))
+
+    def __getitem__(self, oid: int) -> DatabaseObject:
+        if made := self._made.get(oid):
+            return made
+        schema, owner = self._places[oid]
+        made = self._made[oid] = DatabaseObject(
+            oid,
+            self._kind,
+            schema,
+            self._names[oid],
+            owner,
+            self._argument_types.get(oid, ()),
+            self._tables.get(oid),
+        )
+        return made
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 def _grant_options(rows: Iterable[list[Any]] | None) -> dict[tuple[ObjectKind, str], frozenset[int]]:
     return {(ObjectKind(kind), privilege): frozenset(oids) for kind, privilege, oids in rows or ()}
 
 
-def parse_object(row: list[Any]) -> DatabaseObject:
-    """One object, of a row as the queries here build them."""
-    kind, schema, oid, name, owner, argument_types, table = row
-    types = tuple((type_schema, type_name) for type_schema, type_name in argument_types or ())
-    return DatabaseObject(oid, ObjectKind(kind), schema, name, owner, types, tuple(table) if table else None)
+def _object(row: list[Any]) -> DatabaseObject:
+    kind, schema, oid, name, owner = row
+    return DatabaseObject(oid, ObjectKind(kind), schema, name, owner)
 
 
 def _objects(rows: Iterable[list[Any]] | None) -> dict[ObjectKind, dict[int, DatabaseObject]]:
     objects: dict[ObjectKind, dict[int, DatabaseObject]] = defaultdict(dict)
     for row in rows or ():
-        target = parse_object(row)
+        target = _object(row)
         objects[target.kind][target.oid] = target
     return dict(objects)
 

@@ -31,6 +31,7 @@ from hoop_operator.errors import (
     ServerError,
     StatementFailed,
 )
+from hoop_operator.planner.grants import GRANTEE_LIMIT_REMEDY
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
 from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
 from hoop_operator.planner.roles import alteration_problem, password_statement
@@ -49,6 +50,7 @@ DISPUTES = frozenset({PlanReason.ROLE_CONFLICT, PlanReason.SECRET_CONFLICT})
 """Reasons after which neither role nor Secret is touched at all."""
 
 INSUFFICIENT_PRIVILEGE = "42501"
+ROW_TOO_BIG = "54000"
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +170,12 @@ def _refusal(failure: StatementFailed | DatabaseUnavailable, turn: Turn) -> Plan
             f'the admin "{turn.capabilities.admin}" may not do this: {failure}{detail}; an administrator has to run '
             f"the statement, or grant the admin what it lacks",
         )
+    if failure.sqlstate == ROW_TOO_BIG:
+        return PlanFailure(
+            PlanReason.APPLY_FAILED,
+            f"a table or sequence has as many grantees as fit into its row of a catalog, or what else is in that row "
+            f"leaves too little room; {GRANTEE_LIMIT_REMEDY}; the server says: {failure}{detail}",
+        )
     return PlanFailure(PlanReason.APPLY_FAILED, f"{failure}{detail}; it will be tried again")
 
 
@@ -200,8 +208,9 @@ async def look(
             schemas[name] |= {scope.schema for scope in role.scopes if scope.database == name}
 
     async def read(name: str) -> DatabaseState:
+        bound = [server.roles[role].oid for role in server.bound.get(name, ())]
         async with sessions.transaction(name) as transaction:
-            return await read_database(transaction, name, oids, schemas[name])
+            return await read_database(transaction, name, oids, bound, schemas[name])
 
     async def try_to_read(name: str) -> DatabaseState | None:
         try:
