@@ -117,6 +117,7 @@ def server(
         "owned": {},
         "not_administered": frozenset(),
         "not_assumable": frozenset(),
+        "contested": {},
     }
     return Server(
         roles={known_role.name: known_role for known_role in roles},
@@ -190,6 +191,7 @@ def database(
         "bound": {},
         "not_administered": frozenset(),
         "not_assumable": frozenset(),
+        "contested": {},
         "closed_schemas": {},
     }
     return DatabaseState(

@@ -238,7 +238,7 @@ def test_the_table_of_privileges_is_what_the_planner_grants() -> None:
     every_role_has = {"USAGE"}  # on the schema, whatever the privileges
     explained = {
         name.strip("`"): [set(filter(None, cell.split(", "))) for cell in cells]
-        for name, *cells in rows(section(read("docs/plans.md"), "What a managed plan means"))
+        for name, *cells in rows(section(read("docs/privileges.md"), "What is granted"))
     }
     granted = {
         privilege.value: [

@@ -119,6 +119,7 @@ def database_difference(desired: DesiredRole, state: DatabaseState, server: Serv
         state.grant_options,
         state.not_administered,
         state.not_assumable,
+        state.contested,
         state.closed_schemas,
     )
     wanted = _wanted(desired, state, difference)
@@ -139,6 +140,7 @@ def shared_difference(desired: DesiredRole, server: Server) -> Difference:
         server.grant_options,
         server.not_administered,
         server.not_assumable,
+        server.contested,
         closed_schemas={},
     )
     databases = frozenset(
@@ -165,6 +167,7 @@ class _Place:
     grant_options: Mapping[tuple[ObjectKind, str], frozenset[int]]
     not_administered: frozenset[str]
     not_assumable: frozenset[str]
+    contested: Mapping[ObjectKind, frozenset[int]]
     closed_schemas: Mapping[str, frozenset[str]]
 
     @property
@@ -192,6 +195,11 @@ class _Place:
         word = keyword(ObjectKind.TABLE if column is not None else kind)
         for part in chunks(targets, OBJECTS_PER_STATEMENT):
             yield sql.SQL("{} {}").format(word, sql.SQL(", ").join(map(object_reference, part))), len(part)
+
+    def actor(self, entry: AclEntry, target: DatabaseObject) -> str | None:
+        """The role as which an entry on an object is taken back; None where the server finds the right one itself."""
+        contested = target.oid in self.contested.get(target.kind, frozenset())
+        return None if entry.grantor == target.owner and not contested else entry.grantor
 
     def describe(self, kind: ObjectKind, oids: Collection[int]) -> str:
         """In words, one of the objects, and how many there are."""
@@ -383,6 +391,7 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
     """REVOKE statements for all that the role holds beyond `wanted`; none that would need CASCADE."""
     difference = Difference()
     passed_on = _passed_on(role, place)
+    superusers = place.server.superusers
     grouped: dict[_Revocation, set[str]] = defaultdict(set)
     for entry in place.acl.held.get(role, ()):
         key = (entry.kind, entry.schema, entry.privilege)
@@ -391,7 +400,7 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
             continue
         options = entry.objects & allowed if entry.grantable else frozenset()
         for option_only, oids in ((False, entry.objects - allowed), (True, options)):
-            by_owner: dict[str, set[int]] = defaultdict(set)
+            by_actor: dict[tuple[str | None, bool], set[int]] = defaultdict(set)
             for oid in sorted(oids):
                 target = place.objects[entry.kind][oid]
                 dependents = passed_on.get((entry.kind, entry.privilege, oid), {}) if entry.grantable else {}
@@ -400,15 +409,15 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
                 if dependents:
                     difference.problems.append(_dependent_grants(role, entry, target, dependents, place))
                 elif target.owner != role:
-                    by_owner[target.owner].add(oid)
-            for owner, part in by_owner.items():
-                as_role = None if entry.grantor == owner else entry.grantor
+                    is_lost = entry.grantor not in {target.owner, role} and entry.grantor in superusers
+                    by_actor[place.actor(entry, target), is_lost].add(oid)
+            for (as_role, is_lost), part in by_actor.items():
                 revocation = _Revocation(
                     entry.kind,
                     entry.schema,
                     entry.grantor,
                     as_role,
-                    entry.grantor_became_owner and entry.grantor != role,
+                    is_lost,
                     entry.column,
                     option_only,
                     frozenset(part),
@@ -424,15 +433,16 @@ class _Revocation(NamedTuple):
     schema: str | None
     grantor: str
     as_role: str | None
-    """The grantor where it is not the owner, for whom the admin acts as a matter of course."""
-    became_owner: bool
+    """The grantor, unless the server takes the admin for it as a matter of course."""
+    is_lost: bool
+    """Whether the grantor is a superuser by now, whom the server takes for the owner whatever it does."""
     column: str | None
     option_only: bool
     objects: frozenset[int]
 
 
 def _revoke(role: str, revocation: _Revocation, privileges: set[str], place: _Place) -> Difference:
-    kind, schema, grantor, as_role, became_owner, column, option_only, oids = revocation
+    kind, schema, grantor, as_role, is_lost, column, option_only, oids = revocation
     names = _privilege_list(privileges, column)
     option = sql.SQL("GRANT OPTION FOR ") if option_only else sql.SQL("")
     closed = place.closed_to(as_role or place.server.admin, kind, oids)
@@ -449,8 +459,8 @@ def _revoke(role: str, revocation: _Revocation, privileges: set[str], place: _Pl
         for targets, count in place.targets(kind, schema, oids, column)
     ]
     action = f"revoke {', '.join(sorted(privileges))} on {place.describe(kind, oids)}"
-    if became_owner:
-        return Difference(problems=[_own_grant_lost(revocation, action, statements, place)])
+    if is_lost:
+        return Difference(problems=[_own_grant_lost(grantor, action, statements)])
     may_act = (
         grantor not in place.not_administered
         if as_role is None
@@ -464,47 +474,18 @@ def _revoke(role: str, revocation: _Revocation, privileges: set[str], place: _Pl
     return Difference(problems=[place.insufficient(grantor, action, remedy)])
 
 
-def _own_grant_lost(
-    revocation: _Revocation, action: str, statements: Iterable[Statement], place: _Place
-) -> tuple[PlanReason, str]:
-    """The problem that a grantor has the owner's rights by now, and acts as the owner whatever it does.
-
-    It acts as itself while the objects belong to somebody whose rights it has not.
-    """
-    grantor = sql.Identifier(revocation.grantor)
-    interim = sql.Identifier("hoop_interim_owner")
-    targets = [place.objects[revocation.kind][oid] for oid in sorted(revocation.objects)]
-    owned = (
-        revocation.kind is not ObjectKind.PARAMETER
-    )  # a parameter has the bootstrap superuser in place of an owner
-    steps = []
-    if owned:
-        # Only a superuser may own a foreign data wrapper.
-        option = sql.SQL(" SUPERUSER" if revocation.kind is ObjectKind.FOREIGN_DATA_WRAPPER else "")
-        steps.append(render("CREATE ROLE {}{}", interim, option))
-        steps += [_change_of_owner(target, interim) for target in targets]
-    powerful = revocation.grantor in place.server.superusers
-    if powerful:
-        steps.append(render("ALTER ROLE {} NOSUPERUSER", grantor))
-    steps += [statement.text for statement in statements]
-    if powerful:
-        steps.append(render("ALTER ROLE {} SUPERUSER", grantor))
-    if owned:
-        steps += [_change_of_owner(target, sql.Identifier(target.owner)) for target in targets]
-        steps.append(render("DROP ROLE {}", interim))
+def _own_grant_lost(grantor: str, action: str, statements: Iterable[Statement]) -> tuple[PlanReason, str]:
+    """The problem that a grantor is a superuser by now, whom the server takes for the owner whatever it does."""
+    steps = [
+        render("ALTER ROLE {} NOSUPERUSER", sql.Identifier(grantor)),
+        *(statement.text for statement in statements),
+        render("ALTER ROLE {} SUPERUSER", sql.Identifier(grantor)),
+    ]
     return (
         PlanReason.INSUFFICIENT_PRIVILEGE,
-        f'"{revocation.grantor}", who granted it, has the rights of the owner by now, and so nobody can {action} as '
-        f"{revocation.grantor} any more; a superuser has to run: BEGIN; {'; '.join(steps)}; COMMIT;",
+        f'"{grantor}", who granted it, is a superuser by now and acts as the owner of everything, and so nobody can '
+        f"{action} as {grantor} any more; another superuser has to run: BEGIN; {'; '.join(steps)}; COMMIT;",
     )
-
-
-def _change_of_owner(target: DatabaseObject, owner: sql.Composable) -> str:
-    """The SQL that gives an object to an owner; a sequence goes with the table that it belongs to."""
-    if target.table is not None:
-        return render("ALTER TABLE {} OWNER TO {}", sql.Identifier(*target.table), owner)
-    word = "SERVER" if target.kind is ObjectKind.FOREIGN_SERVER else target.kind
-    return render("ALTER {} {} OWNER TO {}", keyword(word), object_reference(target), owner)
 
 
 Dependents = dict[str | None, set[str]]

@@ -51,8 +51,6 @@ class DatabaseObject:
     owner: str
     argument_types: tuple[tuple[str, str], ...] = ()
     """Schema and name of each input argument's type; only routines have any."""
-    table: tuple[str, str] | None = None
-    """Schema and name of the table that a sequence belongs to; read only where somebody else than owners granted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +65,6 @@ class AclEntry:
     grantable: bool
     objects: frozenset[int]
     column: str | None = None
-    grantor_became_owner: bool = False
-    """Whether the grantor is not the owner but has the owner's rights by now: to whatever it takes back the server
-    then makes it the owner, and its own grants stay (manual, REVOKE, Notes)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +252,9 @@ class Server:
     not_administered: frozenset[str]
     """Owners of shared objects whose rights the admin does not have."""
     not_assumable: frozenset[str]
-    """Grantors of shared objects as whom the admin may not act by SET ROLE."""
+    """Owners and grantors of shared objects as whom the admin may not act by SET ROLE."""
+    contested: Mapping[ObjectKind, frozenset[int]]
+    """As in `DatabaseState`, the shared ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,9 +283,14 @@ class DatabaseState:
     not_administered: frozenset[str]
     """Owners here whose rights the admin does not have."""
     not_assumable: frozenset[str]
-    """Grantors here as whom the admin may not act by SET ROLE."""
+    """Owners and grantors here as whom the admin may not act by SET ROLE."""
+    contested: Mapping[ObjectKind, frozenset[int]]
+    """Objects for whose owner an admin that is no superuser acts only when it says so, for it has grant options of its
+    own: the server makes the first grantor that it finds the one of a statement, the current user being looked at
+    before the owner (manual, GRANT, Notes)."""
     closed_schemas: Mapping[str, frozenset[str]]
-    """For the admin, and for each grantor that is no owner, the schemas without USAGE, in which it can name nothing."""
+    """Schemas on which a role has no USAGE, so that it can name nothing there: the admin, grantors, and owners of
+    contested objects."""
 
     def resolve(self, owner: str) -> str:
         """The role that `pg_database_owner` stands for here; any other role itself."""

@@ -125,6 +125,16 @@ MAY_ASSUME: LiteralString = """
 """
 """Whether SET ROLE is open to the admin: from version 16 on that is an option of each membership."""
 
+CONTESTED: LiteralString = """
+       pg_catalog.pg_has_role(c.owner, 'USAGE')
+       AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles AS r
+                        WHERE r.rolname = current_user AND (r.rolsuper OR r.oid = c.owner))
+       AND EXISTS (SELECT FROM pg_catalog.unnest(c.acl) AS i (item), LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
+                    WHERE a.is_grantable AND a.grantee NOT IN (0, c.owner)
+                      AND pg_catalog.pg_has_role(a.grantee, 'USAGE'))
+"""
+"""Whether the admin is not the owner, and has the owner's rights as well as grant options by another way."""
+
 SERVER_REST: LiteralString = """
 WITH carrier AS (
     SELECT 'DATABASE' AS kind, oid, datname AS name, datdba AS owner, datacl AS acl FROM pg_catalog.pg_database
@@ -132,8 +142,7 @@ WITH carrier AS (
     SELECT 'TABLESPACE', oid, spcname, spcowner, spcacl FROM pg_catalog.pg_tablespace
     {parameters}
 ), entry AS (
-    SELECT c.kind, c.oid, c.name, c.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable,
-           a.grantor <> c.owner AND pg_catalog.pg_has_role(a.grantor, c.owner, 'USAGE') AS grantor_became_owner
+    SELECT c.kind, c.oid, c.name, c.owner, a.grantee, a.grantor, a.privilege_type, a.is_grantable
       FROM carrier AS c, LATERAL pg_catalog.unnest(c.acl) AS i (item),
            LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a
      WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> c.owner)
@@ -142,6 +151,8 @@ WITH carrier AS (
     SELECT s.refobjid, s.dbid, pg_catalog.bool_or(s.deptype IN ('o', 'r')) AS binds FROM pg_catalog.pg_shdepend AS s
      WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(oids)s) AND s.dbid <> 0
      GROUP BY s.refobjid, s.dbid
+), contested AS (
+    SELECT c.kind, c.oid, c.owner FROM carrier AS c WHERE {contested}
 )
 SELECT
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r WHERE r.rolsuper) AS superusers,
@@ -154,10 +165,8 @@ SELECT
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(e.kind, NULL, e.privilege_type, e.is_grantable, NULL,
                CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
-               pg_catalog.pg_get_userbyid(e.grantor), e.grantor_became_owner,
-               pg_catalog.array_agg(e.oid::pg_catalog.int8)) AS row
-        FROM entry AS e
-       GROUP BY e.kind, e.privilege_type, e.is_grantable, e.grantee, e.grantor, e.grantor_became_owner) AS g) AS acl,
+               pg_catalog.pg_get_userbyid(e.grantor), pg_catalog.array_agg(e.oid::pg_catalog.int8)) AS row
+        FROM entry AS e GROUP BY e.kind, e.privilege_type, e.is_grantable, e.grantee, e.grantor) AS g) AS acl,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(c.kind, a.privilege_type,
                pg_catalog.array_agg(DISTINCT c.oid::pg_catalog.int8)) AS row
@@ -174,7 +183,10 @@ SELECT
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
     WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE') AND r.oid IN (SELECT owner FROM carrier)) AS not_administered,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
-    WHERE r.oid IN (SELECT e.grantor FROM entry AS e) AND NOT {may_assume}) AS not_assumable
+    WHERE r.oid IN (SELECT e.grantor FROM entry AS e UNION SELECT c.owner FROM contested AS c) AND NOT {may_assume}
+  ) AS not_assumable,
+  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(c.kind, c.oid::pg_catalog.int8))
+     FROM contested AS c) AS contested
 """
 
 PARAMETERS: LiteralString = """
@@ -243,6 +255,8 @@ WITH asked AS MATERIALIZED (
     SELECT s.* FROM alike AS s
      WHERE s.in_scope OR s.kind = 'SCHEMA'
         OR s.position IN (SELECT p.position FROM met AS m, LATERAL pg_catalog.unnest(m.positions) AS p (position))
+), contested AS MATERIALIZED (
+    SELECT c.position, c.owner FROM sent AS c WHERE {contested}
 ), argument AS MATERIALIZED (
     SELECT o.oid, a.position, t.typnamespace AS namespace, t.typname AS name
       FROM sent AS s, LATERAL pg_catalog.unnest(s.oids) AS o (oid)
@@ -312,17 +326,8 @@ SELECT
        GROUP BY x.oid) AS g) AS argument_types,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(e.kind, e.privilege_type, e.is_grantable,
           e."column", CASE e.grantee WHEN 0 THEN '' ELSE pg_catalog.pg_get_userbyid(e.grantee) END,
-          pg_catalog.pg_get_userbyid(e.grantor),
-          e.grantor <> e.owner AND pg_catalog.pg_has_role(e.grantor, e.owner, 'USAGE'), e.number))
+          pg_catalog.pg_get_userbyid(e.grantor), e.number))
      FROM entry AS e) AS acl,
-  (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(d.objid::pg_catalog.int8, n.nspname, t.relname))
-     FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_class AS t ON t.oid = d.refobjid
-     JOIN pg_catalog.pg_namespace AS n ON n.oid = t.relnamespace
-    WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.objsubid = 0
-      AND d.refclassid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.deptype IN ('a', 'i')
-      AND d.objid IN (SELECT o.oid::pg_catalog.oid FROM entry AS e JOIN met AS m ON m.number = e.number
-                        JOIN sent AS s ON s.position = ANY (m.positions), LATERAL pg_catalog.unnest(s.oids) AS o (oid)
-                       WHERE e.kind = 'SEQUENCE' AND e.grantor <> e.owner)) AS tables_of_sequences,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(m.number, m.positions)) FROM met AS m) AS places,
   (SELECT pg_catalog.json_agg(g.row) FROM (
       SELECT pg_catalog.json_build_array(s.kind, a.privilege_type, pg_catalog.array_agg(DISTINCT s.position)) AS row
@@ -350,10 +355,13 @@ SELECT
                         LATERAL pg_catalog.aclexplode(ARRAY[i.item]) AS a))
   ) AS not_administered,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
-    WHERE r.oid IN (SELECT e.grantor FROM entry AS e) AND NOT {may_assume}) AS not_assumable,
+    WHERE r.oid IN (SELECT e.grantor FROM entry AS e UNION SELECT c.owner FROM contested AS c) AND NOT {may_assume}
+  ) AS not_assumable,
+  (SELECT pg_catalog.json_agg(c.position) FROM contested AS c) AS contested,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(r.rolname, n.nspname))
      FROM pg_catalog.pg_roles AS r, pg_catalog.pg_namespace AS n
-    WHERE (r.rolname = current_user OR r.oid IN (SELECT e.grantor FROM entry AS e WHERE e.grantor <> e.owner))
+    WHERE (r.rolname = current_user OR r.oid IN (SELECT c.owner FROM contested AS c)
+           OR r.oid IN (SELECT e.grantor FROM entry AS e WHERE e.grantor <> e.owner))
       AND n.oid IN (SELECT oid FROM asked UNION SELECT namespace FROM sent UNION SELECT namespace FROM argument)
       AND NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE')) AS closed_schemas
 """
@@ -426,6 +434,7 @@ async def read_server(
     rest_query = sql.SQL(SERVER_REST).format(
         parameters=sql.SQL(PARAMETERS if capabilities.version >= PARAMETER_ACL_SINCE else ""),
         may_assume=sql.SQL(MAY_ASSUME),
+        contested=sql.SQL(CONTESTED),
     )
     (rest,) = await transaction.fetch(
         rest_query, {"oids": [roles[name].oid for name in names if name in roles]}
@@ -459,6 +468,7 @@ async def read_server(
         owned={name: tuple(targets) for name, targets in owned.items()},
         not_administered=frozenset(rest["not_administered"] or ()),
         not_assumable=frozenset(rest["not_assumable"] or ()),
+        contested=_oids_by_kind((kind, [oid]) for kind, oid in rest["contested"] or ()),
     )
 
 
@@ -495,7 +505,8 @@ async def read_database(
         "crowded": CROWDED_ACL_BYTES,
         "schemas": sorted(set(schemas)),
     }
-    (row,) = await transaction.fetch(sql.SQL(DATABASE).format(may_assume=sql.SQL(MAY_ASSUME)), parameters)
+    query = sql.SQL(DATABASE).format(may_assume=sql.SQL(MAY_ASSUME), contested=sql.SQL(CONTESTED))
+    (row,) = await transaction.fetch(query, parameters)
     owned: dict[str, list[str]] = defaultdict(list)
     bound: dict[str, list[str]] = defaultdict(list)
     for role, owns, description in row["dependencies"] or ():
@@ -505,11 +516,10 @@ async def read_database(
         closed[role].add(schema)
     sets = [_ObjectSet(*found) for found in row["object_sets"] or ()]
     argument_types = {oid: tuple(map(tuple, types)) for oid, types in row["argument_types"] or ()}
-    tables = {oid: (schema, table) for oid, schema, table in row["tables_of_sequences"] or ()}
     objects: dict[ObjectKind, _Objects] = {}
     for found in sets:
         kind = ObjectKind(found.kind)
-        objects.setdefault(kind, _Objects(kind, argument_types, tables)).add(found)
+        objects.setdefault(kind, _Objects(kind, argument_types)).add(found)
     by_position = {found.position: frozenset(found.oids) for found in sets}
     schemas_of = {found.position: found.schema for found in sets}
 
@@ -559,9 +569,8 @@ async def read_database(
                 grantable,
                 objects_there,
                 column,
-                became_owner,
             )
-            for kind, privilege, grantable, column, grantee, grantor, became_owner, place in row["acl"] or ()
+            for kind, privilege, grantable, column, grantee, grantor, place in row["acl"] or ()
             for schema, objects_there in places[place]
         ),
         grant_options={
@@ -588,6 +597,9 @@ async def read_database(
         bound={role: tuple(sorted(descriptions)) for role, descriptions in bound.items()},
         not_administered=frozenset(row["not_administered"] or ()),
         not_assumable=frozenset(row["not_assumable"] or ()),
+        contested=_oids_by_kind(
+            (found.kind, found.oids) for found in sets if found.position in frozenset(row["contested"] or ())
+        ),
         closed_schemas={role: frozenset(schemas) for role, schemas in closed.items()},
     )
 
@@ -613,15 +625,9 @@ class _ObjectSet(NamedTuple):
 class _Objects(Mapping[int, DatabaseObject]):
     """Objects of one kind by OID, each made when it is asked for: of most a look needs the OID alone."""
 
-    def __init__(
-        self,
-        kind: ObjectKind,
-        argument_types: Mapping[int, tuple[tuple[str, str], ...]],
-        tables: Mapping[int, tuple[str, str]],
-    ) -> None:
+    def __init__(self, kind: ObjectKind, argument_types: Mapping[int, tuple[tuple[str, str], ...]]) -> None:
         self._kind = kind
         self._argument_types = argument_types if kind is ObjectKind.ROUTINE else {}
-        self._tables = tables if kind is ObjectKind.SEQUENCE else {}
         self._places: dict[int, tuple[str | None, str]] = {}
         self._names: dict[int, str] = {}
         self._made: dict[int, DatabaseObject] = {}
@@ -642,7 +648,6 @@ class _Objects(Mapping[int, DatabaseObject]):
             self._names[oid],
             owner,
             self._argument_types.get(oid, ()),
-            self._tables.get(oid),
         )
         return made
 
@@ -651,6 +656,13 @@ class _Objects(Mapping[int, DatabaseObject]):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+def _oids_by_kind(found: Iterable[tuple[str, Iterable[int]]]) -> dict[ObjectKind, frozenset[int]]:
+    by_kind: dict[ObjectKind, set[int]] = defaultdict(set)
+    for kind, oids in found:
+        by_kind[ObjectKind(kind)].update(oids)
+    return {kind: frozenset(oids) for kind, oids in by_kind.items()}
 
 
 def _grant_options(rows: Iterable[list[Any]] | None) -> dict[tuple[ObjectKind, str], frozenset[int]]:
@@ -672,18 +684,8 @@ def _objects(rows: Iterable[list[Any]] | None) -> dict[ObjectKind, dict[int, Dat
 
 def _acl(rows: Iterable[list[Any]] | None) -> Acl:
     return Acl.of(
-        AclEntry(
-            grantee,
-            grantor,
-            ObjectKind(kind),
-            schema,
-            privilege,
-            grantable,
-            frozenset(oids),
-            column,
-            became_owner,
-        )
-        for kind, schema, privilege, grantable, column, grantee, grantor, became_owner, oids in rows or ()
+        AclEntry(grantee, grantor, ObjectKind(kind), schema, privilege, grantable, frozenset(oids), column)
+        for kind, schema, privilege, grantable, column, grantee, grantor, oids in rows or ()
     )
 
 
