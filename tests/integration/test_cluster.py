@@ -91,7 +91,12 @@ def hoop_resource(name: str = "web") -> dict[str, Any]:
         "apiVersion": "hoop.dev/v1alpha1",
         "kind": "HoopResource",
         "metadata": {"name": name},
-        "spec": {"type": "custom", "subtype": "tcp", "envVars": {"envvar:HOST": "d2Vi"}},
+        "spec": {
+            "type": "custom",
+            "subtype": "tcp",
+            "agentId": "00000000-0000-4000-8000-000000000000",  # no operator is to serve it
+            "envVars": {"envvar:HOST": "d2Vi"},
+        },
     }
 
 

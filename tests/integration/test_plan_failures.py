@@ -503,7 +503,12 @@ async def test_grants_that_the_role_passed_on_are_not_cascaded(
     await session.execute("RESET ROLE")
     await tenant.change("rw", suspend=False, privileges=["SELECT"])
     await failed(
-        tenant, "rw", "DependentGrants", group, "nothing is cascaded", f'SET ROLE "{role}"; REVOKE DELETE'
+        tenant,
+        "rw",
+        "DependentGrants",
+        group,
+        "nothing is cascaded",
+        f'SET LOCAL ROLE "{role}"; REVOKE DELETE',
     )
     await session.execute(sql.SQL("SET ROLE {role}").format(**names))
     await session.execute(sql.SQL("REVOKE DELETE ON orders FROM {group}").format(**names))

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import LiteralString, NamedTuple
 
 from psycopg import sql
@@ -244,13 +244,29 @@ class _Place:
 
     def closed_to(self, role: str, kind: ObjectKind, oids: Iterable[int]) -> list[str]:
         """The schemas in which a role may not name one of some objects, nor its arguments' types."""
-        closed = self.closed_schemas.get(role, frozenset())
-        if not closed:
-            return []
+        closed = self.closed_schemas.get(role)
+        return sorted(closed.intersection(self._named(kind, oids))) if closed else []
+
+    def to_be_lent(
+        self, role: str, wanted: "Wanted", kind: ObjectKind, oids: Iterable[int]
+    ) -> tuple[str, ...]:
+        """The schemas of some objects in which the plan's role cannot name them any more once the plan is applied."""
+        kept = wanted.get((ObjectKind.SCHEMA, None, "USAGE"), frozenset())
+        named = self._named(kind, oids)
+        return tuple(
+            sorted(
+                schema.name
+                for schema in self.objects.get(ObjectKind.SCHEMA, {}).values()
+                if schema.name in named and schema.owner != role and schema.oid not in kept
+            )
+        )
+
+    def _named(self, kind: ObjectKind, oids: Iterable[int]) -> set[str | None]:
+        """The schemas that stand in the names of some objects."""
         targets = [self.objects[kind][oid] for oid in oids]
-        named = {target.schema for target in targets}
-        named |= {schema for target in targets for schema, _ in target.argument_types}
-        return sorted(schema for schema in named if schema in closed)
+        return {target.schema for target in targets} | {
+            schema for target in targets for schema, _ in target.argument_types
+        }
 
 
 def _wanted(desired: DesiredRole, state: DatabaseState, difference: Difference) -> Wanted:
@@ -407,7 +423,9 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
                 if entry.column is not None:
                     dependents = {c: names for c, names in dependents.items() if c == entry.column}
                 if dependents:
-                    difference.problems.append(_dependent_grants(role, entry, target, dependents, place))
+                    difference.problems.append(
+                        _dependent_grants(role, entry, target, dependents, wanted, place)
+                    )
                 elif target.owner != role:
                     is_lost = entry.grantor not in {target.owner, role} and entry.grantor in superusers
                     by_actor[place.actor(entry, target), is_lost].add(oid)
@@ -424,7 +442,7 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
                 )
                 grouped[revocation].add(entry.privilege)
     for revocation, privileges in grouped.items():
-        difference.extend(_revoke(role, revocation, privileges, place))
+        difference.extend(_revoke(role, revocation, privileges, wanted, place))
     return difference
 
 
@@ -441,7 +459,9 @@ class _Revocation(NamedTuple):
     objects: frozenset[int]
 
 
-def _revoke(role: str, revocation: _Revocation, privileges: set[str], place: _Place) -> Difference:
+def _revoke(
+    role: str, revocation: _Revocation, privileges: set[str], wanted: Wanted, place: _Place
+) -> Difference:
     kind, schema, grantor, as_role, is_lost, column, option_only, oids = revocation
     names = _privilege_list(privileges, column)
     option = sql.SQL("GRANT OPTION FOR ") if option_only else sql.SQL("")
@@ -470,6 +490,9 @@ def _revoke(role: str, revocation: _Revocation, privileges: set[str], place: _Pl
         return Difference(problems=place.unusable(closed))
     if may_act:
         return Difference(statements)
+    if as_role == role:
+        lent = place.to_be_lent(role, wanted, kind, oids)
+        statements = [replace(statement, lent_schemas=lent) for statement in statements]
     remedy = " ".join(statement.by_hand for statement in statements)
     return Difference(problems=[place.insufficient(grantor, action, remedy)])
 
@@ -503,7 +526,12 @@ def _passed_on(role: str, place: _Place) -> dict[tuple[ObjectKind, str, int], De
 
 
 def _dependent_grants(
-    role: str, entry: AclEntry, target: DatabaseObject, dependents: Dependents, place: _Place
+    role: str,
+    entry: AclEntry,
+    target: DatabaseObject,
+    dependents: Dependents,
+    wanted: Wanted,
+    place: _Place,
 ) -> tuple[PlanReason, str]:
     names = sorted({name for grantees in dependents.values() for name in grantees})
     heads = [
@@ -516,7 +544,7 @@ def _dependent_grants(
         )
         for column, grantees in sorted(dependents.items(), key=str)
     ]
-    lent = tuple(place.closed_to(role, target.kind, [target.oid]))
+    lent = place.to_be_lent(role, wanted, target.kind, [target.oid])
     revokes = [
         Statement(Phase.REVOKE, place.database, head, as_role=role, lent_schemas=lent) for head in heads
     ]
