@@ -382,6 +382,45 @@ async def test_a_membership_that_the_admin_may_not_revoke_comes_with_the_sql(
     assert remedies == ([f"REVOKE {quoted(group)} FROM {member}{by};"] if needed else [])
 
 
+async def test_an_owner_that_is_a_member_of_the_admin_comes_with_sql_that_works(roles: Roles) -> None:
+    """Nobody can be a member of its own member."""
+    setup = await createrole(roles)
+    await roles.run("postgres", f"GRANT {quoted(setup.admin)} TO {quoted(setup.application)}")
+    await roles.act_as(setup.admin, setup.database)
+    desired = roles.desired(scopes=[f"{setup.database}.shop"], privileges=["SELECT"])
+
+    await heal(roles, setup.database, desired)
+    (owner,) = (await roles.plan(desired)).uncovered_owners
+    await roles.run(setup.database, owner.partition(" after: ")[2].removesuffix(")"))
+
+    assert (await roles.settle(desired)).uncovered_owners == ()
+
+
+async def test_an_admin_with_grant_options_of_its_own_takes_back_what_the_owner_granted(roles: Roles) -> None:
+    """The server would take the admin itself, not the owner, for the grantor of what it revokes."""
+    setup = await createrole(roles)
+    admin, application = quoted(setup.admin), quoted(setup.application)
+    await roles.run(
+        setup.database,
+        f"GRANT {application} TO {admin}",
+        f"GRANT ALL ON shop.orders TO {admin} WITH GRANT OPTION; GRANT USAGE ON SCHEMA shop TO {admin}",
+        f"GRANT CONNECT ON DATABASE {quoted(setup.database)} TO {admin} WITH GRANT OPTION",
+    )
+    await roles.act_as(setup.admin, setup.database)
+    desired = roles.desired(scopes=[f"{setup.database}.shop"], privileges=["SELECT"])
+    await roles.settle(desired)
+    role = quoted(desired.name)
+    await roles.run(
+        setup.database,
+        f"SET ROLE {application}; GRANT SELECT, DELETE ON shop.orders TO {role} WITH GRANT OPTION; RESET ROLE",
+    )
+
+    await roles.settle(desired)
+
+    held = {grant for grant in await roles.grants(setup.database, desired.name) if grant[1] == "shop.orders"}
+    assert {(privilege, grantable) for *_, privilege, grantable in held} == {("SELECT", False)}
+
+
 async def test_whatever_else_a_superuser_granted_comes_with_the_sql_that_takes_it_back(roles: Roles) -> None:
     setup = await createrole(roles)
     await roles.act_as(setup.admin, setup.database)

@@ -373,6 +373,99 @@ async def test_grants_by_other_grantors_are_taken_away_as_these(roles: Roles) ->
     assert await roles.others([database], desired.name) == before
 
 
+async def test_what_the_role_granted_itself_is_taken_away_before_what_it_was_granted(roles: Roles) -> None:
+    database = await roles.database()
+    await fill(roles, database)
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(
+        database,
+        f"GRANT DELETE ON plain TO {role} WITH GRANT OPTION",
+        f"GRANT USAGE ON SCHEMA public TO {role}; SET ROLE {role}; GRANT DELETE ON plain TO {role}; RESET ROLE",
+    )
+
+    await roles.settle(desired)
+
+    assert await roles.held(database, desired.name) == meant(database, {"SELECT"})
+
+
+async def test_a_grantor_that_lost_sight_of_the_schema_is_lent_it_for_the_statement(roles: Roles) -> None:
+    database = await roles.database()
+    lender = quoted(await roles.role("lender"))
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(
+        database,
+        "CREATE SCHEMA apart; CREATE TABLE apart.plain (a int); CREATE TYPE apart.colour AS ENUM ('red')",
+        "CREATE FUNCTION public.paint(apart.colour) RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        f"GRANT USAGE ON SCHEMA apart TO {lender}",
+        f"GRANT DELETE ON apart.plain TO {lender} WITH GRANT OPTION",
+        f"GRANT EXECUTE ON FUNCTION public.paint TO {lender} WITH GRANT OPTION",
+        f"SET ROLE {lender}; GRANT DELETE ON apart.plain TO {role}; GRANT EXECUTE ON FUNCTION public.paint TO {role}; "
+        "RESET ROLE",
+        f"REVOKE USAGE ON SCHEMA apart FROM {lender}",
+    )
+    before = await roles.others([database], desired.name)
+
+    await roles.settle(desired)
+
+    assert not {
+        grant for grant in await roles.held(database, desired.name) if grant[2] in {"DELETE", "EXECUTE"}
+    }
+    assert await roles.others([database], desired.name) == before
+
+
+async def test_a_grantor_that_is_a_superuser_by_now_comes_with_the_sql_that_helps(roles: Roles) -> None:
+    database = await roles.database()
+    await fill(roles, database)
+    lender = await roles.role("lender")
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(
+        database,
+        f"GRANT DELETE ON plain TO {quoted(lender)} WITH GRANT OPTION",
+        f"GRANT USAGE ON SCHEMA public TO {quoted(lender)}",
+        f"SET ROLE {quoted(lender)}; GRANT DELETE ON plain TO {role}; RESET ROLE",
+        f"ALTER ROLE {quoted(lender)} SUPERUSER",
+    )
+    before = await roles.others([database], desired.name)
+
+    (message,) = messages(await roles.apply(desired), PlanReason.INSUFFICIENT_PRIVILEGE)
+
+    assert lender in message
+    await roles.run(database, message.rpartition(" run: ")[2])
+    await roles.settle(desired)
+    assert await roles.held(database, desired.name) == meant(database, {"SELECT"})
+    assert await roles.others([database], desired.name) == before
+
+
+async def test_what_the_role_is_beyond_its_plan_is_taken_from_it_even_where_a_check_fails(
+    roles: Roles,
+) -> None:
+    """While the role is a superuser the SQL about what it passed on would act as the owner, and so do nothing."""
+    database = await roles.database()
+    await roles.run(database, "CREATE SCHEMA apart; CREATE TABLE apart.plain (a int)")
+    other, group = quoted(await roles.role("other")), quoted(await roles.role("group"))
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(
+        database,
+        f"GRANT USAGE ON SCHEMA apart TO {role}; GRANT DELETE ON apart.plain TO {role} WITH GRANT OPTION",
+        f"SET ROLE {role}; GRANT DELETE ON apart.plain TO {other}; RESET ROLE",
+        f"ALTER ROLE {role} SUPERUSER NOLOGIN; GRANT {group} TO {role}",
+    )
+
+    planned = await roles.apply(desired)
+
+    (message,) = messages(planned, PlanReason.DEPENDENT_GRANTS)
+    query = "SELECT rolsuper, rolcanlogin, EXISTS (SELECT FROM pg_auth_members WHERE member = r.oid) FROM pg_roles r"
+    assert await roles.rows("postgres", query + " WHERE rolname = %(role)s", role=desired.name) == [
+        (False, False, False)
+    ]
+    await roles.run(database, message.rpartition(" run: ")[2])
+    await roles.settle(desired)
+
+
 PASSED_ON = {
     "a table": ("SELECT ON plain",),
     "a column": ("SELECT (note) ON plain",),
@@ -529,6 +622,19 @@ async def test_future_objects_of_owners_and_creators_are_covered_also_of_those_w
         if "default" in kind
     }
     assert defaults == {second, creator, late}
+
+
+async def test_an_owner_that_keeps_nothing_of_what_it_creates_hinders_no_plan(roles: Roles) -> None:
+    """Such a default privilege is an entry without any item."""
+    database = await roles.database()
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role, other = await make(roles, desired), quoted(await roles.role("other"))
+    for owner in (role, other):
+        await roles.run(
+            database, f"ALTER DEFAULT PRIVILEGES FOR ROLE {owner} REVOKE ALL ON SEQUENCES FROM {owner}"
+        )
+
+    await roles.settle(desired)
 
 
 async def test_the_database_owner_is_who_creates_in_a_schema_of_pg_database_owner(roles: Roles) -> None:

@@ -111,6 +111,7 @@ def server(
         "admin_attributes": frozenset({"INHERIT"}),
         "verifiers_readable": True,
         "superusers": frozenset({ADMIN}),
+        "members_of_admin": frozenset(),
         "grant_options": {},
         "holdings": {},
         "bound": {},

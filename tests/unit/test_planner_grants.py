@@ -279,6 +279,50 @@ def test_a_schema_that_the_admin_may_not_use_is_named_with_the_sql_unless_that_c
     assert database_difference(desired(["db"], ["SELECT"]), unused, server()).problems == []
 
 
+def test_a_grant_that_the_role_made_to_itself_goes_before_all_others() -> None:
+    option = Grant(ObjectKind.TABLE, 11, "DELETE", grantable=True)
+    state = database(OBJECTS, [option, Grant(ObjectKind.TABLE, 11, "DELETE", grantor=ROLE)])
+    difference = database_difference(desired(), state, server())
+    assert difference.problems == []
+    assert [(s.phase, s.as_role) for s in sorted(difference.statements, key=lambda s: s.phase)] == [
+        (Phase.REDUCE, ROLE),
+        (Phase.REVOKE, None),
+    ]
+
+
+def test_who_may_not_name_an_object_is_lent_its_schema() -> None:
+    grants = [Grant(ObjectKind.TABLE, 11, "DELETE", grantor="lender")]
+    state = database(OBJECTS, grants, closed_schemas={"lender": frozenset({"public"})})
+    (revoke,) = database_difference(desired(), state, server()).statements
+    assert (revoke.as_role, revoke.lent_schemas) == ("lender", ("public",))
+
+    ordinary = server(admin_is_superuser=False)
+    ((reason, message),) = database_difference(desired(), state, ordinary).problems
+    assert reason is PlanReason.INSUFFICIENT_PRIVILEGE
+    assert message.endswith(f"run: {revoke.by_hand}")
+
+
+def test_a_grantor_that_is_a_superuser_by_now_is_none_for_a_moment() -> None:
+    state = database(OBJECTS, [Grant(ObjectKind.TABLE, 11, "DELETE", grantor="lender")])
+    powerful = server(superusers=frozenset({ADMIN, "lender"}))
+    difference = database_difference(desired(), state, powerful)
+    assert difference.statements == []
+    ((reason, message),) = difference.problems
+    assert reason is PlanReason.INSUFFICIENT_PRIVILEGE
+    steps = message.rpartition(" run: ")[2].split("; ")
+    assert (steps[1], steps[-2]) == ('ALTER ROLE "lender" NOSUPERUSER', 'ALTER ROLE "lender" SUPERUSER')
+
+
+def test_the_owner_is_named_where_the_server_would_take_the_admin_for_the_grantor() -> None:
+    state = database(
+        OBJECTS,
+        [Grant(ObjectKind.TABLE, 11, "DELETE"), Grant(ObjectKind.TABLE, 12, "DELETE")],
+        contested={ObjectKind.TABLE: frozenset({11})},
+    )
+    difference = database_difference(desired(), state, server())
+    assert {s.as_role for s in difference.statements} == {None, "owner"}
+
+
 def test_what_the_admin_may_not_revoke_comes_with_the_statement() -> None:
     state = database(
         OBJECTS,

@@ -328,8 +328,8 @@ def _grants(role: str, wanted: Wanted, place: _Place) -> Difference:
     for owner, grants in sorted(denied.items()):
         (kind, _, privilege), oids = min(grants.items(), key=str)
         remedy = place.membership_in(owner)
-        if place.resolve(owner) in place.server.superusers:
-            # Nobody is made a superuser's member for a grant; the grant option is all that it takes.
+        if not place.server.admin_may_join(place.resolve(owner)):
+            # The grant option is all that it takes.
             admin = grantee_list([place.server.admin])
             heads = _grant_heads(grants, place, one_grantor=True)
             remedy = " ".join(f"{head} {admin} WITH GRANT OPTION;" for head, _ in heads)
@@ -612,9 +612,9 @@ def _default_acl_difference(desired: DesiredRole, place: _Place, state: Database
     for owner, grants in uncovered.items():
         schemas = ", ".join(sorted({f'"{schema}"' for schema, _ in grants}))
         remedy = (
-            " ".join(f"{grant.sql};" for _, grant in grants)
-            if owner in place.server.superusers
-            else place.membership_in(owner)
+            place.membership_in(owner)
+            if place.server.admin_may_join(place.resolve(owner))
+            else " ".join(f"{grant.sql};" for _, grant in grants)
         )
         difference.uncovered_owners.append(
             f'"{owner}" in database "{state.name}", schema {schemas} (would be covered after: {remedy})'

@@ -235,6 +235,8 @@ class Server:
     roles: Mapping[str, Role]
     """The plans' roles, and the source roles with every role that can be reached from them."""
     superusers: frozenset[str]
+    members_of_admin: frozenset[str]
+    """By any chain; not read where the admin is a superuser."""
     memberships: Memberships
     """Every membership in which a role of `roles` takes part."""
     databases: Mapping[str, Database]
@@ -255,6 +257,10 @@ class Server:
     """Owners and grantors of shared objects as whom the admin may not act by SET ROLE."""
     contested: Mapping[ObjectKind, frozenset[int]]
     """As in `DatabaseState`, the shared ones."""
+
+    def admin_may_join(self, role: str) -> bool:
+        """Whether the admin may be made a member of a role: nobody's of a superuser, nor of what is a member of it."""
+        return role not in self.superusers and role not in self.members_of_admin
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,6 +156,9 @@ WITH carrier AS (
 )
 SELECT
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r WHERE r.rolsuper) AS superusers,
+  (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r, pg_catalog.pg_roles AS a
+    WHERE a.rolname = current_user AND NOT a.rolsuper AND NOT r.rolsuper AND r.oid <> a.oid
+      AND pg_catalog.pg_has_role(r.oid, a.oid, 'MEMBER')) AS members_of_admin,
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(d.oid::pg_catalog.int8, d.datname,
           pg_catalog.pg_get_userbyid(d.datdba), d.datallowconn AND d.datconnlimit <> -2, d.datistemplate,
           pg_catalog.has_database_privilege(d.oid, 'CONNECT'))) FROM pg_catalog.pg_database AS d) AS databases,
@@ -291,7 +294,8 @@ WITH asked AS MATERIALIZED (
      GROUP BY d.defaclrole, d.defaclobjtype, i.item
 ), default_entry AS (
     SELECT d.defaclrole AS owner, d.schemas, d.defaclobjtype, a.grantee, a.privilege_type, a.is_grantable
-      FROM default_item AS d LEFT JOIN LATERAL pg_catalog.aclexplode(ARRAY[d.item]) AS a ON d.item IS NOT NULL
+      FROM default_item AS d LEFT JOIN LATERAL
+           pg_catalog.aclexplode(CASE WHEN d.item IS NOT NULL THEN ARRAY[d.item] END) AS a ON true
      WHERE a.grantee = ANY (%(oids)s) OR d.defaclrole = ANY (%(oids)s)
 )
 SELECT
@@ -458,6 +462,7 @@ async def read_server(
         verifiers_readable=verifiers,
         roles=roles,
         superusers=frozenset(rest["superusers"]),
+        members_of_admin=frozenset(rest["members_of_admin"] or ()),
         memberships=Memberships.of(Membership(**row) for row in memberships),
         databases={row[1]: Database(*row) for row in rest["databases"]},
         shared_objects=_objects(rest["objects"]),
