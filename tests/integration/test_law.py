@@ -9,7 +9,8 @@ by every grantor, default privileges, memberships, attributes. Then a plan is ru
 - who logs in as the role has what the plan asks, what PUBLIC has and what it owns, and no more.
 
 Where something has to be left to a person, because of others or because the admin is no superuser, the SQL of the
-message is run as it stands, and then the same holds. A
+message is run as it stands, and then the same holds. In the end the plan is deleted, and the role goes without taking
+anything from anybody. A
 statement that makes no sense where it is drawn is refused by the server, and that is all that becomes of it.
 """
 
@@ -28,7 +29,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from psycopg.rows import TupleRow
 
 from hoop_operator.crd import Privilege
-from hoop_operator.errors import PlanReason
+from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.planner.model import DesiredRole, Identity
 from hoop_operator.planner.plan import RolePlan
 from hoop_operator.planner.scopes import Scope
@@ -43,6 +44,9 @@ EXAMPLES = int(os.environ.get("LAW_EXAMPLES", "300"))
 
 ROUNDS = 4
 """How often a person may have to be asked: what one remedy makes possible may show what else is in the way."""
+
+ROUNDS_OF_REMOVAL = 20
+"""Of several remedies in a message the last one is followed each time."""
 
 OURS = "law_ours"
 ADMIN = "postgres"
@@ -625,9 +629,28 @@ class Law(RuleBasedStateMachine):
                 raise AssertionError(f"this does not help: {message}") from error
         return bool(asked)
 
+    def remove(self) -> None:
+        """Delete the plan: its role goes, and nobody else loses anything."""
+        world = self.world
+        before = world.others()
+        for _ in range(ROUNDS_OF_REMOVAL):
+            outcome = world.run(world.roles.remove(self.desired))
+            if outcome is None:
+                break
+            assert isinstance(outcome, PlanFailure)
+            message, _, remedy = outcome.message.rpartition(" run: ")
+            database = max((*DATABASES, "postgres"), key=lambda name: message.rfind(f'database "{name}"'))
+            world.execute(database, remedy)
+        else:
+            raise AssertionError("what the messages say does not help")
+        assert world.rows("postgres", "SELECT FROM pg_roles WHERE rolname = %(role)s", role=OURS) == []
+        # What the role granted on its own objects is now their new owner's grant.
+        assert [was - now for was, now in zip(before, world.others(), strict=True)] == [set()] * len(before)
+
     def teardown(self) -> None:
         if hasattr(self, "desired"):
             self.check()
+            self.remove()
 
 
 def test_one_run_brings_a_role_to_exactly_its_plan_whatever_was_done_before(world: World) -> None:
