@@ -35,15 +35,18 @@ def make_verifier(password: str) -> str:
 def matches(password: str, verifier: str) -> bool | None:
     """Whether a password is the one a verifier was made from.
 
-    A role may set its own verifier, and with it how long a look at it takes: more iterations than ours are not tried, and
-    none at all, or what cannot be decoded, is no match. None where that cannot be told here: the verifier is not a SCRAM one, or the password is not ASCII.
+    A role may set its own verifier, and with it how long a look at it takes: more iterations than ours are not tried.
+    Without iterations, or where it cannot be decoded, it is no match. None where that cannot be told here: the verifier
+    is not a SCRAM one, or the password is not ASCII.
     """
     parsed = VERIFIER.fullmatch(verifier)
-    if parsed is None or not password.isascii():
+    if parsed is None:
         return None
     iterations, salt, stored_key, _ = parsed.groups()
     if not 1 <= int(iterations) <= ITERATIONS:
         return False
+    if not password.isascii():
+        return None
     try:
         salt_bytes, stored_bytes = base64.b64decode(salt), base64.b64decode(stored_key)
     except ValueError:
