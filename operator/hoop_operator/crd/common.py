@@ -126,9 +126,7 @@ SUBDOMAIN_RULE = rule(
     "a name has lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
 )
 
-DnsSubdomain = Annotated[
-    str, Field(min_length=1, max_length=253, json_schema_extra=checked(SUBDOMAIN_RULE))
-]
+DnsSubdomain = Annotated[str, Field(min_length=1, max_length=253, json_schema_extra=checked(SUBDOMAIN_RULE))]
 
 Scope = Annotated[
     str,
