@@ -140,6 +140,11 @@ BAD_PLANS = {
         template(labels={"app.kubernetes.io/name": "x"}),
         LABELS_OF_OTHERS + "app.kubernetes.io/name",
     ),
+    "label of a Helm release": (template(labels={"owner": "helm"}), "the label owner=helm is how Helm finds"),
+    "name of a Helm release": (
+        changed(MANAGED, secretName="sh.helm.release.v1.shop.v2"),
+        "secretName must not begin with sh.helm.release.",
+    ),
     "label of k8s.io": (template(labels={"k8s.io/x": "x"}), LABELS_OF_OTHERS + "k8s.io/x"),
     "annotation of Argo CD": (
         template(annotations={"argocd.argoproj.io/sync-wave": "1"}),

@@ -15,7 +15,7 @@ async def tried(monkeypatch: pytest.MonkeyPatch, refusal: ServerError) -> bool |
         raise refusal
 
     sessions = Sessions(ADMIN, LIMITS, lambda _: True)
-    monkeypatch.setattr(sessions, "_connect", refuse)
+    monkeypatch.setattr(sessions, "_reach", refuse)
     return await sessions.can_log_in("ro", "secret", "shop")
 
 

@@ -20,7 +20,14 @@ def test_a_verifier_that_would_take_minutes_to_try_is_no_match_at_once() -> None
     kept = scram.make_verifier("secret").replace(f"${scram.ITERATIONS}:", "$2147483647:")
     begun = time.monotonic()
     assert scram.matches("secret", kept) is False
+    assert scram.matches("gehe\u00efm", kept) is False
     assert time.monotonic() - begun < 1
+
+
+def test_a_verifier_without_iterations_or_that_cannot_be_decoded_is_no_match() -> None:
+    made = scram.make_verifier("secret")
+    assert scram.matches("secret", made.replace(f"${scram.ITERATIONS}:", "$0:")) is False
+    assert scram.matches("secret", made.replace("==$", "$")) is False
 
 
 def test_nothing_can_be_told_of_other_verifiers_and_passwords() -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
-from hoop_operator.crd.common import API_VERSION
+from hoop_operator.crd.common import API_VERSION, GROUP
 from hoop_operator.errors import ObjectConflict, ObjectNotFound
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "hoop-operator"}
@@ -29,6 +29,7 @@ class Owner:
     kind: str
     name: str
     uid: str
+    group: str = GROUP
 
     def reference(self) -> dict[str, Any]:
         """Return the entry of `metadata.ownerReferences`."""
@@ -61,7 +62,8 @@ class Secret:
         """The controller, if it has one; of whatever API group."""
         for reference in self.owner_references:
             if reference.get("controller"):
-                return Owner(kind=reference["kind"], name=reference["name"], uid=reference["uid"])
+                group, _, _ = reference["apiVersion"].rpartition("/")
+                return Owner(reference["kind"], reference["name"], reference["uid"], group)
         return None
 
 

@@ -161,19 +161,12 @@ DnsLabel = Annotated[
     ),
 ]
 
-DnsSubdomain = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=253,
-        json_schema_extra=checked(
-            rule(
-                f"self.matches('^{_LABEL}([.]{_LABEL})*$')",
-                "a name has lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
-            )
-        ),
-    ),
-]
+SUBDOMAIN_RULE = rule(
+    f"self.matches('^{_LABEL}([.]{_LABEL})*$')",
+    "a name has lower-case letters, digits, '-' and '.', with a letter or digit at both ends",
+)
+
+DnsSubdomain = Annotated[str, Field(min_length=1, max_length=253, json_schema_extra=checked(SUBDOMAIN_RULE))]
 
 Scope = Annotated[
     str,

@@ -9,6 +9,7 @@ from pydantic.config import JsonDict
 from hoop_operator.crd.common import (
     ATOMIC,
     SET,
+    SUBDOMAIN_RULE,
     Approval,
     Conditions,
     DnsLabel,
@@ -105,7 +106,13 @@ def _not_empty(field: str) -> JsonDict:
     return rule("size(self) > 0", f"{field} must not be empty: list at least one, or leave the field out")
 
 
-def _metadata_keys(field: str) -> JsonDict:
+_NO_HELM_RELEASE = rule(
+    "!('owner' in self) || self['owner'] != 'helm'",
+    "the label owner=helm is how Helm finds its releases, whatever the Secret's type: choose another value",
+)
+
+
+def _metadata_keys(field: str, *further: JsonDict) -> JsonDict:
     return checked(
         no_key(
             "!k.matches('^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$')",
@@ -116,6 +123,7 @@ def _metadata_keys(field: str) -> JsonDict:
             f"{field} of kubernetes.io, k8s.io, argoproj.io, hoop.dev and their subdomains belong to other"
             " programs: remove them",
         ),
+        *further,
     )
 
 
@@ -154,6 +162,22 @@ SecretData = Annotated[
 ]
 
 
+# Helm reads a revision by the Secret's name alone (its storage driver for Secrets, `Get`).
+SecretName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        json_schema_extra=checked(
+            SUBDOMAIN_RULE,
+            rule(
+                "!self.startsWith('sh.helm.release.')",
+                "secretName must not begin with sh.helm.release., as the releases of Helm do: choose another name",
+            ),
+        ),
+    ),
+]
+
 SecretType = Annotated[
     str,
     Field(
@@ -177,10 +201,11 @@ class SecretTemplate(KubernetesModel):
     replaces the Secret at once, with the same password. Default: servicebinding.io/postgresql."""
 
     labels: Annotated[
-        dict[str, LabelValue], Field(max_length=32, json_schema_extra=_metadata_keys("labels"))
+        dict[str, LabelValue],
+        Field(max_length=32, json_schema_extra=_metadata_keys("labels", _NO_HELM_RELEASE)),
     ] = Field(default_factory=dict)
     """Labels of the Secret. Those of kubernetes.io, k8s.io, argoproj.io, hoop.dev and their subdomains are
-    refused."""
+    refused, and owner=helm, which marks a release of Helm."""
 
     annotations: Annotated[
         dict[str, AnnotationValue], Field(max_length=32, json_schema_extra=_metadata_keys("annotations"))
@@ -269,7 +294,7 @@ class HoopRolePlanSpec(KubernetesModel):
     """How old the password may grow, such as 720h or 1h30m; at least 1m. Default: it is not rotated on
     schedule."""
 
-    secret_name: DnsSubdomain | None = None
+    secret_name: SecretName | None = None
     """Name of the Secret that receives the credentials, in the plan's namespace. A changed name removes the
     old Secret. Default: `<metadata.name>-credentials`."""
 

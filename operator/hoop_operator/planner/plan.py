@@ -59,6 +59,9 @@ def plan_role(desired: DesiredRole, server: Server, databases: Mapping[str, Data
     ]
     if reason := conflict(desired, server):
         return RolePlan((), ((PlanReason.ROLE_CONFLICT, reason), *problems), (), (), ())
+    if PlanReason.DANGEROUS_SOURCE_ROLE in {reason for reason, _ in problems}:
+        # It is a guardrail that refuses: what exists stays as it is.
+        return RolePlan((), tuple(problems), (), (), ())
     difference = Difference(problems=problems)
     difference.extend(role_difference(desired, server))
     if desired.manages_grants:

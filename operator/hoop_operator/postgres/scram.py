@@ -36,16 +36,23 @@ def matches(password: str, verifier: str) -> bool | None:
     """Whether a password is the one a verifier was made from.
 
     A role may set its own verifier, and with it how long a look at it takes: more iterations than ours are not tried.
-    None where that cannot be told here: the verifier is not a SCRAM one, or the password is not ASCII.
+    Without iterations, or where it cannot be decoded, it is no match. None where that cannot be told here: the verifier
+    is not a SCRAM one, or the password is not ASCII.
     """
     parsed = VERIFIER.fullmatch(verifier)
-    if parsed is None or not password.isascii():
+    if parsed is None:
         return None
     iterations, salt, stored_key, _ = parsed.groups()
-    if int(iterations) > ITERATIONS:
+    if not 1 <= int(iterations) <= ITERATIONS:
         return False
-    ours, _ = _keys(password, base64.b64decode(salt), int(iterations))
-    return hmac.compare_digest(ours, base64.b64decode(stored_key))
+    if not password.isascii():
+        return None
+    try:
+        salt_bytes, stored_bytes = base64.b64decode(salt), base64.b64decode(stored_key)
+    except ValueError:
+        return False
+    ours, _ = _keys(password, salt_bytes, int(iterations))
+    return hmac.compare_digest(ours, stored_bytes)
 
 
 def _keys(password: str, salt: bytes, iterations: int) -> tuple[bytes, bytes]:

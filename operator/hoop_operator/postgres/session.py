@@ -13,14 +13,17 @@ import contextlib
 import json
 import os
 import re
+import signal
 import socket
+import sys
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from asyncio.subprocess import DEVNULL, PIPE
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
@@ -35,6 +38,8 @@ from hoop_operator.errors import (
     ServerUnreachable,
     StatementFailed,
 )
+
+T = TypeVar("T")
 
 WRONG_PASSWORD_MESSAGES = ("password authentication failed", "SASL authentication failed")
 """What the server and PgBouncer say in English of a password, and of a user, that are not theirs."""
@@ -61,6 +66,15 @@ UNKNOWN_ROLE = re.compile(r'role ".*" does not exist')
 
 TOO_MANY_SESSIONS = "too many connections for role"
 """What the server says in English to a role that is at its CONNECTION LIMIT."""
+
+TOO_MUCH_TO_COMPUTE = "a SCRAM login that takes too long to compute"
+
+OTHER_PASSWORD = (*WRONG_PASSWORD_MESSAGES, "invalid iteration count", TOO_MUCH_TO_COMPUTE)
+"""What tells that a role's verifier is none of ours: one of no iterations, or of very many, it has set for itself."""
+
+LOGIN_SCRIPT = Path(__file__).with_name("login.py")
+LOGIN_START_SECONDS = 5
+"""How much longer a login may take than a connection: a process has to start first."""
 
 CONNECT_SECONDS_MIN = 2
 """libpq takes no shorter `connect_timeout`; it holds for every address of a host by itself."""
@@ -238,26 +252,27 @@ class Sessions:
         """
         async with self._slots:
             await self._make_room()
+            who = replace(
+                self._admin,
+                user=user,
+                password=password,
+                database=database,
+                client_certificate=None,
+                client_key=None,
+            )
+            self._open += 1
             try:
-                connection = await self._connect(
-                    replace(
-                        self._admin,
-                        user=user,
-                        password=password,
-                        database=database,
-                        client_certificate=None,
-                        client_key=None,
-                    )
-                )
+                await self._reach(self._seconds(who) + LOGIN_START_SECONDS, who, database, _log_in)
             except AuthenticationFailed as refusal:
-                return False if any(known in str(refusal) for known in WRONG_PASSWORD_MESSAGES) else None
+                return False if any(known in str(refusal) for known in OTHER_PASSWORD) else None
             except DatabaseUnavailable:
                 return True
             except ServerUnreachable as refusal:
                 if TOO_MANY_SESSIONS in str(refusal):
                     return True
                 raise
-            await self._close(connection)
+            finally:
+                self._open -= 1
             return True
 
     async def close(self) -> None:
@@ -338,17 +353,20 @@ class Sessions:
     async def _connect(
         self, who: Connection, database: str | None = None
     ) -> psycopg.AsyncConnection[TupleRow]:
-        seconds = min(who.connect_timeout or self._limits.connect_seconds, self._limits.connect_seconds)
         self._open += 1
         try:
-            return await self._connect_within(seconds, who, database or who.database)
+            return await self._reach(self._seconds(who), who, database or who.database, self._open_session)
         except BaseException:
             self._open -= 1
             raise
 
-    async def _connect_within(
-        self, seconds: int, who: Connection, database: str
-    ) -> psycopg.AsyncConnection[TupleRow]:
+    def _seconds(self, who: Connection) -> int:
+        return min(who.connect_timeout or self._limits.connect_seconds, self._limits.connect_seconds)
+
+    async def _reach(
+        self, seconds: int, who: Connection, database: str, enter: Callable[[dict[str, Any]], Awaitable[T]]
+    ) -> T:
+        """Enter a database with libpq's parameters, within some seconds."""
         addresses: list[str] = []
         try:
             async with asyncio.timeout(seconds):
@@ -356,13 +374,11 @@ class Sessions:
                 with _files(who) as paths:
                     parameters = _libpq_parameters(who, database, addresses, paths, seconds)
                     try:
-                        connection = await self._log_in(parameters)
+                        return await enter(parameters)
                     except psycopg.errors.ConnectionTimeout:
                         raise TimeoutError from None
                     except psycopg.Error as error:
                         raise _connection_error(error, who, paths) from None
-                    set_json_loads(_load_json, connection)
-                    return connection
         except TimeoutError as error:
             if not addresses:
                 raise ServerUnreachable(
@@ -373,8 +389,8 @@ class Sessions:
                 f"whether the server runs"
             ) from error
 
-    async def _log_in(self, parameters: Mapping[str, Any]) -> psycopg.AsyncConnection[TupleRow]:
-        log_in = partial(
+    async def _open_session(self, parameters: Mapping[str, Any]) -> psycopg.AsyncConnection[TupleRow]:
+        connect = partial(
             psycopg.AsyncConnection.connect,
             **parameters,
             autocommit=True,
@@ -382,12 +398,14 @@ class Sessions:
             row_factory=tuple_row,
         )
         try:
-            return await log_in(options=self._options)
+            connection = await connect(options=self._options)
         except psycopg.Error as error:
             if not self._options or not OPTIONS_REFUSED.search(str(error)):
                 raise
-        self._options = ""
-        return await log_in(options=self._options)
+            self._options = ""
+            connection = await connect(options=self._options)
+        set_json_loads(_load_json, connection)
+        return connection
 
     async def _resolve(self, host: str, port: int) -> list[str]:
         """The host's addresses, so that what was checked is what is connected to."""
@@ -441,6 +459,29 @@ def translate_errors() -> Iterator[None]:
         raise _statement_error(error) from None
     except TimeoutError:
         raise ServerUnreachable("the server does not answer any more") from None
+
+
+async def _log_in(parameters: dict[str, Any]) -> None:
+    """Log in and out again as a role that may have made that as hard as it likes (see `login`).
+
+    Raises
+    ------
+    psycopg.OperationalError
+        The server, or the role, does not let us.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", LOGIN_SCRIPT, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+    )
+    try:
+        output, _ = await process.communicate(json.dumps(parameters).encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode == -signal.SIGXCPU:
+        raise psycopg.OperationalError(TOO_MUCH_TO_COMPUTE)
+    if output or process.returncode:
+        raise psycopg.OperationalError(output.decode(errors="replace") or "the login could not be tried")
 
 
 def _load_json(value: str | bytes) -> Any:

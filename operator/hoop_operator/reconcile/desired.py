@@ -93,7 +93,9 @@ def _violations(plan: Plan, scopes: list[Scope], guardrails: Guardrails | None) 
     if plan.spec.type == PlanType.EXTERNAL:
         listed = guardrails.source_roles
         source = plan.spec.source_role or ""
-        if listed is not None and not any(fnmatch.fnmatchcase(source, glob) for glob in listed):
+        if listed is not None and not any(
+            source == glob or fnmatch.fnmatchcase(source, glob) for glob in listed
+        ):
             violations.append(
                 f'spec.sourceRole "{source}" is not allowed by the resource\'s spec.guardrails.sourceRoles'
             )

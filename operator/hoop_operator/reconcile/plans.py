@@ -272,7 +272,7 @@ class Plans:
         What is said of them on the objects is written while the server is already busy with the next turn; no further
         ahead than that.
         """
-        plans = self._take(waiting)
+        plans = self._take(resource_key, waiting)
         self._in_turn.update((plan.key, None) for plan, _ in plans)
         self._handled.update((plan.key, plan.fingerprint) for plan, _ in plans)
         changes = [self._new_run(plan, trigger) for plan, trigger in plans if not plan.deleting]
@@ -295,17 +295,23 @@ class Plans:
             ended = [plan.key for plan, _ in plans]
             self._endings[resource_key] = asyncio.create_task(self._end_turn(resource_key, ended, changes))
 
-    def _take(self, waiting: Mapping[Key, str]) -> list[tuple[Plan, str]]:
+    def _take(self, resource_key: Key, waiting: Mapping[Key, str]) -> list[tuple[Plan, str]]:
         """The plans of a turn, one for each role; others that name the same role are for a later turn to refuse."""
+        resource = self._context.memory.resources.get(resource_key)
         plans: dict[str, tuple[Plan, str]] = {}
         for key, trigger in waiting.items():
             plan = self._context.memory.plans.get(key)
             if plan is None:
                 continue
-            if key in self._in_turn or plan.spec.role in plans:
+            role = plan.spec.role
+            if resource is not None:
+                # Other labels may derive the same name, the digest in it included.
+                with suppress(ValueError):
+                    role = role_name(resource.api_name, role)
+            if key in self._in_turn or role in plans:
                 self.wake(key, trigger)
             else:
-                plans[plan.spec.role] = (plan, trigger)
+                plans[role] = (plan, trigger)
         return list(plans.values())
 
     def _is_outdated(self, registration: Registration) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.secrets import Secret, create_secret, delete_secret, read_secret, update_secret
@@ -41,7 +41,7 @@ async def find(api: KubernetesApi, plan: Plan) -> PlanSecret:
         former = await _read_former(api, plan)
         return PlanSecret(None, _password(former)) if former is not None else NOTHING
     owner = secret.owner
-    if owner is None or (owner.kind, owner.name) != (plan.owner.kind, plan.owner.name):
+    if owner is None or replace(owner, uid=plan.uid) != plan.owner:
         controller = (
             f"is controlled by {owner.kind} {owner.name}" if owner else "was not created by this plan"
         )

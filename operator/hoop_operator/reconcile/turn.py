@@ -46,8 +46,10 @@ from hoop_operator.reconcile.desired import first_database, secret_contents
 from hoop_operator.reconcile.objects import FINALIZER, Plan, Resource
 from hoop_operator.reconcile.run import Run, failure_of
 
-DISPUTES = frozenset({PlanReason.ROLE_CONFLICT, PlanReason.SECRET_CONFLICT})
-"""Reasons after which neither role nor Secret is touched at all."""
+HANDS_OFF = frozenset(
+    {PlanReason.ROLE_CONFLICT, PlanReason.SECRET_CONFLICT, PlanReason.DANGEROUS_SOURCE_ROLE}
+)
+"""Reasons after which neither password nor Secret is touched: a dispute about them, or a guardrail that refused."""
 
 INSUFFICIENT_PRIVILEGE = "42501"
 ROW_TOO_BIG = "54000"
@@ -246,7 +248,7 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
                     problems.append((conflict.reason, conflict.message))
             if problems:
                 run.fail(failure_of(problems))
-            if not DISPUTES.intersection(reason for reason, _ in problems):
+            if not HANDS_OFF.intersection(reason for reason, _ in problems):
                 work.login = role
             if work.login is not None or run.succeeded:
                 work.password = await _password_to_set(turn, work)
