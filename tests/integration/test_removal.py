@@ -9,9 +9,8 @@ from hoop_operator.crd import Privilege
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.planner import removal
 from hoop_operator.planner.model import DesiredRole
-from hoop_operator.postgres.hazards import read_hazards
+from hoop_operator.postgres.removal import read_hazards, read_prepared
 from hoop_operator.postgres.session import Transaction
-from hoop_operator.postgres.snapshot import read_prepared
 from hoop_operator.reconcile import remove
 from integration.roles import Roles, fill, literal, make, quoted
 

@@ -8,7 +8,7 @@ schema and owner with the same ACL come as one set, and items that read the same
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, LiteralString, NamedTuple
@@ -692,52 +692,3 @@ def _acl(rows: Iterable[list[Any]] | None) -> Acl:
         AclEntry(grantee, grantor, ObjectKind(kind), schema, privilege, grantable, frozenset(oids), column)
         for kind, schema, privilege, grantable, column, grantee, grantor, oids in rows or ()
     )
-
-
-SESSIONS: LiteralString = """
-SELECT DISTINCT a.usename AS name FROM pg_catalog.pg_stat_activity AS a WHERE a.usename = ANY (%(names)s)
-"""
-
-PREPARED: LiteralString = """
-SELECT p.owner AS role, p.database, p.gid FROM pg_catalog.pg_prepared_xacts AS p WHERE p.owner = ANY (%(names)s)
- ORDER BY p.database, p.gid
-"""
-
-OWNED_SCHEMAS: LiteralString = """
-SELECT n.nspname AS name FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS r ON r.oid = n.nspowner
- WHERE r.rolname = %(role)s ORDER BY 1
-"""
-
-
-async def read_sessions(transaction: Transaction, names: Sequence[str]) -> list[str]:
-    """Those of some roles that have a session open.
-
-    Raises
-    ------
-    ServerError
-        The server could not be asked.
-    """
-    return [row["name"] for row in await transaction.fetch(sql.SQL(SESSIONS), {"names": list(names)})]
-
-
-async def read_prepared(transaction: Transaction, names: Sequence[str]) -> list[tuple[str, str, str]]:
-    """Role, database and identifier of every prepared transaction of some roles (manual, `pg_prepared_xacts`).
-
-    Raises
-    ------
-    ServerError
-        The server could not be asked.
-    """
-    rows = await transaction.fetch(sql.SQL(PREPARED), {"names": list(names)})
-    return [(row["role"], row["database"], row["gid"]) for row in rows]
-
-
-async def read_owned_schemas(transaction: Transaction, role: str) -> list[str]:
-    """The schemas that a role owns in the transaction's database.
-
-    Raises
-    ------
-    ServerError
-        The database could not be read.
-    """
-    return [row["name"] for row in await transaction.fetch(sql.SQL(OWNED_SCHEMAS), {"role": role})]

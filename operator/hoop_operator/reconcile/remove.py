@@ -10,14 +10,14 @@ from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
 from hoop_operator.planner.roles import alteration_problem, conflict
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres.executor import end_sessions, execute_singly
-from hoop_operator.postgres.hazards import read_hazards
-from hoop_operator.postgres.session import Sessions, Transaction
-from hoop_operator.postgres.snapshot import (
-    Capabilities,
+from hoop_operator.postgres.removal import (
+    read_hazards,
     read_owned_schemas,
     read_prepared,
     read_sessions,
 )
+from hoop_operator.postgres.session import Sessions, Transaction
+from hoop_operator.postgres.snapshot import Capabilities
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another
 from hoop_operator.reconcile.run import failure_of
 from hoop_operator.reconcile.turn import INSUFFICIENT_PRIVILEGE, look

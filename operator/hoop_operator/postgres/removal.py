@@ -1,5 +1,9 @@
-"""What a role wrote that would work with the rights of whoever its objects are given to."""
+"""What is to be known of a role before it is removed: who acts as it, what is pending, and what it wrote.
 
+Read at a removal only, and only of roles that own something: it is more than a look at a plan needs.
+"""
+
+from collections.abc import Sequence
 from typing import Any, LiteralString
 
 from psycopg import sql
@@ -7,6 +11,20 @@ from psycopg import sql
 from hoop_operator.planner.model import DatabaseObject, ObjectKind
 from hoop_operator.planner.removal import Danger, Hazard
 from hoop_operator.postgres.session import Transaction
+
+SESSIONS: LiteralString = """
+SELECT DISTINCT a.usename AS name FROM pg_catalog.pg_stat_activity AS a WHERE a.usename = ANY (%(names)s)
+"""
+
+PREPARED: LiteralString = """
+SELECT p.owner AS role, p.database, p.gid FROM pg_catalog.pg_prepared_xacts AS p WHERE p.owner = ANY (%(names)s)
+ ORDER BY p.database, p.gid
+"""
+
+OWNED_SCHEMAS: LiteralString = """
+SELECT n.nspname AS name FROM pg_catalog.pg_namespace AS n JOIN pg_catalog.pg_roles AS r ON r.oid = n.nspowner
+ WHERE r.rolname = %(role)s ORDER BY 1
+"""
 
 INTERPRETERS = (
     *(
@@ -211,6 +229,40 @@ tree, since `pg_depend` leaves out the server's own; foreign tables are reached 
 are followed through operators, aggregates, domains, casts, range types and views. Those in C are for superusers to
 make.
 """
+
+
+async def read_sessions(transaction: Transaction, names: Sequence[str]) -> list[str]:
+    """Those of some roles that have a session open.
+
+    Raises
+    ------
+    ServerError
+        The server could not be asked.
+    """
+    return [row["name"] for row in await transaction.fetch(sql.SQL(SESSIONS), {"names": list(names)})]
+
+
+async def read_prepared(transaction: Transaction, names: Sequence[str]) -> list[tuple[str, str, str]]:
+    """Role, database and identifier of every prepared transaction of some roles (manual, `pg_prepared_xacts`).
+
+    Raises
+    ------
+    ServerError
+        The server could not be asked.
+    """
+    rows = await transaction.fetch(sql.SQL(PREPARED), {"names": list(names)})
+    return [(row["role"], row["database"], row["gid"]) for row in rows]
+
+
+async def read_owned_schemas(transaction: Transaction, role: str) -> list[str]:
+    """The schemas that a role owns in the transaction's database.
+
+    Raises
+    ------
+    ServerError
+        The database could not be read.
+    """
+    return [row["name"] for row in await transaction.fetch(sql.SQL(OWNED_SCHEMAS), {"role": role})]
 
 
 async def read_hazards(transaction: Transaction, role: str) -> list[Hazard]:
