@@ -439,6 +439,27 @@ async def test_a_grantor_that_is_a_superuser_by_now_comes_with_the_sql_that_help
     assert await roles.others([database], desired.name) == before
 
 
+async def test_the_sql_about_what_was_passed_on_helps_where_the_role_lost_sight_of_the_schema(
+    roles: Roles,
+) -> None:
+    database = await roles.database()
+    await roles.run(database, "CREATE SCHEMA apart; CREATE TABLE apart.plain (a int)")
+    other = quoted(await roles.role("other"))
+    desired = roles.desired(scopes=[f"{database}.apart"], privileges=["SELECT"])
+    role = await make(roles, desired)
+    await roles.run(
+        database,
+        f"GRANT USAGE ON SCHEMA apart TO {role}; GRANT DELETE ON apart.plain TO {role} WITH GRANT OPTION",
+        f"SET ROLE {role}; GRANT DELETE ON apart.plain TO {other}; RESET ROLE",
+        f"REVOKE USAGE ON SCHEMA apart FROM {role}",
+    )
+
+    (message,) = messages(await roles.apply(desired), PlanReason.DEPENDENT_GRANTS)
+
+    await roles.run(database, message.rpartition(" run: ")[2])
+    await roles.settle(desired)
+
+
 async def test_what_the_role_is_beyond_its_plan_is_taken_from_it_even_where_a_check_fails(
     roles: Roles,
 ) -> None:

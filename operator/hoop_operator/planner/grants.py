@@ -250,14 +250,17 @@ class _Place:
     def to_be_lent(
         self, role: str, wanted: "Wanted", kind: ObjectKind, oids: Iterable[int]
     ) -> tuple[str, ...]:
-        """The schemas of some objects in which the plan's role cannot name them any more once the plan is applied."""
+        """The schemas of some objects in which the plan's role cannot name them, now or once the plan is applied."""
         kept = wanted.get((ObjectKind.SCHEMA, None, "USAGE"), frozenset())
+        closed = self.closed_schemas.get(role, frozenset())
         named = self._named(kind, oids)
         return tuple(
             sorted(
                 schema.name
                 for schema in self.objects.get(ObjectKind.SCHEMA, {}).values()
-                if schema.name in named and schema.owner != role and schema.oid not in kept
+                if schema.name in named
+                and schema.owner != role
+                and (schema.oid not in kept or schema.name in closed)
             )
         )
 
