@@ -49,7 +49,7 @@ PLURALS: Mapping[ObjectKind, LiteralString] = {
     ObjectKind.ROUTINE: "ROUTINES",
 }
 
-ENTRIES_KEPT_FREE = 200
+ENTRIES_KEPT_FREE = 500
 """Room that stays in a crowded ACL, for all the plans of a turn are planned against the same look."""
 
 GRANTEE_LIMIT_REMEDY = (

@@ -15,7 +15,7 @@ from hoop_operator.postgres.session import Limits, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile.objects import Key
 
-PLANS_PER_TURN = 200
+PLANS_PER_TURN = 500
 GATHERING_SECONDS = 0.05
 """How long to wait for company after the first plan has arrived: a burst becomes few turns instead of many."""
 CANCEL_SECONDS = 2.0
