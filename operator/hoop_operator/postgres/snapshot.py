@@ -205,7 +205,7 @@ WITH asked AS MATERIALIZED (
     SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid, c.relnamespace AS namespace,
            c.relname AS name, c.relowner AS owner, c.relacl AS acl, NULL::pg_catalog.name AS "column"
       FROM pg_catalog.pg_class AS c
-     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 't')
        AND (c.relacl IS NOT NULL OR c.relnamespace IN (SELECT oid FROM asked))
     UNION ALL
     SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid, c.relnamespace, c.relname, c.relowner,
