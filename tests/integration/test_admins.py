@@ -474,6 +474,23 @@ async def test_a_schema_that_the_admin_may_not_use_comes_with_the_sql(roles: Rol
     ]
 
 
+async def test_a_schema_that_its_own_owner_may_not_use_comes_with_the_sql(roles: Roles) -> None:
+    setup = await createrole(roles)
+    owner = quoted(setup.application)
+    await roles.run(
+        setup.database,
+        f"GRANT {owner} TO {quoted(setup.admin)}",
+        f"GRANT CONNECT ON DATABASE {quoted(setup.database)} TO {quoted(setup.admin)} WITH GRANT OPTION",
+        f"REVOKE ALL ON SCHEMA shop FROM {owner}",
+    )
+    await roles.act_as(setup.admin, setup.database)
+    desired = roles.desired(scopes=[f"{setup.database}.shop"], privileges=["SELECT"])
+
+    assert await heal(roles, setup.database, desired) == [
+        f'GRANT USAGE ON SCHEMA "shop" TO {quoted(setup.admin)};'
+    ]
+
+
 async def test_grant_options_that_come_from_several_roles_are_all_used(roles: Roles) -> None:
     setup = await createrole(roles)
     first, second = await roles.role("first"), await roles.role("second")

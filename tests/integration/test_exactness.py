@@ -279,8 +279,11 @@ async def test_every_kind_of_extra_is_taken_away_and_nobody_elses(roles: Roles, 
     ]
     if roles.version >= 15:
         objects += ["SET, ALTER SYSTEM ON PARAMETER work_mem", "SET ON PARAMETER my.extension"]
-    ((large_object,),) = await roles.rows(database, "SELECT lo_create(0)")
-    objects.append(f"ALL ON LARGE OBJECT {large_object}")
+    ((large_object, toast),) = await roles.rows(
+        database,
+        "SELECT lo_create(0), reltoastrelid::regclass::text FROM pg_class WHERE oid = 'plain'::regclass",
+    )
+    objects += [f"ALL ON LARGE OBJECT {large_object}", f"SELECT ON TABLE {toast}"]
     defaults = [
         "GRANT ALL ON TABLES TO",
         "GRANT ALL ON SEQUENCES TO",
@@ -539,6 +542,33 @@ async def test_a_grant_that_was_passed_on_is_reported_with_the_sql_that_heals_it
     assert await roles.held(database, desired.name) == meant(database, {"DELETE"})
 
 
+async def test_a_column_that_was_passed_on_keeps_its_table_alone(roles: Roles) -> None:
+    database = await roles.database()
+    await fill(roles, database)
+    friend = await roles.role("friend")
+    desired = roles.desired(scopes=[database], privileges=["DELETE"])
+    role = await make(roles, desired)
+    await roles.run(
+        database,
+        f"GRANT SELECT (note) ON plain TO {role} WITH GRANT OPTION",
+        f"GRANT USAGE ON SCHEMA public TO {role}",
+        f"SET ROLE {role}; GRANT SELECT (note) ON plain TO {quoted(friend)}; RESET ROLE",
+        f"GRANT SELECT, INSERT ON plain, parted TO {role}",
+    )
+
+    planned = await roles.apply(desired)
+
+    (message,) = messages(planned, PlanReason.DEPENDENT_GRANTS)
+    assert {
+        (name, privilege)
+        for kind, name, privilege in await roles.held(database, desired.name)
+        if kind == "relation"
+    } == {("plain", "SELECT")}
+    await roles.run(database, message.rpartition(" run: ")[2])
+    await roles.settle(desired)
+    assert await roles.held(database, desired.name) == meant(database, {"DELETE"})
+
+
 async def test_a_membership_that_was_passed_on_is_reported_with_the_sql_that_heals_it(roles: Roles) -> None:
     if roles.version < 16:
         pytest.skip("memberships do not depend on each other before version 16")
@@ -669,6 +699,44 @@ async def test_the_database_owner_is_who_creates_in_a_schema_of_pg_database_owne
 
     await roles.run(database, f"SET ROLE {quoted(owner)}; CREATE TABLE future (a int)")
     assert ("relation", "future", "SELECT") in await roles.held(database, desired.name)
+
+
+async def test_the_database_owner_is_who_creates_beside_a_table_of_pg_database_owner(roles: Roles) -> None:
+    database = await roles.database()
+    owner = await roles.role("owner")
+    await roles.run("postgres", f"ALTER DATABASE {quoted(database)} OWNER TO {quoted(owner)}")
+    await roles.run(
+        database,
+        "CREATE SCHEMA shared",
+        "CREATE TABLE shared.orders (a int)",
+        "ALTER TABLE shared.orders OWNER TO pg_database_owner",
+    )
+    desired = roles.desired(scopes=[f"{database}.shared"], privileges=["SELECT"])
+
+    await roles.settle(desired)
+
+    await roles.run(
+        database,
+        "GRANT CREATE ON SCHEMA shared TO PUBLIC",
+        f"SET ROLE {quoted(owner)}; CREATE TABLE shared.future (a int)",
+    )
+    assert ("relation", "shared.future", "SELECT") in await roles.held(database, desired.name)
+
+
+async def test_a_name_that_is_not_in_utf_8_hinders_no_plan_that_does_without_it(roles: Roles) -> None:
+    database, latin = await roles.database(), f"latin_{roles.suffix}"
+    await roles.run("postgres", f"CREATE DATABASE {latin} ENCODING LATIN1 TEMPLATE template0 LOCALE 'C'")
+    roles.databases.append(latin)
+    desired = roles.desired(scopes=[database], privileges=["SELECT"])
+    role = await make(roles, desired)
+    in_utf_8, odd = "SET client_encoding = 'UTF8'", quoted(f"é_{roles.suffix}")
+    await roles.run(latin, in_utf_8, f"CREATE ROLE {odd}", f"GRANT {role} TO {odd}")
+    try:
+        planned = await roles.settle(desired)
+    finally:
+        await roles.run(latin, in_utf_8, f"DROP ROLE {odd}")
+
+    assert any("members of the role" in observation for observation in planned.observations)
 
 
 async def test_extension_routines_that_public_may_not_execute_are_left_out_and_named(roles: Roles) -> None:

@@ -365,6 +365,35 @@ async def test_a_schema_renamed_meanwhile_goes_with_all_that_is_in_it(
     assert await owner_of(roles, database, "theirs.kept") == "postgres"
 
 
+async def test_a_role_that_an_extension_came_to_know_by_default_privileges_is_removed(roles: Roles) -> None:
+    database = await roles.database()
+    await roles.run(database, "CREATE TABLE plain (a int)")
+    one, other = (
+        roles.desired(label, scopes=[database], privileges=["SELECT"]) for label in ("one", "other")
+    )
+    for desired in (one, other):
+        await roles.settle(desired)
+    await roles.run(database, "CREATE EXTENSION pg_stat_statements")
+
+    assert await roles.remove_together([one, other]) == {one.name: None, other.name: None}
+
+
+async def test_an_ordinary_admin_removes_a_role_that_an_extension_knows(roles: Roles) -> None:
+    database, admin = await roles.database(), await roles.role("admin", "CREATEROLE")
+    await roles.run(
+        database,
+        f"ALTER DATABASE {quoted(database)} OWNER TO {quoted(admin)}",
+        f"CREATE SCHEMA shop AUTHORIZATION {quoted(admin)}",
+        f"CREATE TABLE shop.items (a int); ALTER TABLE shop.items OWNER TO {quoted(admin)}",
+    )
+    await roles.act_as(admin, database)
+    desired = roles.desired(scopes=[f"{database}.shop"], privileges=["SELECT"])
+    await roles.settle(desired)
+    await roles.run(database, "CREATE EXTENSION citext", "ALTER EXTENSION citext ADD TABLE shop.items")
+
+    assert await roles.remove(desired) is None
+
+
 async def test_prepared_transactions_block_removal_by_name_and_by_nothing_else(roles: Roles) -> None:
     first, second, other = [await roles.database() for _ in range(3)]
     desired = roles.desired(scopes=[first, second, other], privileges=["SELECT", "CREATE"])

@@ -190,6 +190,7 @@ def database(
         "crowded_defaults": {},
         "owned": {},
         "bound": {},
+        "initial_grantees": frozenset(),
         "not_administered": frozenset(),
         "not_assumable": frozenset(),
         "contested": {},

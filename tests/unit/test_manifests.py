@@ -121,6 +121,13 @@ def test_of_text_that_is_not_yaml_only_the_place_is_told() -> None:
     assert read(text).problems == ["0.yaml: this is not YAML at line 5, column 30"]
 
 
+def test_a_list_that_holds_itself_is_told() -> None:
+    text = "&list\nkind: List\napiVersion: v1\nitems: [*list]\n"
+    assert read_manifests({"plans.yaml": text}, "default").problems == [
+        "plans.yaml: a list holds itself, by an alias"
+    ]
+
+
 def test_the_same_object_twice_is_refused_by_both_files() -> None:
     assert read(PLAN, RESOURCE, PLAN).problems == [
         "2.yaml: HoopRolePlan default/ro: it is in 0.yaml already; remove one of the two"

@@ -105,7 +105,8 @@ def future_owners(schema: Schema, state: DatabaseState, superusers: frozenset[st
     superusers, who may create anywhere and usually do not.
     """
     creators = {state.resolve(name) for name in schema.creators | {schema.owner}}
-    return schema.object_owners | (creators - superusers)
+    object_owners = frozenset(state.resolve(name) for name in schema.object_owners)
+    return object_owners | (creators - superusers)
 
 
 def database_difference(desired: DesiredRole, state: DatabaseState, server: Server) -> Difference:
@@ -338,10 +339,11 @@ def _grants(role: str, wanted: Wanted, place: _Place) -> Difference:
             remedy = " ".join(f"{head} {admin} WITH GRANT OPTION;" for head, _ in heads)
         action = f"grant {privilege} on {place.describe(kind, oids)}"
         difference.problems.append(place.insufficient(owner, action, remedy))
-    # Who comes to be able to grant USAGE on a schema has it.
+    # Who comes to be able to grant USAGE on a schema has it, unless its owner has not.
     becoming_usable = {
         place.objects[ObjectKind.SCHEMA][oid].name
-        for oid in missing.get((ObjectKind.SCHEMA, None, "USAGE"), ())
+        for grants in denied.values()
+        for oid in grants.get((ObjectKind.SCHEMA, None, "USAGE"), ())
     }
     closed = {
         name
@@ -411,6 +413,14 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
     difference = Difference()
     passed_on = _passed_on(role, place)
     superusers = place.server.superusers
+    # What is taken back on a table is taken back on its columns, too (manual, REVOKE, Notes).
+    held_by_columns = {
+        (entry.kind, entry.privilege, entry.grantor, oid)
+        for entry in place.acl.held.get(role, ())
+        if entry.column is not None and entry.grantable
+        for oid in entry.objects
+        if entry.column in passed_on.get((entry.kind, entry.privilege, oid), {})
+    }
     grouped: dict[_Revocation, set[str]] = defaultdict(set)
     for entry in place.acl.held.get(role, ()):
         key = (entry.kind, entry.schema, entry.privilege)
@@ -429,6 +439,11 @@ def _revokes(role: str, wanted: Wanted, place: _Place) -> Difference:
                     difference.problems.append(
                         _dependent_grants(role, entry, target, dependents, wanted, place)
                     )
+                elif (
+                    entry.column is None
+                    and (entry.kind, entry.privilege, entry.grantor, oid) in held_by_columns
+                ):
+                    continue
                 elif target.owner != role:
                     is_lost = entry.grantor not in {target.owner, role} and entry.grantor in superusers
                     by_actor[place.actor(entry, target), is_lost].add(oid)

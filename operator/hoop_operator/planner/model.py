@@ -286,6 +286,9 @@ class DatabaseState:
     bound: Mapping[str, tuple[str, ...]]
     """For each of the plans' roles what names it here and can be given to nobody else, in words: row security policies
     and user mappings."""
+    initial_grantees: frozenset[str]
+    """Those of the plans' roles that an extension's object had a grant for when it was made, by default privileges for
+    example (manual, `pg_init_privs`): from version 17 on that keeps a role from being dropped, whatever is revoked."""
     not_administered: frozenset[str]
     """Owners here whose rights the admin does not have."""
     not_assumable: frozenset[str]
@@ -297,6 +300,10 @@ class DatabaseState:
     closed_schemas: Mapping[str, frozenset[str]]
     """Schemas on which a role has no USAGE, so that it can name nothing there: the admin, grantors, and owners of
     contested objects."""
+
+    def is_to_be_reassigned(self, role: str) -> bool:
+        """Whether there is what only REASSIGN OWNED takes from a role."""
+        return bool(self.owned.get(role)) or role in self.initial_grantees
 
     def resolve(self, owner: str) -> str:
         """The role that `pg_database_owner` stands for here; any other role itself."""

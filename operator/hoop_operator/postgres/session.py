@@ -27,6 +27,8 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg import sql
+from psycopg.abc import Buffer
+from psycopg.adapt import Loader
 from psycopg.rows import TupleRow, dict_row, tuple_row
 from psycopg.types.json import set_json_loads
 
@@ -84,6 +86,8 @@ RESOLVERS = ThreadPoolExecutor(max_workers=32, thread_name_prefix="resolve")
 
 IDLE_SECONDS = 20.0
 """How long a session is kept for the next transaction."""
+
+TEXT_TYPES = ("text", "name", "varchar", "bpchar")
 
 TEMPLATES = frozenset({"template0", "template1"})
 
@@ -405,6 +409,8 @@ class Sessions:
             self._options = ""
             connection = await connect(options=self._options)
         set_json_loads(_load_json, connection)
+        for text_type in TEXT_TYPES:
+            connection.adapters.register_loader(text_type, _TextLoader)
         return connection
 
     async def _resolve(self, host: str, port: int) -> list[str]:
@@ -484,11 +490,18 @@ async def _log_in(parameters: dict[str, Any]) -> None:
         raise psycopg.OperationalError(output.decode(errors="replace") or "the login could not be tried")
 
 
-def _load_json(value: str | bytes) -> Any:
-    """Read JSON in which names are not all in UTF-8: a database of another encoding can put such into shared catalogs.
+class _TextLoader(Loader):
+    """Reads text that may not be in UTF-8: a database of another encoding can put such into shared catalogs.
 
-    They become names that nothing has, so that they concern only who needs them.
+    It becomes a name that nothing has, so that it concerns only who needs it.
     """
+
+    def load(self, data: Buffer) -> str:
+        return bytes(data).decode(errors="replace")
+
+
+def _load_json(value: str | bytes) -> Any:
+    """Read JSON in which names are not all in UTF-8, as `_TextLoader` does."""
     return json.loads(value.decode(errors="replace") if isinstance(value, bytes) else value)
 
 

@@ -148,7 +148,8 @@ WITH carrier AS (
      WHERE (a.grantee = ANY (%(oids)s) AND a.grantee <> c.owner)
         OR (a.grantor = ANY (%(oids)s) AND a.grantor <> c.owner)
 ), dependency AS (
-    SELECT s.refobjid, s.dbid, pg_catalog.bool_or(s.deptype IN ('o', 'r')) AS binds FROM pg_catalog.pg_shdepend AS s
+    SELECT s.refobjid, s.dbid, pg_catalog.bool_or(s.deptype IN ('o', 'r', 'i')) AS binds
+      FROM pg_catalog.pg_shdepend AS s
      WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(oids)s) AND s.dbid <> 0
      GROUP BY s.refobjid, s.dbid
 ), contested AS (
@@ -205,7 +206,7 @@ WITH asked AS MATERIALIZED (
     SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END AS kind, c.oid, c.relnamespace AS namespace,
            c.relname AS name, c.relowner AS owner, c.relacl AS acl, NULL::pg_catalog.name AS "column"
       FROM pg_catalog.pg_class AS c
-     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+     WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S', 't')
        AND (c.relacl IS NOT NULL OR c.relnamespace IN (SELECT oid FROM asked))
     UNION ALL
     SELECT CASE c.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, c.oid, c.relnamespace, c.relname, c.relowner,
@@ -285,7 +286,8 @@ WITH asked AS MATERIALIZED (
 ), dependency AS MATERIALIZED (
     SELECT s.refobjid AS role, s.classid, s.objid, s.objsubid, s.deptype FROM pg_catalog.pg_shdepend AS s
      WHERE s.refclassid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND s.refobjid = ANY (%(bound)s)
-       AND (s.deptype = 'o' AND s.classid <> 'pg_catalog.pg_default_acl'::pg_catalog.regclass OR s.deptype = 'r')
+       AND (s.deptype = 'o' AND s.classid <> 'pg_catalog.pg_default_acl'::pg_catalog.regclass
+            OR s.deptype IN ('r', 'i'))
        AND s.dbid = (SELECT d.oid FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
 ), default_item AS (
     SELECT d.defaclrole, d.defaclobjtype, i.item, pg_catalog.array_agg(n.nspname) AS schemas
@@ -348,7 +350,9 @@ SELECT
   (SELECT pg_catalog.json_agg(pg_catalog.json_build_array(pg_catalog.pg_get_userbyid(d.role),
           d.deptype = 'o' AND d.classid <> 'pg_catalog.pg_user_mapping'::pg_catalog.regclass,
           pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)))
-     FROM dependency AS d) AS dependencies,
+     FROM dependency AS d WHERE d.deptype <> 'i') AS dependencies,
+  (SELECT pg_catalog.json_agg(DISTINCT pg_catalog.pg_get_userbyid(d.role))
+     FROM dependency AS d WHERE d.deptype = 'i') AS initial_grantees,
   (SELECT pg_catalog.json_agg(r.rolname) FROM pg_catalog.pg_roles AS r
     WHERE NOT pg_catalog.pg_has_role(r.oid, 'USAGE')
       AND (r.oid IN (SELECT owner FROM sent) OR r.oid IN (SELECT owner FROM default_entry)
@@ -515,7 +519,8 @@ async def read_database(
     owned: dict[str, list[str]] = defaultdict(list)
     bound: dict[str, list[str]] = defaultdict(list)
     for role, owns, description in row["dependencies"] or ():
-        (owned if owns else bound)[role].append(description)
+        if description is not None:  # of what was dropped since the query began there is none
+            (owned if owns else bound)[role].append(description)
     closed: dict[str, set[str]] = defaultdict(set)
     for role, schema in row["closed_schemas"] or ():
         closed[role].add(schema)
@@ -600,6 +605,7 @@ async def read_database(
         ),
         owned={role: tuple(sorted(descriptions)) for role, descriptions in owned.items()},
         bound={role: tuple(sorted(descriptions)) for role, descriptions in bound.items()},
+        initial_grantees=frozenset(row["initial_grantees"] or ()),
         not_administered=frozenset(row["not_administered"] or ()),
         not_assumable=frozenset(row["not_assumable"] or ()),
         contested=_oids_by_kind(

@@ -115,7 +115,12 @@ def read_manifests(texts: Mapping[str, str], namespace: str) -> Manifests:
             manifests.problems.append(f"{origin}: this is not YAML{place}")
             continue
         for document in documents:
-            for item in _flattened(document):
+            try:
+                items = [*_flattened(document)]
+            except RecursionError:
+                manifests.problems.append(f"{origin}: a list holds itself, by an alias")
+                continue
+            for item in items:
                 _read_object(item, origin, namespace, manifests, origins)
     return manifests
 

@@ -151,7 +151,7 @@ async def _empty_databases(
     waiting = {(name, database) for name, database, _ in prepared}
     for name, state in databases.items():
         free = [role for role in roles if (role.name, name) not in waiting]
-        owners = [role for role in free if state.owned.get(role.name)]
+        owners = [role for role in free if state.is_to_be_reassigned(role.name)]
         others = [role for role in free if role not in owners]
         for group in [*([role] for role in owners), *([others] if others else [])]:
             step = _empty_database(sessions, capabilities, server, state, group)
@@ -175,9 +175,9 @@ async def _empty_database(
     that the role has. It is looked for again after, since who acts as the role may have made something meanwhile.
     """
     differences = [removal.empty_database(role, state, server) for role in roles]
-    acting = [role for role in roles if state.owned.get(role.name) or state.default_acl.set_by.get(role.name)]
+    owners = [role for role in roles if state.is_to_be_reassigned(role.name)]
+    acting = [role for role in roles if role in owners or state.default_acl.set_by.get(role.name)]
     async with sessions.transaction(state.name, write=True) as transaction:
-        owners = [role for role in roles if state.owned.get(role.name)]
         for role in owners:
             if hazards := await read_hazards(transaction, role.name):
                 return removal.hazard_problems(role, state, hazards)
