@@ -111,7 +111,8 @@ def conflict(desired: DesiredRole, server: Server) -> str | None:
         claimant = role.comment.removeprefix(COMMENT_PREFIX)
         return (
             f'role "{role.name}" already belongs to the plan {claimant} (instance/namespace/plan), as its comment '
-            f"says; choose another spec.role, or delete that plan first"
+            f"says; choose another spec.role, or delete that plan, or, where it is gone and left the role behind, drop "
+            f"the role"
         )
     if role.oid == desired.known_oid and not role.superuser:
         return None
@@ -310,13 +311,13 @@ def _memberships(desired: DesiredRole, server: Server) -> Difference:
         wanted = membership.role == desired.source_role
         if wanted and not membership.admin:
             continue
-        if members := members_from_its_hand(membership, server):
+        members = members_from_its_hand(membership, server)
+        if members:
             difference.problems.append(dependent_members(membership, members))
-            continue
         revoke = revoke_membership(membership, server, option_only=wanted)
-        if membership.admin_may_revoke:
+        if membership.admin_may_revoke and not members:
             difference.statements.append(revoke)
-        else:
+        elif not membership.admin_may_revoke:
             difference.problems.append(
                 (
                     PlanReason.INSUFFICIENT_PRIVILEGE,
