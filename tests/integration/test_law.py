@@ -54,6 +54,8 @@ STEWARD = "law_steward"
 """An admin with CREATEROLE, and whatever else is drawn for it."""
 PEOPLE = ("law_owner_a", "law_owner_b", "law_lender", "law_group", "law_other", STEWARD)
 ROLES = (*PEOPLE, OURS)
+OTHERS = frozenset({"", ADMIN, "pg_database_owner", "pg_monitor", "pg_read_all_data", *PEOPLE})
+"""Who must not lose anything; empty is PUBLIC."""
 DATABASES = ("law_a", "law_b")
 SCHEMAS = ("public", "s1", "s2")
 IDENTITY = Identity("test", "law", "ours")
@@ -230,13 +232,15 @@ class World:
         return {*self.rows(database, ACL.format(columns=columns, defaults=EFFECTIVE_DEFAULT_ACL))}
 
     def others(self) -> list[set[tuple[Any, ...]]]:
-        """All that everybody but our role has."""
+        """All that everybody has but our role, and but those whom other tests make on this server meanwhile."""
         entries = [
             {
                 entry
                 for entry in self.acl(name)
+                if OTHERS.issuperset(entry[2:4])
+                and (entry[0] != "database" or entry[1] in DATABASES)
                 # What a superuser may set anyway is kept as an entry only beside others.
-                if OURS not in entry[2:4] and (entry[0], entry[2]) != ("parameter", ADMIN)
+                and (entry[0], entry[2]) != ("parameter", ADMIN)
             }
             for name in DATABASES
         ]
@@ -244,11 +248,13 @@ class World:
             "postgres", "SELECT roleid::regrole::text, member::regrole::text, m.* FROM pg_auth_members m"
         )
         attributes = self.rows(
-            "postgres", "SELECT a::text FROM pg_authid a WHERE a.rolname <> %(role)s", role=OURS
+            "postgres",
+            "SELECT a::text FROM pg_authid a WHERE a.rolname = ANY (%(roles)s)",
+            roles=list(OTHERS),
         )
         return [
             *entries,
-            {row for row in memberships if OURS not in row[:2]},
+            {row for row in memberships if OTHERS.issuperset(row[:2])},
             {*attributes},
         ]
 
