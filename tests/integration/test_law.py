@@ -293,9 +293,12 @@ class World:
                   FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
                 UNION ALL
                 SELECT pronamespace, proowner, 'f', oid::regprocedure::text FROM pg_proc
-            ), creator AS (
-                SELECT a.oid, o.owner FROM asked a JOIN object o ON o.namespace = a.oid
-                UNION SELECT a.oid, t.typowner FROM asked a JOIN pg_type t ON t.typnamespace = a.oid
+            ), creator (oid, owner) AS (
+                SELECT a.oid, coalesce(d.datdba, x.owner)
+                  FROM asked a JOIN (SELECT namespace, owner FROM object
+                                     UNION SELECT typnamespace, typowner FROM pg_type) x ON x.namespace = a.oid
+                  LEFT JOIN pg_database d
+                    ON d.datname = current_database() AND x.owner = 'pg_database_owner'::regrole
                 UNION SELECT a.oid, r.oid FROM asked a JOIN pg_roles r ON NOT r.rolsuper AND (r.oid = a.owner
                       OR EXISTS (SELECT FROM aclexplode(a.nspacl) x
                                   WHERE x.grantee = r.oid AND x.privilege_type = 'CREATE'))
