@@ -358,7 +358,7 @@ def _full_acls(
     role: str, wanted: Wanted, place: _Place, state: DatabaseState
 ) -> list[tuple[PlanReason, str]]:
     """Tables and sequences on which nothing can be granted to the role, for their ACL has no room for a new entry."""
-    full = {oid for oid, acl in state.crowded.items() if acl.entries + ENTRIES_KEPT_FREE > acl.capacity}
+    full = {oid for oid, acl in state.crowded.items() if _is_full(acl)}
     if not full:
         return []
     known = {
@@ -381,6 +381,10 @@ def _full_acls(
 def _first(kind: ObjectKind, oids: Collection[int], place: _Place) -> int:
     """The one of some objects that a description names."""
     return min(oids, key=lambda oid: place.objects[kind][oid].name)
+
+
+def _is_full(acl: CrowdedAcl) -> bool:
+    return acl.entries + ENTRIES_KEPT_FREE > acl.capacity
 
 
 def _full_acl(what: str, acl: CrowdedAcl) -> str:
@@ -617,7 +621,7 @@ def _default_acl_difference(desired: DesiredRole, place: _Place, state: Database
     for target, names in sorted(missing.items(), key=str):
         grant = _alter_default(Phase.GRANT, state.name, role, target, names, "GRANT {} ON {} TO")
         crowded = state.crowded_defaults.get(target)
-        if crowded and crowded.entries + ENTRIES_KEPT_FREE > crowded.capacity and target not in targets_held:
+        if crowded and _is_full(crowded) and target not in targets_held:
             what = (
                 f'what "{target.owner}" will create in schema "{target.schema}" of database "{state.name}" '
                 f"(default privileges on {target.objects})"

@@ -86,7 +86,7 @@ def alteration_problem(
         ),
         ("NOBYPASSRLS", role.bypassrls and reset_attributes and (before_16 or "BYPASSRLS" not in own)),
     ]
-    remedy = [f"{statement.sql};" for statement in _alteration(role, out_of_reach)]
+    remedy = [statement.by_hand for statement in _alteration(role, out_of_reach)]
     if not before_16 and not role.admin_option:
         remedy.append(_grant_admin_option(role.name, server))
     if not remedy:
@@ -179,13 +179,12 @@ def _membership_by_hand(desired: DesiredRole, source: str, server: Server) -> st
     commands: list[str] = []
     if desired.name not in server.roles:
         commands += [
-            render("CREATE ROLE {}", sql.Identifier(desired.name)),
-            _comment_statement(desired).sql,
+            render("CREATE ROLE {};", sql.Identifier(desired.name)),
+            _comment_statement(desired).by_hand,
         ]
         if server.version >= INHERIT_PER_MEMBERSHIP:
-            commands.append(_grant_admin_option(desired.name, server).removesuffix(";"))
-    commands.append(_grant_source(desired, source, server).sql)
-    return " ".join(f"{command};" for command in commands)
+            commands.append(_grant_admin_option(desired.name, server))
+    return " ".join([*commands, _grant_source(desired, source, server).by_hand])
 
 
 def dangers_of(source: str, member: str, server: Server) -> list[str]:
@@ -322,7 +321,7 @@ def _memberships(desired: DesiredRole, server: Server) -> Difference:
                 (
                     PlanReason.INSUFFICIENT_PRIVILEGE,
                     f'the admin "{server.admin}" may not revoke the membership in "{membership.role}" that '
-                    f'"{membership.grantor}" granted; an administrator has to run: {revoke.sql};',
+                    f'"{membership.grantor}" granted; an administrator has to run: {revoke.by_hand}',
                 )
             )
     if desired.source_role is not None and not _inherits(desired.source_role, held):

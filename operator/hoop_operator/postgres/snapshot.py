@@ -525,6 +525,7 @@ async def read_database(
     for role, schema in row["closed_schemas"] or ():
         closed[role].add(schema)
     sets = [_ObjectSet(*found) for found in row["object_sets"] or ()]
+    contested = frozenset(row["contested"] or ())
     argument_types = {oid: tuple(map(tuple, types)) for oid, types in row["argument_types"] or ()}
     objects: dict[ObjectKind, _Objects] = {}
     for found in sets:
@@ -608,9 +609,7 @@ async def read_database(
         initial_grantees=frozenset(row["initial_grantees"] or ()),
         not_administered=frozenset(row["not_administered"] or ()),
         not_assumable=frozenset(row["not_assumable"] or ()),
-        contested=_oids_by_kind(
-            (found.kind, found.oids) for found in sets if found.position in frozenset(row["contested"] or ())
-        ),
+        contested=_oids_by_kind((found.kind, found.oids) for found in sets if found.position in contested),
         closed_schemas={role: frozenset(schemas) for role, schemas in closed.items()},
     )
 
