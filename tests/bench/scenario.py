@@ -119,7 +119,7 @@ def _start(stack: Stack) -> Server:
 async def _measure(stack: Stack, server: Server, plans: int, profile: Path | None) -> Result:
     async with AsyncExitStack() as clients:
         admin = await clients.enter_async_context(as_administrator(stack))
-        session = await clients.enter_async_context(_session(server))
+        session = await clients.enter_async_context(open_session(server, server.database))
         meter = Meter(stack, server, admin, session)
         await meter.prepare()
         await _fill_database(server, session, NAME)
@@ -332,10 +332,9 @@ def _dsn(server: Server, database: str) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _session(server: Server) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
-    async with await psycopg.AsyncConnection.connect(
-        **_dsn(server, server.database), autocommit=True
-    ) as session:
+async def open_session(server: Server, database: str) -> AsyncIterator[psycopg.AsyncConnection[TupleRow]]:
+    """A session as the administrator, closed at the end."""
+    async with await psycopg.AsyncConnection.connect(**_dsn(server, database), autocommit=True) as session:
         yield session
 
 

@@ -19,17 +19,15 @@ import resource
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import LiteralString
 
-import psycopg
 from psycopg import sql
 
+from bench.scenario import open_session
 from hoop_operator.crd import Privilege
-from hoop_operator.credentials.connection import Connection, SslMode
 from hoop_operator.planner.model import DesiredRole, Identity
 from hoop_operator.planner.plan import RolePlan, plan_role
 from hoop_operator.planner.scopes import Scope
@@ -40,6 +38,7 @@ from hoop_operator.postgres.session import Limits, Sessions, open_sessions
 from hoop_operator.postgres.snapshot import read_capabilities
 from hoop_operator.reconcile.inbox import PLANS_PER_TURN
 from hoop_operator.reconcile.turn import look
+from integration.roles import administrator_connection
 from local import postgresql
 from local.postgresql import Server
 from local.progress import step
@@ -105,9 +104,9 @@ def run() -> list[Result]:
 
 
 async def _fill(server: Server) -> None:
-    async with _session(server, server.database) as session:
+    async with open_session(server, server.database) as session:
         await session.execute(f"CREATE DATABASE {NAME}".encode())
-    async with _session(server, NAME) as session:
+    async with open_session(server, NAME) as session:
         await session.execute("SET log_statement = 'none'")
         for number in range(SCHEMAS):
             # Each in a transaction of its own, so that the server's locks are enough.
@@ -130,7 +129,7 @@ def _schema(number: int) -> str:
 
 async def _measure(server: Server, scopes_per_plan: int) -> Result:
     plans = [_plan(number, scopes_per_plan) for number in range(PLANS)]
-    async with open_sessions(_connection(server), LIMITS, lambda _: True) as sessions:
+    async with open_sessions(administrator_connection(server), LIMITS, lambda _: True) as sessions:
         async with sessions.transaction() as transaction:
             capabilities = await read_capabilities(transaction)
 
@@ -143,11 +142,11 @@ async def _measure(server: Server, scopes_per_plan: int) -> Result:
 
         with step(f"{PLANS} plans of {scopes_per_plan} scopes each"):
             await _apply(sessions, await examine(plans))
-            async with _session(server, NAME) as session:
+            async with open_session(server, NAME) as session:
                 await session.execute("VACUUM ANALYZE")
         assert not any(planned.statements or planned.problems for planned in await turn_by_turn())
         with step("Look"):
-            async with _session(server, NAME) as session:
+            async with open_session(server, NAME) as session:
                 scan = sql.SQL(SCAN).format(sql.SQL(CATALOGS))
                 counted = await (await session.execute(scan)).fetchall()
 
@@ -198,31 +197,3 @@ async def _apply(sessions: Sessions, planned: Sequence[RolePlan]) -> None:
         async with sessions.transaction(database, write=True) as transaction:
             verifiers = {s.verifier_of: verifier for s in statements if s.verifier_of}
             await execute(transaction, merge(s for s in statements if s.database == database), verifiers)
-
-
-def _connection(server: Server) -> Connection:
-    return Connection(
-        host=server.host,
-        port=server.port,
-        user=server.user,
-        password=server.password,
-        database=server.database,
-        sslmode=SslMode.DISABLE,
-        ca_certificate=None,
-        client_certificate=None,
-        client_key=None,
-        connect_timeout=None,
-    )
-
-
-@asynccontextmanager
-async def _session(server: Server, database: str) -> AsyncIterator[psycopg.AsyncConnection]:
-    async with await psycopg.AsyncConnection.connect(
-        host=server.host,
-        port=server.port,
-        user=server.user,
-        password=server.password,
-        dbname=database,
-        autocommit=True,
-    ) as session:
-        yield session

@@ -23,6 +23,7 @@ from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile.remove import remove_roles
 from hoop_operator.reconcile.turn import look
 from integration.administrator import Administrator
+from local.postgresql import Server
 
 LIMITS = Limits(sessions=4, connect_seconds=10, lock_seconds=2, statement_seconds=30)
 
@@ -81,18 +82,7 @@ class Roles:
         self.roles: list[str] = []
         server = administrator.server
         self.version = int(server.version)
-        self.connection = Connection(
-            host=server.host,
-            port=server.port,
-            user=server.user,
-            password=server.password,
-            database=server.database,
-            sslmode=SslMode.DISABLE,
-            ca_certificate=None,
-            client_certificate=None,
-            client_key=None,
-            connect_timeout=None,
-        )
+        self.connection = administrator_connection(server)
 
     async def database(self, name: str | None = None) -> str:
         """Make a database."""
@@ -281,6 +271,22 @@ async def make(roles: Roles, desired: DesiredRole) -> str:
     """Have the role there, with nothing; returns its quoted name."""
     await roles.settle(DesiredRole(desired.name, desired.identity))
     return quoted(desired.name)
+
+
+def administrator_connection(server: Server) -> Connection:
+    """How the operator reaches a server as its superuser."""
+    return Connection(
+        host=server.host,
+        port=server.port,
+        user=server.user,
+        password=server.password,
+        database=server.database,
+        sslmode=SslMode.DISABLE,
+        ca_certificate=None,
+        client_certificate=None,
+        client_key=None,
+        connect_timeout=None,
+    )
 
 
 async def _capabilities(sessions: Sessions) -> Capabilities:
