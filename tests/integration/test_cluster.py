@@ -37,6 +37,8 @@ from hoop_operator.errors import (
     ObjectRejected,
 )
 
+pytestmark = pytest.mark.version_independent
+
 PASSWORD = "tell nobody!"
 OURS = "hoop.dev/operator"
 THEIRS = "example.com/theirs"

@@ -26,6 +26,8 @@ from hoop_operator.crd import (
 from hoop_operator.crd.schema import CustomResource
 from local.stack import Stack
 
+pytestmark = pytest.mark.version_independent
+
 MANAGED = {
     "resourceRef": {"name": "my-postgres"},
     "type": "managed",

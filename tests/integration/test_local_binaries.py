@@ -13,6 +13,8 @@ import pytest
 
 from local.binaries import PROGRAMS
 
+pytestmark = pytest.mark.version_independent
+
 # Answers `go version`; for `go build`, counts itself in `builds`, then waits for the file `go-on`.
 GO = """#!/bin/sh
 if [ "$1" = version ]; then echo "go version ${FAKE_GO_VERSION:-go1.26.0} test/test"; exit; fi

@@ -10,6 +10,8 @@ import pytest
 from local import cluster, processes
 from local.stack import Stack
 
+pytestmark = pytest.mark.version_independent
+
 
 def pid_of(operator: Stack) -> int:
     pid = processes.running(cluster.record(operator.directory, "operator"))

@@ -12,6 +12,8 @@ import pytest
 from local import ports, processes
 from local.errors import StackError
 
+pytestmark = pytest.mark.version_independent
+
 SLEEPER = ["sleep", "600"]
 
 

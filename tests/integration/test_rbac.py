@@ -9,6 +9,8 @@ from local import cluster
 from local.errors import StackError
 from local.stack import Stack
 
+pytestmark = pytest.mark.version_independent
+
 OPERATOR = "system:serviceaccount:hoop-system:hoop-operator"
 
 

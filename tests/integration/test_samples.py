@@ -10,6 +10,8 @@ import yaml
 from local import cluster
 from local.stack import CHECKOUT, Stack
 
+pytestmark = pytest.mark.version_independent
+
 SAMPLES = sorted((CHECKOUT / "deploy/samples").glob("*.yaml"))
 KINDS = sorted((CHECKOUT / "crds").glob("*.yaml"))
 
