@@ -22,8 +22,8 @@ from hoop_operator.crd import (
 )
 from hoop_operator.credentials.sources import ENDPOINT_SPELLING, SPELLINGS
 from hoop_operator.errors import PlanReason, ResourceReason
-from hoop_operator.planner.grants import object_privileges
 from hoop_operator.planner.model import ObjectKind
+from hoop_operator.planner.privileges import object_privileges
 from hoop_operator.planner.roles import DANGEROUS_ROLES
 from hoop_operator.settings import Settings
 
