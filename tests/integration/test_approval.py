@@ -8,8 +8,13 @@ import pytest
 from psycopg import sql
 
 from hoop_operator.cluster import paths
-from hoop_operator.errors import PlanReason
+from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.errors import ObjectConflict, PlanReason
 from hoop_operator.naming import role_name
+from hoop_operator.planner.statements import Phase, Statement
+from hoop_operator.reconcile.approval import claim
+from hoop_operator.reconcile.objects import Plan
+from hoop_operator.reconcile.run import Run
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
 from integration.tenant import Tenant, eventually, ready
@@ -268,6 +273,32 @@ async def test_a_clean_failure_keeps_its_approval(
     assert checksum(plan) == approved
     assert plan["status"]["lastAppliedSid"] == plan["status"]["sid"] != sid
     assert await may(admin, database, role, "DELETE")
+
+
+async def test_an_approval_that_was_withdrawn_or_is_taken_up_already_is_not_taken(
+    tenant: Tenant, api: KubernetesApi
+) -> None:
+    await tenant.plan("ro", "nowhere", scopes=["shop"], annotations={"hoop.dev/approve": "0c"}, **MANUAL)
+    await tenant.until_plans(["ro"], "ResourceNotFound")
+    path = paths.hoop_role_plan(tenant.namespace, "ro")
+
+    def approved(body: Mapping[str, Any]) -> Run:
+        run = Run(Plan.parse(body), "spec", new_input=True)
+        run.statements = (Statement(Phase.GRANT, "shop", "GRANT"),)
+        return run
+
+    body = await api.get(path)
+    first, second = approved(body), approved(body)
+    await claim(api, first)
+    assert first.due == first.statements
+    with pytest.raises(ObjectConflict):
+        await claim(api, second)
+    withdrawn = approved(await api.get(path))
+    await api.merge_patch(path, {"metadata": {"annotations": {"hoop.dev/approve": None}}})
+    with pytest.raises(ObjectConflict):
+        await claim(api, withdrawn)
+    assert second.due == withdrawn.due == ()
+    assert (await api.get(path))["status"]["lastAppliedSid"] == first.sid
 
 
 async def test_deletion_needs_no_approval(

@@ -129,6 +129,8 @@ def test_words_tell_of_the_role_first_and_then_of_every_database() -> None:
     assert in_words([REVOKE, later]) == (
         'grants on objects created later and revokes on 1 object in database "shop"'
     )
+    odd = Statement(Phase.GRANT, 's"; run: rm', "GRANT", objects=1)
+    assert in_words([odd]) == 'grants on 1 object in database "s""; run: rm"'
     many = [Statement(Phase.GRANT, f"db{number:02}", "GRANT", objects=1) for number in range(12)]
     assert in_words(many).count("grants on 1 object in database") == 10
     assert in_words(many).endswith("; changes grants in 2 more databases")

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 
+from psycopg import sql
+
 from hoop_operator.planner.statements import Phase, Statement
 
 DATABASES_NAMED = 10
@@ -24,7 +26,7 @@ def in_words(statements: Sequence[Statement]) -> str:
             phrases += _on_server([*group])
         else:
             databases.append((database, " and ".join(_on_objects([*group]))))
-    phrases += [f'{what} in database "{name}"' for name, what in databases[:DATABASES_NAMED]]
+    phrases += [f"{what} in database {_quoted(name)}" for name, what in databases[:DATABASES_NAMED]]
     if (others := len(databases) - DATABASES_NAMED) > 0:
         phrases.append(f"changes grants in {_count(others, 'more database')}")
     return "; ".join(phrases)
@@ -55,6 +57,11 @@ def _on_objects(statements: Sequence[Statement]) -> Iterator[str]:
         if objects or later:
             on = [_count(objects, "object")] if objects else []
             yield f"{verb} on {' and '.join([*on, *(['objects created later'] if later else [])])}"
+
+
+def _quoted(name: str) -> str:
+    """A name as in SQL: so none looks like further words of ours."""
+    return sql.Identifier(name).as_string(None)
 
 
 def _count(number: int, what: str) -> str:
