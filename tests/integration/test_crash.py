@@ -157,10 +157,14 @@ class Mortal:
         await eventually(ended, seconds=60, what="the end of the operation or of the operator")
         return self.life.over.is_set()
 
-    async def be_born_again(self) -> None:
-        """Another operator takes the dead one's place; what that had open is gone with it."""
+    async def be_buried(self) -> None:
+        """What the dead operator had open is gone with it."""
         await self._proxy.close()
         await self._embedded.stop()
+
+    async def be_born_again(self) -> None:
+        """Another operator takes the dead one's place."""
+        await self.be_buried()
         self.life = Life()
         await self._proxy.open()
         self._embedded = EmbeddedOperator(MortalApi(self.tenant.api, self.life), self.tenant)
@@ -288,6 +292,67 @@ async def test_it_may_die_before_any_write_of_an_operation(
         assert len(died) < MOST_WRITES
         died += await asyncio.gather(*map(die_before_write, range(len(died), len(died) + LIVES_AT_ONCE)))
     assert all(died[:4])
+
+
+async def test_killed_in_an_approved_run_it_asks_anew_rather_than_applying_twice(
+    api: KubernetesApi, namespace: str, postgres: Server, admin: Administrator, database: str
+) -> None:
+    session = await admin.connect(database)
+
+    async def die_before_write(number: int) -> tuple[bool, bool]:
+        """Die, have undone what was done, and be born again: whether it died, and had taken up the approval."""
+        mortal = Mortal(api, namespace, postgres)
+        tenant, plan = mortal.tenant, mortal.plan
+
+        async def applied() -> bool:
+            return ready((await tenant.plans())[plan])[0] == "Applied"
+
+        async def quiet() -> bool:
+            counted = (await tenant.resources())[mortal.resource]["status"].get("plans") == 1
+            return counted and bool(await tenant.events(plan))
+
+        await mortal.open()
+        try:
+            await create(mortal, database)
+            before = (await tenant.until_plans([plan], seconds=60))[plan]["status"]
+            role = sql.Identifier(before["role"])
+            await tenant.change(plan, approval="Manual", privileges=["SELECT", "DELETE"])
+            status = (await tenant.until_plans([plan], "PendingApproval", seconds=60))[plan]["status"]
+            assert status["lastAppliedSid"] == before["sid"]
+            await eventually(quiet, seconds=60, what="no further write for what was before")
+            mortal.life.left = number
+            await tenant.annotate(plan, approve=status["plan"]["checksum"])
+            if not await mortal.live_until(applied):
+                return False, True
+            await mortal.be_buried()
+            taken = (await tenant.plans())[plan]["status"]["lastAppliedSid"] != before["sid"]
+            undo = (
+                "REVOKE DELETE ON orders FROM {}",
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE DELETE ON TABLES FROM {}",
+            )
+            for statement in undo:
+                await session.execute(sql.SQL(statement).format(role))
+            await mortal.be_born_again()
+            await tenant.annotate(plan, reconcile_at="now")
+            (body,) = (
+                await tenant.until_plans([plan], "PendingApproval" if taken else "Applied", seconds=60)
+            ).values()
+            granted = await table_grants(session, before["role"])
+            assert granted == ({*SELECTS} if taken else {*SELECTS, ("orders", "DELETE")})
+            assert (body["status"]["plan"]["checksum"] != status["plan"]["checksum"]) is taken
+            return True, taken
+        finally:
+            await mortal.close()
+
+    ended: list[tuple[bool, bool]] = []
+    while not ended or ended[-1][0]:
+        assert len(ended) < MOST_WRITES
+        numbers = range(len(ended), len(ended) + LIVES_AT_ONCE // 2)
+        ended += await asyncio.gather(*map(die_before_write, numbers))
+    deaths = [taken for died, taken in ended if died]
+    assert deaths == sorted(deaths)  # first before the approval is taken up, then after that
+    assert deaths[0] is False
+    assert sum(deaths) >= 2
 
 
 async def test_it_may_be_killed_at_any_moment(

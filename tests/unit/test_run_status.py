@@ -18,6 +18,7 @@ from hoop_operator.reconcile.run import Run, status_of
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
 GRANT = Statement(Phase.GRANT, "shop", 'GRANT SELECT ON ALL TABLES IN SCHEMA "public" TO', ("ro",), objects=2)
+CHECKSUM = "0c" * 20
 STATUS_BYTES = 256 * 1024
 """A sixth of what etcd takes as one object."""
 MISSING = PlanFailure(PlanReason.DATABASE_NOT_FOUND, 'database "shop" does not exist; create it')
@@ -49,7 +50,8 @@ def succeeded(plan: Plan, *, applied: bool = True) -> Run:
         plan, "spec", new_input=plan.is_new_input, role="hoopdev_pg_ro", resource_name="pg", role_oid=16400
     )
     run.statements = (GRANT,) if applied else ()
-    run.applied = applied
+    run.checksum = CHECKSUM if applied else None
+    run.applied = run.committing = applied
     run.secret_ready = run.rotation_settled = True
     run.system_identifier = "7"
     return run
@@ -118,6 +120,7 @@ def test_the_same_failure_met_again_writes_nothing_and_another_one_does() -> Non
         {"generation": 2},
         {"annotations": {"hoop.dev/reconcile-at": "now"}},
         {"annotations": {"hoop.dev/rotate-at": "now"}},
+        {"annotations": {"hoop.dev/approve": "anything"}},
     ],
 )
 def test_a_new_generation_or_annotation_value_is_answered_even_by_the_same_failure(changed: Any) -> None:
@@ -198,6 +201,7 @@ def test_whatever_a_run_says_the_api_server_takes_it(
 ) -> None:
     run = failed(plan(), PlanFailure(PlanReason.APPLY_FAILED, message * repeat))
     run.statements = (Statement(Phase.REVOKE, None, "R" * length),) * statements
+    run.checksum = CHECKSUM
     status = written(run)
     assert stored_bytes(status["message"]) <= MESSAGE_BYTES
     assert all(stored_bytes(entry.get("message", "")) <= MESSAGE_BYTES for entry in status["conditions"])
@@ -215,12 +219,12 @@ def test_a_status_stays_far_below_what_etcd_takes(character: str) -> None:
     much = character * 40_000
     statements = tuple(Statement(Phase.REVOKE, "shop", f"{number} {much}") for number in range(300))
     run = succeeded(plan())
-    run.statements = statements
+    run.statements, run.checksum = statements, CHECKSUM
     run.withheld_routines = run.uncovered_owners = run.observations = (much,)
     status = written(run)
     for generation in range(2, MAX_HISTORY + 3):
         run = failed(plan(status, generation=generation), PlanFailure(PlanReason.APPLY_FAILED, much))
-        run.statements = statements if generation % 2 else None
+        run.statements, run.checksum = statements if generation % 2 else None, CHECKSUM
         status = written(run)
     assert len(status["history"]) == MAX_HISTORY
     text = json.dumps(status, ensure_ascii=False)

@@ -302,8 +302,9 @@ class HoopRolePlanSpec(KubernetesModel):
     """Shapes the Secret for applications that expect other keys, labels or another type. Default: none."""
 
     approval: Approval = Approval.AUTOMATIC
-    """Automatic: the plan is applied as soon as it is computed. Manual: it is shown in status.plan and
-    applied when the annotation `hoop.dev/approve` has its checksum. Default: Automatic."""
+    """Automatic: the plan is applied as soon as it is computed. Manual: it is shown in status.plan, drift
+    included, and applied when the annotation `hoop.dev/approve` has its checksum; the password, its Secret and
+    deletion need no approval. Default: Automatic."""
 
     deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
     """What becomes of the PostgreSQL role when this object is deleted. Delete: it is dropped, what it owns is
@@ -425,6 +426,10 @@ class HoopRolePlanStatus(KubernetesModel):
     last_applied_time: Timestamp | None = None
     """When a plan was last applied."""
 
+    last_applied_sid: Annotated[str, Field(max_length=36)] | None = None
+    """Identity of the run that last sent statements of its plan, or that took up an approval to do so. Every
+    checksum covers it, so that one approval is good for one apply."""
+
     last_rotation_time: Timestamp | None = None
     """When the password was last changed."""
 
@@ -435,6 +440,9 @@ class HoopRolePlanStatus(KubernetesModel):
 
     observed_reconcile_at: AnnotationValueSeen | None = None
     """Value of the annotation `hoop.dev/reconcile-at` that was last acted on."""
+
+    observed_approve: AnnotationValueSeen | None = None
+    """Value of the annotation `hoop.dev/approve` that was last looked at."""
 
     observed_rotate_at: AnnotationValueSeen | None = None
     """Value of the annotation `hoop.dev/rotate-at` that was last acted on."""

@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Mapping
 
-from hoop_operator.crd import Approval, Guardrails, PlanType
+from hoop_operator.crd import Guardrails, PlanType
 from hoop_operator.credentials.connection import Connection
 from hoop_operator.credentials.output import output_data, render_template
 from hoop_operator.errors import PlanFailure, PlanReason
@@ -55,11 +55,6 @@ def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
         # The driver refuses it, and with it the one query that reads the roles of all plans at hand.
         problems.append("spec.sourceRole: the name holds a NUL character; remove it")
     guardrails = resource.spec.guardrails
-    if Approval.MANUAL in {spec.approval, guardrails.approval if guardrails else None}:
-        problems.append(
-            "approval Manual (of spec.approval, or of the resource's spec.guardrails.approval) is not available in "
-            "this version, so nothing is applied; use Automatic"
-        )
     if ADOPT in plan.annotations:
         problems.append(
             f"the annotation {ADOPT} is not available in this version, so nothing is applied; remove it"

@@ -15,6 +15,7 @@ RECONCILE_AT = "hoop.dev/reconcile-at"
 ROTATE_AT = "hoop.dev/rotate-at"
 ABANDON = "hoop.dev/abandon"
 ADOPT = "hoop.dev/adopt"
+APPROVE = "hoop.dev/approve"
 
 
 class Key(NamedTuple):
@@ -99,7 +100,7 @@ class KubernetesObject:
     @property
     def fingerprint(self) -> Fingerprint:
         """What of it asks for a run when it changes."""
-        watched = (RECONCILE_AT, ROTATE_AT, ABANDON, ADOPT)
+        watched = (RECONCILE_AT, ROTATE_AT, ABANDON, ADOPT, APPROVE)
         return Fingerprint(
             self.uid, self.generation, self.deleting, tuple(self.annotations.get(name) for name in watched)
         )
@@ -226,6 +227,7 @@ class Plan(KubernetesObject):
             status.get("observedGeneration") != self.generation
             or self._is_new(RECONCILE_AT, "observedReconcileAt")
             or self._is_new(ROTATE_AT, "observedRotateAt")
+            or self._is_new(APPROVE, "observedApprove")
         )
 
     @property

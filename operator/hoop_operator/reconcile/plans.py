@@ -29,6 +29,7 @@ from hoop_operator.planner.model import DesiredRole, Identity
 from hoop_operator.planner.scopes import Scope, parse_scope
 from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
+from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
 from hoop_operator.reconcile.announce import plan_events
@@ -485,7 +486,8 @@ class Plans:
             return
         if run.secret_version is not None:
             self._secret_versions[plan.key] = run.secret_version
-        if run.succeeded or run.reason is PlanReason.SUSPENDED:
+        approval.conclude(run)
+        if not run.failed:
             clock.settle(("plan", plan.key))
         else:
             self._retry(plan.key, "retry")

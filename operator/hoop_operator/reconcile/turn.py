@@ -2,6 +2,7 @@
 
     look            the server and every database concerned, in one query each
     plan            each role against what was seen
+    claim           the approvals of those that needed one, before anything is done
     prepare         what must be there before the server is touched: finalizer, Secret of a new role
     apply           the statements of all plans, merged, in one transaction per database
     agree           passwords and Secrets of roles that were there already, also of plans that failed
@@ -40,6 +41,7 @@ from hoop_operator.postgres import scram
 from hoop_operator.postgres.executor import execute, execute_singly
 from hoop_operator.postgres.session import Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
+from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another, persist
 from hoop_operator.reconcile.desired import first_database, secret_contents
@@ -108,6 +110,11 @@ class Work:
         """The plan."""
         return self.run.plan
 
+    @property
+    def rests(self) -> bool:
+        """Whether nothing at all may be done: the role is to be created, and that waits for approval."""
+        return self.run.waiting is not None and self.run.role_oid is None
+
 
 async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int = ATTEMPTS) -> None:
     """Carry out plans; how each ended is in its run.
@@ -128,6 +135,8 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int =
         The server could not be reached or read at all; runs that have no outcome of their own share this one.
     """
     works = await _look_and_plan(turn, runs)
+    await _each(works, lambda work: approval.claim(turn.api, work.run))
+    works = [work for work in works if not work.rests]
     refused = [work for work in works if not work.run.succeeded]
     ready = [work for work in works if work.run.succeeded]
     ready = await _each(ready, lambda work: _prepare(turn, work))
@@ -263,6 +272,7 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
                     run.fail(PlanFailure(*refusal))
         if not run.succeeded:
             run.statements = tuple(s for s in planned.statements if s.phase.takes_away)
+        approval.decide(run, turn.resource)
         return work
 
     return await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
@@ -336,7 +346,7 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
     StatementFailed
         One of the transactions was rolled back; others may have been committed.
     """
-    statements = [statement for work in works for statement in work.run.statements or ()]
+    statements = [statement for work in works for statement in work.run.due]
     created = [work for work in works if work.run.role_oid is None and work.run.succeeded]
     by_database: dict[str | None, list[Statement]] = defaultdict(list)
     for statement in statements:
@@ -352,8 +362,11 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
                 if database is None
             }
             await run_statements(transaction, merge(by_database[database]), verifiers)
-        for work in works:
-            work.run.applied |= any(s.database == database for s in work.run.statements or ())
+            concerned = [w.run for w in works if any(s.database == database for s in w.run.due)]
+            for run in concerned:
+                run.committing = True
+        for run in concerned:
+            run.applied = True
 
     if None in by_database:
         await run_in(None)
