@@ -83,12 +83,11 @@ async def holds_nothing(admin: Administrator, tenant: Tenant, resource: str, pla
         ({"scopes": ["a.information_schema", "b.pg_toast"]}, {}, ("information_schema", "pg_toast")),
         ({"scopes": ["x" * 64]}, {}, ("spec.scopes", "63 bytes")),
         ({"approval": "Manual"}, {}, ("approval Manual", "Automatic")),
-        ({"rotationInterval": "720h"}, {}, ("spec.rotationInterval", "remove it")),
         ({}, {"hoop.dev/adopt": "true"}, ("hoop.dev/adopt", "remove it")),
         (
-            {"scopes": ["a.pg_catalog"], "approval": "Manual", "rotationInterval": "1h"},
+            {"scopes": ["a.pg_catalog"], "approval": "Manual"},
             {},
-            ("pg_catalog", "approval Manual", "spec.rotationInterval"),
+            ("pg_catalog", "approval Manual"),
         ),
         (
             {"secretTemplate": {"data": {"CA": "${ca.crt}"}}},
@@ -96,7 +95,7 @@ async def holds_nothing(admin: Administrator, tenant: Tenant, resource: str, pla
             ('spec.secretTemplate.data["CA"]', "SSLROOTCERT"),
         ),
     ],
-    ids=["system schema", "two system schemas", "too long", "manual", "interval", "adopt", "all", "template"],
+    ids=["system schema", "two system schemas", "too long", "manual", "adopt", "all", "template"],
 )
 async def test_an_invalid_spec_names_every_field_that_is_wrong(
     tenant: Tenant,

@@ -98,7 +98,7 @@ def test_plans_are_for_postgres_only() -> None:
     [
         (managed(approval="Manual"), None, "spec.approval"),
         (managed(), {"approval": "Manual"}, "spec.guardrails.approval"),
-        (managed(rotationInterval="720h"), None, "spec.rotationInterval"),
+        (managed(rotationInterval="30d"), None, "spec.rotationInterval"),
         (managed({"hoop.dev/adopt": "true"}), None, "hoop.dev/adopt"),
         (managed(scopes=[]), None, "spec.scopes"),
         (managed(privileges=[]), None, "spec.privileges"),
