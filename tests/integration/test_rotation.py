@@ -165,6 +165,37 @@ async def test_whatever_somebody_writes_on_the_secret_the_plan_goes_on_and_its_p
     await until_rotated(asker, aging)
 
 
+@pytest.mark.version_independent
+async def test_sessions_that_a_run_left_open_which_was_cut_short_are_ended_by_the_next(
+    own_operator: Operators, api: KubernetesApi, namespace: str, postgres: Server, database: str
+) -> None:
+    process = own_operator(SETTINGS | {"HOOP_END_SESSIONS_ON_ROTATION": "true"})
+    await process.start()
+    tenant = Tenant(api, namespace, process.agent_id)
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+    told = (await tenant.until_plans(["ro"]))["ro"]["status"]["lastRotationTime"]
+    former = await tenant.log_in("ro", postgres)
+    opened = datetime.now(UTC)
+
+    async def a_second_later() -> bool:
+        return datetime.now(UTC) - opened > timedelta(seconds=1)
+
+    await eventually(a_second_later, seconds=5, what="the next second, for the Secret has whole ones")
+    since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    await mark(tenant, f'{{"since":"{since}","replaces":"{told}"}}')
+    await eventually(lambda: is_over(former), seconds=10, what="the former session is ended")
+    await former.close()
+    settled = (
+        await tenant.until_plan("ro", lambda plan: plan["status"]["lastRotationTime"] == since, "settled")
+    )["status"]
+    assert settled["history"][0]["trigger"] == "rotation"
+    async with await tenant.log_in("ro", postgres) as current:
+        await tenant.annotate("ro", reconcile_at="again")
+        await tenant.until_plans(["ro"])
+        assert not await is_over(current)
+
+
 ADMINS = ["SUPERUSER", "CREATEROLE"]
 
 

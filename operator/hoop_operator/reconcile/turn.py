@@ -439,11 +439,12 @@ async def _agree(turn: Turn, work: Work) -> None:
         run.password_set = True
         run.rotated = is_new
         run.rotation = work.rotation
-        if run.rotation is Cause.SCHEDULE and not run.new_input:
-            run.trigger = TRIGGER
     since = password_since(work.plan, work.found.record, datetime.now(UTC))
-    if turn.ends_sessions and work.login is not None and since and (is_new or is_untold(work.plan, since)):
-        # The Secret's own time is for what a run that was cut short has left.
+    # A run before may have ended between a rotation and the status.
+    cut_short = not is_new and is_untold(work.plan, since)
+    if not run.new_input and (cut_short or run.rotation is Cause.SCHEDULE):
+        run.trigger = TRIGGER
+    if turn.ends_sessions and work.login is not None and since is not None and (is_new or cut_short):
         before = since_on_server or since
         run.sessions_left = await end_former_sessions(turn.sessions, turn.capabilities, work.desired, before)
     run.password_since = since
