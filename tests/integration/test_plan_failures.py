@@ -82,12 +82,11 @@ async def holds_nothing(admin: Administrator, tenant: Tenant, resource: str, pla
         ({"scopes": ["pg.pg_catalog"]}, {}, ("spec.scopes", "pg_catalog", "remove it")),
         ({"scopes": ["a.information_schema", "b.pg_toast"]}, {}, ("information_schema", "pg_toast")),
         ({"scopes": ["x" * 64]}, {}, ("spec.scopes", "63 bytes")),
-        ({"rotationInterval": "720h"}, {}, ("spec.rotationInterval", "remove it")),
         ({}, {"hoop.dev/adopt": "true"}, ("hoop.dev/adopt", "remove it")),
         (
-            {"scopes": ["a.pg_catalog"], "rotationInterval": "1h"},
+            {"scopes": ["a.pg_catalog"]},
             {"hoop.dev/adopt": "true"},
-            ("pg_catalog", "spec.rotationInterval", "hoop.dev/adopt"),
+            ("pg_catalog", "hoop.dev/adopt"),
         ),
         (
             {"secretTemplate": {"data": {"CA": "${ca.crt}"}}},
@@ -95,7 +94,7 @@ async def holds_nothing(admin: Administrator, tenant: Tenant, resource: str, pla
             ('spec.secretTemplate.data["CA"]', "SSLROOTCERT"),
         ),
     ],
-    ids=["system schema", "two system schemas", "too long", "interval", "adopt", "all", "template"],
+    ids=["system schema", "two system schemas", "too long", "adopt", "all", "template"],
 )
 async def test_an_invalid_spec_names_every_field_that_is_wrong(
     tenant: Tenant,

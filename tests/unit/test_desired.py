@@ -96,7 +96,7 @@ def test_plans_are_for_postgres_only() -> None:
 @pytest.mark.parametrize(
     ("plan", "guardrails", "field"),
     [
-        (managed(rotationInterval="720h"), None, "spec.rotationInterval"),
+        (managed(rotationInterval="30d"), None, "spec.rotationInterval"),
         (managed({"hoop.dev/adopt": "true"}), None, "hoop.dev/adopt"),
         (managed(scopes=[]), None, "spec.scopes"),
         (managed(privileges=[]), None, "spec.privileges"),
@@ -115,7 +115,7 @@ def test_what_is_wrong_or_not_there_yet_is_refused_by_the_name_of_its_field(
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    plan = managed(rotationInterval="1h", scopes=["a.pg_catalog", "shop"], privileges=["DELETE"])
+    plan = managed(rotationInterval="30d", scopes=["a.pg_catalog", "shop"], privileges=["DELETE"])
     failure = refusal(plan, resource(guardrails={"privileges": ["SELECT"], "scopes": ["other"]}))
     assert failure.reason is PlanReason.INVALID_SPEC
     for part in ("pg_catalog", "spec.rotationInterval", "spec.privileges DELETE", "spec.scopes shop.public"):

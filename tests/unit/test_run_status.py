@@ -13,6 +13,7 @@ from hoop_operator.crd.roleplan import MAX_HISTORY, MAX_STATEMENTS, STATEMENTS_B
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.planner.statements import Phase, Statement
 from hoop_operator.reconcile.objects import Plan
+from hoop_operator.reconcile.rotation import UNKNOWN, Cause, rotation_due
 from hoop_operator.reconcile.run import Run, status_of
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -95,6 +96,19 @@ def test_a_look_that_finds_all_in_order_writes_nothing() -> None:
     assert status_of(succeeded(plan(status), applied=False), LATER) is None
 
 
+def test_a_rotation_that_no_status_tells_of_yet_is_told_although_nothing_had_to_be_done() -> None:
+    before = written(succeeded(plan(rotationInterval="10h")))
+    assert "nextRotationTime" not in before
+    told = succeeded(plan(before, rotationInterval="10h"), applied=False)
+    told.password_since = NOW
+    after = written(told, LATER)
+    assert after["lastRotationTime"] == "2030-01-01T12:00:00Z"
+    assert "2030-01-01T21:00:00Z" <= after["nextRotationTime"] <= "2030-01-01T22:00:00Z"
+    again = succeeded(plan(after, rotationInterval="10h"), applied=False)
+    again.password_since = NOW
+    assert status_of(again, LATER) is None
+
+
 def test_a_repair_is_a_run_although_nobody_asked_for_it() -> None:
     before = written(succeeded(plan()))
     after = written(succeeded(plan(before)), LATER)
@@ -137,7 +151,7 @@ def test_an_annotation_that_is_taken_away_asks_for_nothing_and_its_value_stays_a
     status = written(succeeded(without))
     again = plan(status, annotations=asked)
     assert not again.is_new_input
-    assert not again.asks_for_rotation
+    assert rotation_due(again, UNKNOWN, LATER) is None
 
 
 def test_a_rotation_counts_as_made_only_by_the_run_that_made_it() -> None:
@@ -146,12 +160,13 @@ def test_a_rotation_counts_as_made_only_by_the_run_that_made_it() -> None:
     assert "observedRotateAt" not in status
     assert "rotatedGeneration" not in status
     pending = plan(status, annotations=asked, rotatePassword=True)
-    assert pending.asks_for_rotation
+    assert rotation_due(pending, UNKNOWN, LATER) is Cause.ANNOTATION
     status = written(succeeded(pending))
     assert (status["observedRotateAt"], status["rotatedGeneration"]) == ("1", 1)
-    assert not plan(status, annotations=asked, rotatePassword=True).asks_for_rotation
-    assert plan(status, generation=2, annotations=asked, rotatePassword=True).asks_for_rotation
-    assert not plan(status, generation=2, annotations=asked).asks_for_rotation
+    assert rotation_due(plan(status, annotations=asked, rotatePassword=True), UNKNOWN, LATER) is None
+    changed = plan(status, generation=2, annotations=asked, rotatePassword=True)
+    assert rotation_due(changed, UNKNOWN, LATER) is Cause.SPEC
+    assert rotation_due(plan(status, generation=2, annotations=asked), UNKNOWN, LATER) is None
 
 
 def test_to_be_suspended_is_no_failure_and_ends_with_a_condition_that_says_so() -> None:

@@ -291,8 +291,8 @@ class HoopRolePlanSpec(KubernetesModel):
     """Give the role a new password once with every change of the spec that has this true. Default: false."""
 
     rotation_interval: RotationInterval | None = None
-    """How old the password may grow, such as 720h or 1h30m; at least 1m. Default: it is not rotated on
-    schedule."""
+    """How old the password may grow, such as 720h or 1h30m; at least 1m. It is rotated up to a tenth of that
+    earlier. Default: it is not rotated on schedule."""
 
     secret_name: SecretName | None = None
     """Name of the Secret that receives the credentials, in the plan's namespace. A changed name removes the
@@ -432,6 +432,9 @@ class HoopRolePlanStatus(KubernetesModel):
 
     last_rotation_time: Timestamp | None = None
     """When the password was last changed."""
+
+    next_rotation_time: Timestamp | None = None
+    """When the password is due by spec.rotationInterval, as of the last run; absent while suspended."""
 
     history: Annotated[
         tuple[HistoryEntry, ...], Field(max_length=MAX_HISTORY, json_schema_extra=ATOMIC), clip(MAX_HISTORY)

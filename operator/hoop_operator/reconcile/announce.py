@@ -30,9 +30,14 @@ def plan_events(run: Run) -> list[Announcement]:
         if (before.get("reason"), before.get("message")) != (run.reason, run.message):
             events.append(Announcement("Warning", run.reason, run.message))
     elif run.succeeded and before.get("status") == "False":
-        events.append(Announcement("Normal", run.reason, f"role {run.role} is as the plan asks"))
+        healed = f"role {run.role} is as the plan asks"
+        events.append(
+            Announcement("Normal", run.reason, "; ".join([healed, *_what_became_of_the_password(run)]))
+        )
     elif before and run.applied:
         events.append(Announcement("Normal", PlanReason.APPLIED, _what_changed(run)))
+    if run.sessions_left:
+        events.append(Announcement("Warning", "SessionsNotEnded", run.sessions_left))
     if plan.status.get("observedGeneration") != plan.generation:
         events += _advice(plan)
     return events
@@ -53,11 +58,16 @@ def _what_changed(run: Run) -> str:
         shown = "; ".join(statement.text for statement in run.due[:3])
         more = f" and {len(run.due) - 3} more" if len(run.due) > 3 else ""
         parts.append(f"statements were applied: {shown}{more}")
-    if run.rotated:
-        parts.append("the password was changed")
-    elif run.password_set:
-        parts.append("the server was given the Secret's password")
+    parts += _what_became_of_the_password(run)
     return "; ".join(parts) or "the Secret was brought up to date"
+
+
+def _what_became_of_the_password(run: Run) -> list[str]:
+    if run.rotation is not None:
+        return [f"the password was rotated, {run.rotation}"]
+    if run.rotated:
+        return ["the password was changed"]
+    return ["the server was given the Secret's password"] if run.password_set else []
 
 
 def _advice(plan: Plan) -> list[Announcement]:

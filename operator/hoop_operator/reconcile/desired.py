@@ -10,7 +10,8 @@ from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.naming import role_name
 from hoop_operator.planner.model import DesiredRole, Identity
 from hoop_operator.planner.scopes import Scope, parse_scope, scope_matches
-from hoop_operator.reconcile.objects import ADOPT, ROTATE_AT, Plan, Resource
+from hoop_operator.reconcile.objects import ADOPT, Plan, Resource
+from hoop_operator.reconcile.rotation import interval_of
 
 
 def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
@@ -59,11 +60,10 @@ def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
         problems.append(
             f"the annotation {ADOPT} is not available in this version, so nothing is applied; remove it"
         )
-    if spec.rotation_interval is not None:
-        problems.append(
-            "spec.rotationInterval is not available in this version, so nothing is applied; remove it, and rotate with "
-            f"spec.rotatePassword or the annotation {ROTATE_AT}"
-        )
+    try:
+        interval_of(plan)
+    except ValueError as error:
+        problems.append(f"spec.rotationInterval: {error}")
     violations = _violations(plan, scopes, guardrails)
     if problems or violations:
         reason = PlanReason.INVALID_SPEC if problems else PlanReason.GUARDRAIL_VIOLATION

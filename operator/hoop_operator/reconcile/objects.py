@@ -230,12 +230,6 @@ class Plan(KubernetesObject):
             or self._is_new(APPROVE, "observedApprove")
         )
 
-    @property
-    def asks_for_rotation(self) -> bool:
-        """Whether a rotation has been asked for that no run has made yet."""
-        asked_by_spec = self.spec.rotate_password and self.status.get("rotatedGeneration") != self.generation
-        return asked_by_spec or self._is_new(ROTATE_AT, "observedRotateAt")
-
     def _is_new(self, annotation: str, observed: str) -> bool:
         """Whether an annotation has a value that no run has acted on; to take one away asks for nothing."""
         value = self.annotations.get(annotation)

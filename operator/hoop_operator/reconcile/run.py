@@ -20,6 +20,7 @@ from hoop_operator.crd import (
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.planner.statements import Statement
 from hoop_operator.reconcile.objects import APPROVE, RECONCILE_AT, ROTATE_AT, Plan
+from hoop_operator.reconcile.rotation import Cause, is_untold, next_due
 
 
 @dataclass(slots=True)
@@ -54,6 +55,12 @@ class Run:
     password_set: bool = False
     """Whether a role that was there already was given a password."""
     rotated: bool = False
+    rotation: Cause | None = None
+    """Why the password was rotated; None where it was not, or is new for another reason."""
+    password_since: datetime | None = None
+    """Since when the Secret has its password; None where the run did not come as far as that, or nobody knows."""
+    sessions_left: str = ""
+    """Why sessions that began with a former password were not ended, and the SQL that ends them."""
     rotation_settled: bool = False
     """Whether the rotations asked for so far have been made, or had nothing to rotate."""
     secret_ready: bool = False
@@ -86,6 +93,11 @@ class Run:
         """The sid of the last apply: of this run as soon as it may have changed something by its statements."""
         return self.sid if self.committing else self._former_sid
 
+    @property
+    def may_rotate(self) -> bool:
+        """Whether a rotation may be made: it waits while the plan fails, and does not while that waits for approval."""
+        return self.reason in {PlanReason.APPLIED, PlanReason.PENDING_APPROVAL}
+
     def fail(self, failure: PlanFailure) -> None:
         """End the run with a failure; one that has failed already keeps its reason and tells of the further one."""
         if self.succeeded:
@@ -113,7 +125,8 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
     previous = plan.status
     said_before = previous.get("conditions") or ()
     conditions = merge_conditions(said_before, _conditions(run, now))
-    if not run.new_input and not run.applied and said(conditions) == said(said_before):
+    rotated_untold = is_untold(plan, run.password_since)
+    if not (run.new_input or run.applied or rotated_untold) and said(conditions) == said(said_before):
         return {"lastAppliedSid": run.last_applied_sid} if run.claimed else None
     before = HoopRolePlanStatus.model_validate({**previous, "conditions": ()})
     computed = before.plan
@@ -138,6 +151,7 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
     )
     settled = run.rotation_settled
     rotate_at = plan.annotations.get(ROTATE_AT) if settled else None
+    since = run.password_since or before.last_rotation_time
     # Validated as a whole, because that is what cuts texts and lists to the length which the API server takes.
     status = HoopRolePlanStatus.model_validate(
         dict(before)
@@ -158,7 +172,8 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
             "plan": computed,
             "last_applied_time": now if run.applied else before.last_applied_time,
             "last_applied_sid": run.last_applied_sid,
-            "last_rotation_time": now if run.rotated else before.last_rotation_time,
+            "last_rotation_time": since,
+            "next_rotation_time": next_due(plan, since),
             "history": (entry, *before.history),
             "observed_reconcile_at": plan.annotations.get(RECONCILE_AT) or before.observed_reconcile_at,
             "observed_approve": plan.annotations.get(APPROVE) or before.observed_approve,

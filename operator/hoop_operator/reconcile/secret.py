@@ -9,6 +9,7 @@ from hoop_operator.cluster.secrets import Secret, create_secret, delete_secret, 
 from hoop_operator.crd import SecretTemplate
 from hoop_operator.errors import ObjectConflict, PlanFailure, PlanReason
 from hoop_operator.reconcile.objects import Plan
+from hoop_operator.reconcile.rotation import UNKNOWN, Record, read_record
 
 DEFAULT_TYPE = "servicebinding.io/postgresql"
 
@@ -21,6 +22,8 @@ class PlanSecret:
     """None where there is none, or it is about to go."""
     password: str | None = field(repr=False)
     """The password in it, or in the plan's Secret of another name before; None where there is none or it is empty."""
+    record: Record = UNKNOWN
+    """What it says of that password."""
 
 
 NOTHING = PlanSecret(None, None)
@@ -39,7 +42,9 @@ async def find(api: KubernetesApi, plan: Plan) -> PlanSecret:
     secret = await read_secret(api, plan.key.namespace, plan.secret_name)
     if secret is None or secret.deleting:
         former = await _read_former(api, plan)
-        return PlanSecret(None, _password(former)) if former is not None else NOTHING
+        if former is None:
+            return NOTHING
+        return PlanSecret(None, _password(former), read_record(former.annotations))
     owner = secret.owner
     if owner is None or replace(owner, uid=plan.uid) != plan.owner:
         controller = (
@@ -50,13 +55,13 @@ async def find(api: KubernetesApi, plan: Plan) -> PlanSecret:
             f"Secret {secret.name} exists already and {controller}; it stays untouched: choose another "
             f"spec.secretName",
         )
-    return PlanSecret(secret, _password(secret))
+    return PlanSecret(secret, _password(secret), read_record(secret.annotations))
 
 
 async def write(
-    api: KubernetesApi, plan: Plan, found: PlanSecret, data: Mapping[str, str]
+    api: KubernetesApi, plan: Plan, found: PlanSecret, data: Mapping[str, str], record: Record
 ) -> tuple[Secret, bool]:
-    """Make a plan's Secret hold `data`, and tell whether anything had to be written for that.
+    """Make a plan's Secret hold `data` and say `record`, and tell whether anything had to be written for that.
 
     A Secret of an earlier object of the same name, about to be collected with that object, is replaced.
 
@@ -69,6 +74,7 @@ async def write(
     """
     template = plan.spec.secret_template or SecretTemplate()
     secret_type = template.type or DEFAULT_TYPE
+    annotations = {**template.annotations, **record.annotations}
     current = found.current
     if current is not None and current.owner is not None and current.owner.uid != plan.uid:
         await delete_secret(api, current)
@@ -82,7 +88,7 @@ async def write(
             data=data,
             owner=plan.owner,
             labels=template.labels,
-            annotations=template.annotations,
+            annotations=annotations,
         )
         return secret, True
     secret = await update_secret(
@@ -92,7 +98,7 @@ async def write(
         data=data,
         owner=plan.owner,
         labels=template.labels,
-        annotations=template.annotations,
+        annotations=annotations,
     )
     return secret, secret is not current
 

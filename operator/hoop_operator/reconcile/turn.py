@@ -18,6 +18,7 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 
 from hoop_operator.cluster.api import KubernetesApi
@@ -38,14 +39,23 @@ from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
 from hoop_operator.planner.roles import alteration_problem, password_statement
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres import scram
-from hoop_operator.postgres.executor import execute, execute_singly
+from hoop_operator.postgres.executor import execute, execute_singly, server_time
 from hoop_operator.postgres.session import Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
 from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another, persist
 from hoop_operator.reconcile.desired import first_database, secret_contents
+from hoop_operator.reconcile.former_sessions import end_former_sessions
 from hoop_operator.reconcile.objects import FINALIZER, Plan, Resource
+from hoop_operator.reconcile.rotation import (
+    TRIGGER,
+    Cause,
+    is_untold,
+    password_since,
+    record_of_new_password,
+    rotation_due,
+)
 from hoop_operator.reconcile.run import Run, failure_of
 
 HANDS_OFF = frozenset(
@@ -88,6 +98,8 @@ class Turn:
     connection: Connection
     capabilities: Capabilities
     agreements: Agreements
+    ends_sessions: bool
+    """Whether the sessions that began with a former password are ended."""
 
 
 @dataclass(slots=True)
@@ -104,6 +116,8 @@ class Work:
     """The password to set; None where the server's is to stay."""
     verifier: str | None = field(default=None, repr=False)
     """What the server is to store for a new role's password; None where only the server's library can tell."""
+    rotation: Cause | None = None
+    """Why the password is to be rotated."""
 
     @property
     def plan(self) -> Plan:
@@ -284,7 +298,9 @@ async def _password_to_set(turn: Turn, work: Work) -> str | None:
     A run that has failed rotates nothing: that waits for one that succeeds.
     """
     kept = work.found.password
-    if kept is None or (work.login is not None and work.run.succeeded and work.plan.asks_for_rotation):
+    may_rotate = work.login is not None and kept is not None and work.run.may_rotate
+    work.rotation = rotation_due(work.plan, work.found.record, work.run.started) if may_rotate else None
+    if kept is None or work.rotation is not None:
         return scram.generate_password()
     if work.login is None or not await _fits(turn, work, work.login.verifier):
         return kept
@@ -332,8 +348,10 @@ async def _prepare(turn: Turn, work: Work) -> None:
 
 async def _write_secret(turn: Turn, work: Work, password: str) -> None:
     data = secret_contents(work.plan, turn.resource, turn.connection, work.desired.name, password)
-    secret, written = await plan_secret.write(turn.api, work.plan, work.found, data)
-    work.found = plan_secret.PlanSecret(secret, password)
+    is_new = password != work.found.password
+    record = record_of_new_password(work.plan, datetime.now(UTC)) if is_new else work.found.record
+    secret, written = await plan_secret.write(turn.api, work.plan, work.found, data, record)
+    work.found = plan_secret.PlanSecret(secret, password, record)
     work.run.applied |= written
     work.run.secret_ready = True
 
@@ -407,16 +425,20 @@ async def _agree(turn: Turn, work: Work) -> None:
         raise PlanFailure(
             PlanReason.APPLY_FAILED, f"role {name} was there and is not any more; it will be tried again"
         )
+    is_new = work.password is not None and work.password != work.found.password
+    since_on_server: datetime | None = None
     if work.password is None:
         await _write_secret(turn, work, password)
     else:
-        is_new = work.password != work.found.password
 
         async def set_password() -> None:
+            nonlocal since_on_server
             async with turn.sessions.transaction(write=True) as transaction:
                 verifier = transaction.make_verifier(name, password)
                 await execute_singly(transaction, [password_statement(name)], {name: verifier})
                 await _write_secret(turn, work, password)
+                if is_new and turn.ends_sessions:
+                    since_on_server = await server_time(transaction)
             if work.found.current is not None:
                 # Where a login tells nothing, for a pooler may not know the role, it shall not be set again and again.
                 seen = verifier if turn.capabilities.verifiers_readable else ""
@@ -429,7 +451,17 @@ async def _agree(turn: Turn, work: Work) -> None:
         run.applied = True
         run.password_set = True
         run.rotated = is_new
-    run.rotation_settled = run.succeeded
+        run.rotation = work.rotation
+    since = password_since(work.plan, work.found.record, datetime.now(UTC))
+    # A run before may have ended between a rotation and the status.
+    cut_short = not is_new and is_untold(work.plan, since)
+    if not run.new_input and (cut_short or run.rotation is Cause.SCHEDULE):
+        run.trigger = TRIGGER
+    if turn.ends_sessions and work.login is not None and since is not None and (is_new or cut_short):
+        before = since_on_server or since
+        run.sessions_left = await end_former_sessions(turn.sessions, turn.capabilities, work.desired, before)
+    run.password_since = since
+    run.rotation_settled = run.may_rotate
     run.secret_version = work.found.current.resource_version if work.found.current else None
     await plan_secret.remove_former(turn.api, work.plan)
 
