@@ -84,7 +84,7 @@ async def holds_nothing(admin: Administrator, tenant: Tenant, resource: str, pla
         ({"scopes": ["x" * 64]}, {}, ("spec.scopes", "63 bytes")),
         ({"approval": "Manual"}, {}, ("approval Manual", "Automatic")),
         ({"rotationInterval": "720h"}, {}, ("spec.rotationInterval", "remove it")),
-        ({}, {"hoop.dev/adopt": "true"}, ("hoop.dev/adopt", "remove it")),
+        ({}, {"hoop.dev/adopt": "yes"}, ('"true"', "<namespace>/<plan>")),
         (
             {"scopes": ["a.pg_catalog"], "approval": "Manual", "rotationInterval": "1h"},
             {},

@@ -33,6 +33,8 @@ def plan_events(run: Run) -> list[Announcement]:
         events.append(Announcement("Normal", run.reason, f"role {run.role} is as the plan asks"))
     elif before and run.applied:
         events.append(Announcement("Normal", run.reason, _what_changed(run)))
+    if run.taken_over:
+        events.append(Announcement("Normal", "Adopted", "; ".join(run.taken_over)))
     if plan.status.get("observedGeneration") != plan.generation:
         events += _advice(plan)
     return events

@@ -31,6 +31,7 @@ from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
+from hoop_operator.reconcile.adoption import with_predecessor_asked_for
 from hoop_operator.reconcile.announce import plan_events
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.desired import desired_role, secret_contents
@@ -373,7 +374,15 @@ class Plans:
                 return
             async with self._sessions(connection) as sessions:
                 capabilities = await _capabilities(sessions)
-                turn = Turn(self._context.api, sessions, resource, connection, capabilities, self._agreements)
+                turn = Turn(
+                    self._context.api,
+                    sessions,
+                    resource,
+                    connection,
+                    capabilities,
+                    self._agreements,
+                    self._context.memory.readers_of,
+                )
                 known = {
                     replace(desired, known_oid=run.plan.known_oid(capabilities.system_identifier)): run
                     for desired, run in asked.items()
@@ -398,6 +407,7 @@ class Plans:
                 reading = Reading("Secret", run.plan.key.namespace, run.plan.secret_name)
                 check_secret_name(run.plan, self._context.memory.readers_of(reading))
                 desired = desired_role(run.plan, resource, self._context.settings.instance)
+                desired = await with_predecessor_asked_for(self._context.api, desired)
                 secret_contents(run.plan, resource, connection, desired.name, "")
             except PlanFailure as failure:
                 run.fail(failure)

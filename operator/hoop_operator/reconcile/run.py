@@ -42,6 +42,8 @@ class Run:
     password_set: bool = False
     """Whether a role that was there already was given a password."""
     rotated: bool = False
+    taken_over: list[str] = field(default_factory=list)
+    """In words, what of others became the plan's."""
     rotation_settled: bool = False
     """Whether the rotations asked for so far have been made, or had nothing to rotate."""
     secret_ready: bool = False
