@@ -36,6 +36,8 @@ def plan_events(run: Run) -> list[Announcement]:
         )
     elif before and run.applied:
         events.append(Announcement("Normal", PlanReason.APPLIED, _what_changed(run)))
+    if run.taken_over:
+        events.append(Announcement("Normal", "Adopted", "; ".join(run.taken_over)))
     if run.sessions_left:
         events.append(Announcement("Warning", "SessionsNotEnded", run.sessions_left))
     if plan.status.get("observedGeneration") != plan.generation:

@@ -32,6 +32,7 @@ from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
+from hoop_operator.reconcile.adoption import with_predecessor_asked_for
 from hoop_operator.reconcile.announce import plan_events
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.desired import desired_role, secret_contents
@@ -394,6 +395,7 @@ class Plans:
                     capabilities,
                     self._agreements,
                     self._context.settings.end_sessions_on_rotation,
+                    self._context.memory.readers_of,
                 )
                 known = {
                     replace(desired, known_oid=run.plan.known_oid(capabilities.system_identifier)): run
@@ -419,6 +421,7 @@ class Plans:
                 reading = Reading("Secret", run.plan.key.namespace, run.plan.secret_name)
                 check_secret_name(run.plan, self._context.memory.readers_of(reading))
                 desired = desired_role(run.plan, resource, self._context.settings.instance)
+                desired = await with_predecessor_asked_for(self._context.api, desired)
                 secret_contents(run.plan, resource, connection, desired.name, "")
             except PlanFailure as failure:
                 run.fail(failure)

@@ -61,6 +61,8 @@ class Run:
     """Since when the Secret has its password; None where the run did not come as far as that, or nobody knows."""
     sessions_left: str = ""
     """Why sessions that began with a former password were not ended, and the SQL that ends them."""
+    taken_over: list[str] = field(default_factory=list)
+    """In words, what of others became the plan's."""
     rotation_settled: bool = False
     """Whether the rotations asked for so far have been made, or had nothing to rotate."""
     secret_ready: bool = False

@@ -16,7 +16,7 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -34,12 +34,13 @@ from hoop_operator.errors import (
     StatementFailed,
 )
 from hoop_operator.planner.acl_size import GRANTEE_LIMIT_REMEDY
+from hoop_operator.planner.adoption import account_of
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
 from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
 from hoop_operator.planner.roles import alteration_problem, password_statement
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres import scram
-from hoop_operator.postgres.executor import execute, execute_singly, server_time
+from hoop_operator.postgres.executor import execute, execute_singly, hold_role, server_time
 from hoop_operator.postgres.session import Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
 from hoop_operator.reconcile import approval
@@ -47,7 +48,7 @@ from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another, persist
 from hoop_operator.reconcile.desired import first_database, secret_contents
 from hoop_operator.reconcile.former_sessions import end_former_sessions
-from hoop_operator.reconcile.objects import FINALIZER, Plan, Resource
+from hoop_operator.reconcile.objects import FINALIZER, Key, Plan, Reading, Resource
 from hoop_operator.reconcile.rotation import (
     TRIGGER,
     Cause,
@@ -100,6 +101,8 @@ class Turn:
     agreements: Agreements
     ends_sessions: bool
     """Whether the sessions that began with a former password are ended."""
+    readers_of: Callable[[Reading], Collection[Key]]
+    """The resources that read a Secret, or write it for one of their roles."""
 
 
 @dataclass(slots=True)
@@ -126,8 +129,9 @@ class Work:
 
     @property
     def rests(self) -> bool:
-        """Whether nothing at all may be done: the role is to be created, and that waits for approval."""
-        return self.run.waiting is not None and self.run.role_oid is None
+        """Whether nothing at all may be done: the role is to be created or taken over, and that waits for approval."""
+        is_ours = self.run.role_oid is not None and self.planned.takes_over is None
+        return self.run.waiting is not None and not is_ours
 
 
 async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int = ATTEMPTS) -> None:
@@ -172,6 +176,8 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int =
         else:
             run.fail(_refusal(failure, turn))
             for work in ready:
+                if work.planned.takes_over is not None:
+                    work.login = None  # not ours, or so late that the next run will see to it
                 work.password = await _password_to_set(turn, work) if work.login is not None else None
     with_login = [work for work in (*ready, *refused) if work.run.succeeded or work.login is not None]
     await _each(with_login, lambda work: _agree(turn, work))
@@ -266,12 +272,13 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
         with _ending(run):
             if problems or role is not None or run.plan.status.get("secretName"):
                 try:
-                    work.found = await plan_secret.find(turn.api, run.plan)
+                    work.found = await _find_secret(turn, run.plan, desired)
                 except PlanFailure as conflict:
                     problems.append((conflict.reason, conflict.message))
             if problems:
                 run.fail(failure_of(problems))
-            if not HANDS_OFF.intersection(reason for reason, _ in problems):
+            is_left_alone = problems and planned.takes_over is not None
+            if not is_left_alone and not HANDS_OFF.intersection(reason for reason, _ in problems):
                 work.login = role
             if work.login is not None or run.succeeded:
                 work.password = await _password_to_set(turn, work)
@@ -285,7 +292,9 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
                 if refusal is not None and refusal not in problems:
                     run.fail(PlanFailure(*refusal))
         if not run.succeeded:
-            run.statements = tuple(s for s in planned.statements if s.phase.takes_away)
+            run.statements = tuple(
+                s for s in planned.statements if s.phase.takes_away and planned.takes_over is None
+            )
         approval.decide(run, turn.resource)
         return work
 
@@ -336,7 +345,7 @@ async def _prepare(turn: Turn, work: Work) -> None:
             await _write_secret(turn, work, work.password)
         except ObjectConflict:
             # There was no reason to expect a Secret, so it was not read before: one request less for a new plan.
-            work.found = await plan_secret.find(turn.api, plan)
+            work.found = await _find_secret(turn, plan, work.desired)
             work.password = work.found.password or work.password
             await _write_secret(turn, work, work.password)
         if work.password.isascii():
@@ -346,11 +355,18 @@ async def _prepare(turn: Turn, work: Work) -> None:
         work.run.plan = Plan.parse(body)
 
 
+async def _find_secret(turn: Turn, plan: Plan, desired: DesiredRole) -> plan_secret.PlanSecret:
+    readers = turn.readers_of(Reading("Secret", plan.key.namespace, plan.secret_name))
+    return await plan_secret.find(turn.api, plan, desired, readers)
+
+
 async def _write_secret(turn: Turn, work: Work, password: str) -> None:
     data = secret_contents(work.plan, turn.resource, turn.connection, work.desired.name, password)
     is_new = password != work.found.password
     record = record_of_new_password(work.plan, datetime.now(UTC)) if is_new else work.found.record
     secret, written = await plan_secret.write(turn.api, work.plan, work.found, data, record)
+    if work.found.adopted:
+        work.run.taken_over.append(f"Secret {secret.name} is taken over")
     work.found = plan_secret.PlanSecret(secret, password, record)
     work.run.applied |= written
     work.run.secret_ready = True
@@ -379,6 +395,11 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
                 for work in created
                 if database is None
             }
+            if database is None:
+                for work in works:
+                    if work.planned.takes_over is not None and work.run.succeeded:
+                        own_comment = work.desired.identity.comment
+                        await hold_role(transaction, work.planned.takes_over, own_comment)
             await run_statements(transaction, merge(by_database[database]), verifiers)
             concerned = [w.run for w in works if any(s.database == database for s in w.run.due)]
             for run in concerned:
@@ -388,6 +409,9 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
 
     if None in by_database:
         await run_in(None)
+    for work in works:
+        if work.planned.takes_over is not None and work.run.succeeded:
+            work.run.taken_over.append(account_of(work.desired, work.planned.takes_over))
     for work in created:
         work.run.rotated = True
     results = await asyncio.gather(
