@@ -67,11 +67,6 @@ class Run:
         """Whether the plan holds."""
         return self.reason is PlanReason.APPLIED
 
-    @property
-    def may_rotate(self) -> bool:
-        """Whether a rotation may be made: it waits while the plan fails, and does not while that waits for approval."""
-        return self.reason in {PlanReason.APPLIED, PlanReason.PENDING_APPROVAL}
-
     def fail(self, failure: PlanFailure) -> None:
         """End the run with a failure; one that has failed already keeps its reason and tells of the further one."""
         if self.succeeded:
