@@ -307,8 +307,8 @@ async def _password_to_set(turn: Turn, work: Work) -> str | None:
     A run that has failed rotates nothing: that waits for one that succeeds.
     """
     kept = work.found.password
-    may_rotate = work.login is not None and kept is not None and work.run.may_rotate
-    work.rotation = rotation_due(work.plan, work.found.record, work.run.started) if may_rotate else None
+    rotates = work.login is not None and kept is not None and work.run.succeeded
+    work.rotation = rotation_due(work.plan, work.found.record, work.run.started) if rotates else None
     if kept is None or work.rotation is not None:
         return scram.generate_password()
     if work.login is None or not await _fits(turn, work, work.login.verifier):
@@ -485,7 +485,7 @@ async def _agree(turn: Turn, work: Work) -> None:
         before = since_on_server or since
         run.sessions_left = await end_former_sessions(turn.sessions, turn.capabilities, work.desired, before)
     run.password_since = since
-    run.rotation_settled = run.may_rotate
+    run.rotation_settled = run.succeeded
     run.secret_version = work.found.current.resource_version if work.found.current else None
     await plan_secret.remove_former(turn.api, work.plan)
 
