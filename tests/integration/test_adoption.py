@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.cluster.finalizers import remove_finalizer
 from hoop_operator.errors import PlanReason, StatementFailed
 from hoop_operator.naming import role_name
 from hoop_operator.planner.model import Adoption, Identity
@@ -331,7 +332,7 @@ async def test_a_renamed_plan_takes_over_role_and_secret_of_one_that_is_gone_and
         "the old plan is in the way until it is gone",
     )
     assert (await look(admin, name))[3] == f"hoop.dev/role-plan: default/{tenant.namespace}/old"
-    await api.merge_patch(path, {"metadata": {"finalizers": ["orphan"]}})
+    await remove_finalizer(api, (await tenant.plans())["old"], "example.com/slow")
     await tenant.until_gone("old")
     await tenant.until_plans(["new"])
     comment = f"hoop.dev/role-plan: default/{tenant.namespace}/new"
