@@ -97,9 +97,7 @@ def test_plans_are_for_postgres_only() -> None:
 @pytest.mark.parametrize(
     ("plan", "guardrails", "field"),
     [
-        (managed(approval="Manual"), None, "spec.approval"),
-        (managed(), {"approval": "Manual"}, "spec.guardrails.approval"),
-        (managed(rotationInterval="720h"), None, "spec.rotationInterval"),
+        (managed(rotationInterval="30d"), None, "spec.rotationInterval"),
         *(
             (managed({"hoop.dev/adopt": value}), None, "<namespace>/<plan>")
             for value in ("", "yes", "True", "shop/", "/old", "default/shop/old", "shop/Old", "shop/old\n")
@@ -121,10 +119,10 @@ def test_what_is_wrong_or_not_there_yet_is_refused_by_the_name_of_its_field(
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    plan = managed(approval="Manual", scopes=["a.pg_catalog", "shop"], privileges=["DELETE"])
+    plan = managed(rotationInterval="30d", scopes=["a.pg_catalog", "shop"], privileges=["DELETE"])
     failure = refusal(plan, resource(guardrails={"privileges": ["SELECT"], "scopes": ["other"]}))
     assert failure.reason is PlanReason.INVALID_SPEC
-    for part in ("pg_catalog", "spec.approval", "spec.privileges DELETE", "spec.scopes shop.public"):
+    for part in ("pg_catalog", "spec.rotationInterval", "spec.privileges DELETE", "spec.scopes shop.public"):
         assert part in failure.message
 
 

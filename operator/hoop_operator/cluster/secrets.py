@@ -260,7 +260,7 @@ def _record(secret: Secret) -> dict[str, Any]:
     """Return what we put into the Secret last time; empty when that is not known: then nothing is removed."""
     try:
         record = json.loads(secret.annotations.get(MANAGED_ANNOTATION, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -1,6 +1,7 @@
 """Carrying out statements."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import LiteralString
 
 from psycopg import sql
@@ -24,6 +25,16 @@ END_SESSIONS: LiteralString = """
 SELECT pg_catalog.pg_terminate_backend(a.pid, 1000)
   FROM pg_catalog.pg_stat_activity AS a WHERE a.usename = ANY (%(names)s)
 """
+
+SERVER_TIME: LiteralString = "SELECT EXTRACT(epoch FROM pg_catalog.clock_timestamp()) AS seconds"
+
+END_FORMER_SESSIONS: LiteralString = """
+SELECT pg_catalog.bool_and(CASE WHEN a.backend_start IS NULL THEN false
+                                ELSE pg_catalog.pg_terminate_backend(a.pid) IS NOT NULL END) AS known
+  FROM pg_catalog.pg_stat_activity AS a
+ WHERE a.usename = %(name)s AND (a.backend_start IS NULL OR a.backend_start < %(before)s)
+"""
+"""The server shows no `backend_start` to who has neither the rights of the role nor pg_read_all_stats."""
 
 
 async def execute(
@@ -117,3 +128,27 @@ async def end_sessions(transaction: Transaction, names: Sequence[str]) -> None:
         The admin may not do that.
     """
     await transaction.fetch(sql.SQL(END_SESSIONS), {"names": list(names)})
+
+
+async def server_time(transaction: Transaction) -> datetime:
+    """What the server's clock says.
+
+    Raises
+    ------
+    ServerError
+        The server could not be asked.
+    """
+    (row,) = await transaction.fetch(sql.SQL(SERVER_TIME), {})
+    return datetime.fromtimestamp(float(row["seconds"]), UTC)
+
+
+async def end_sessions_before(transaction: Transaction, name: str, before: datetime) -> bool:
+    """End the sessions of a role that began before a moment; False where there are some of which that is not shown.
+
+    Raises
+    ------
+    StatementFailed
+        The admin may not do that.
+    """
+    (row,) = await transaction.fetch(sql.SQL(END_FORMER_SESSIONS), {"name": name, "before": before})
+    return row["known"] is not False

@@ -3,7 +3,7 @@
 import fnmatch
 from collections.abc import Mapping
 
-from hoop_operator.crd import Approval, Guardrails, PlanType
+from hoop_operator.crd import Guardrails, PlanType
 from hoop_operator.credentials.connection import Connection
 from hoop_operator.credentials.output import output_data, render_template
 from hoop_operator.errors import PlanFailure, PlanReason
@@ -11,7 +11,8 @@ from hoop_operator.naming import role_name
 from hoop_operator.planner.model import Adoption, DesiredRole, Identity
 from hoop_operator.planner.scopes import Scope, parse_scope, scope_matches
 from hoop_operator.reconcile.adoption import adoption_of
-from hoop_operator.reconcile.objects import ROTATE_AT, Plan, Resource
+from hoop_operator.reconcile.objects import Plan, Resource
+from hoop_operator.reconcile.rotation import interval_of
 
 
 def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
@@ -56,21 +57,15 @@ def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
         # The driver refuses it, and with it the one query that reads the roles of all plans at hand.
         problems.append("spec.sourceRole: the name holds a NUL character; remove it")
     guardrails = resource.spec.guardrails
-    if Approval.MANUAL in {spec.approval, guardrails.approval if guardrails else None}:
-        problems.append(
-            "approval Manual (of spec.approval, or of the resource's spec.guardrails.approval) is not available in "
-            "this version, so nothing is applied; use Automatic"
-        )
     adoption: Adoption | None = None
     try:
         adoption = adoption_of(plan, instance)
     except ValueError as error:
         problems.append(str(error))
-    if spec.rotation_interval is not None:
-        problems.append(
-            "spec.rotationInterval is not available in this version, so nothing is applied; remove it, and rotate with "
-            f"spec.rotatePassword or the annotation {ROTATE_AT}"
-        )
+    try:
+        interval_of(plan)
+    except ValueError as error:
+        problems.append(f"spec.rotationInterval: {error}")
     violations = _violations(plan, scopes, guardrails)
     if problems or violations:
         reason = PlanReason.INVALID_SPEC if problems else PlanReason.GUARDRAIL_VIOLATION

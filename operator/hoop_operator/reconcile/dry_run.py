@@ -21,6 +21,7 @@ from hoop_operator.planner.plan import plan_role
 from hoop_operator.planner.statements import Statement
 from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import read_capabilities
+from hoop_operator.reconcile import approval
 from hoop_operator.reconcile.admission import admit, check_secret_name, deciding_selector, not_ready, usable
 from hoop_operator.reconcile.adoption import still_there
 from hoop_operator.reconcile.context import address_allowed, limits_of, serves
@@ -47,6 +48,8 @@ class Preview:
     suspended: bool = False
     statements: tuple[Statement, ...] = ()
     """In order. Where there are problems these are revokes alone, which a run makes all the same."""
+    approval: str | None = None
+    """What the statements wait for, or that they are approved; None where they need no approval."""
     problems: list[tuple[PlanReason, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     """What a person should know although nothing is done about it."""
@@ -242,6 +245,8 @@ async def _ask(
             preview.remarks.append(account_of(desired, planned.takes_over) + proviso)
         preview.statements = planned.statements
         preview.problems += planned.problems
+        if planned.statements and approval.is_manual(preview.plan, resource):
+            preview.approval = approval.foretell(preview.plan, planned.statements)
         preview.remarks += [
             *(
                 f"not covered are objects that this owner creates later: {owner}"

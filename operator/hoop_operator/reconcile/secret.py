@@ -19,6 +19,7 @@ from hoop_operator.naming import ADOPT
 from hoop_operator.planner.model import Adoption, DesiredRole
 from hoop_operator.reconcile.adoption import UNCLAIMED, is_what_we_wrote, may_take_over
 from hoop_operator.reconcile.objects import Key, Plan
+from hoop_operator.reconcile.rotation import UNKNOWN, Record, read_record
 
 DEFAULT_TYPE = "servicebinding.io/postgresql"
 
@@ -31,6 +32,8 @@ class PlanSecret:
     """None where there is none, or it is about to go."""
     password: str | None = field(repr=False)
     """The password in it, or in the plan's Secret of another name before; None where there is none or it is empty."""
+    record: Record = UNKNOWN
+    """What it says of that password."""
     adopted: bool = False
     """Whether it is somebody else's as yet, and becomes the plan's when it is written."""
 
@@ -64,14 +67,17 @@ async def find(
     secret = await read_secret(api, plan.key.namespace, plan.secret_name)
     if secret is None or secret.deleting:
         former = await _read_former(api, plan)
-        return PlanSecret(None, _password(former)) if former is not None else NOTHING
+        if former is None:
+            return NOTHING
+        return PlanSecret(None, _password(former), read_record(former.annotations))
     owner = secret.owner
+    found = PlanSecret(secret, _password(secret), read_record(secret.annotations))
     if owner is not None and replace(owner, uid=plan.uid) == plan.owner:
-        return PlanSecret(secret, _password(secret))
+        return found
     if is_what_we_wrote(secret, desired.name):
-        return PlanSecret(secret, _password(secret))
+        return found
     if may_take_over(plan, secret, desired.adoption, readers):
-        return PlanSecret(secret, _password(secret), adopted=True)
+        return replace(found, adopted=True)
     controller = f"is controlled by {owner.kind} {owner.name}" if owner else "was not created by this plan"
     remedy = "choose another spec.secretName"
     if may_take_over(plan, secret, Adoption(), readers):
@@ -85,9 +91,9 @@ async def find(
 
 
 async def write(
-    api: KubernetesApi, plan: Plan, found: PlanSecret, data: Mapping[str, str]
+    api: KubernetesApi, plan: Plan, found: PlanSecret, data: Mapping[str, str], record: Record
 ) -> tuple[Secret, bool]:
-    """Make a plan's Secret hold `data`, and tell whether anything had to be written for that.
+    """Make a plan's Secret hold `data` and say `record`, and tell whether anything had to be written for that.
 
     A Secret of an earlier object, about to be collected with that object, is replaced.
 
@@ -100,6 +106,7 @@ async def write(
     """
     template = plan.spec.secret_template or SecretTemplate()
     secret_type = template.type or DEFAULT_TYPE
+    annotations = {**template.annotations, **record.annotations}
     current = found.current
     if current is None:
         secret = await create_secret(
@@ -110,7 +117,7 @@ async def write(
             data=data,
             owner=plan.owner,
             labels=template.labels,
-            annotations=template.annotations,
+            annotations=annotations,
         )
         return secret, True
     owned_by_other = current.owner is not None and current.owner.uid != plan.uid
@@ -122,7 +129,7 @@ async def write(
         data=data,
         owner=plan.owner,
         labels=template.labels,
-        annotations=template.annotations,
+        annotations=annotations,
     )
     return secret, secret is not current
 
