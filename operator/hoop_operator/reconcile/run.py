@@ -55,14 +55,14 @@ class Run:
     password_set: bool = False
     """Whether a role that was there already was given a password."""
     rotated: bool = False
-    taken_over: list[str] = field(default_factory=list)
-    """In words, what of others became the plan's."""
     rotation: Cause | None = None
     """Why the password was rotated; None where it was not, or is new for another reason."""
     password_since: datetime | None = None
     """Since when the Secret has its password; None where the run did not come as far as that, or nobody knows."""
     sessions_left: str = ""
     """Why sessions that began with a former password were not ended, and the SQL that ends them."""
+    taken_over: list[str] = field(default_factory=list)
+    """In words, what of others became the plan's."""
     rotation_settled: bool = False
     """Whether the rotations asked for so far have been made, or had nothing to rotate."""
     secret_ready: bool = False

@@ -69,15 +69,14 @@ async def find(
         former = await _read_former(api, plan)
         if former is None:
             return NOTHING
-        return PlanSecret(None, _password(former), read_record(former.annotations))
+        return replace(_found(former), current=None)
     owner = secret.owner
-    found = PlanSecret(secret, _password(secret), read_record(secret.annotations))
     if owner is not None and replace(owner, uid=plan.uid) == plan.owner:
-        return found
+        return _found(secret)
     if is_what_we_wrote(secret, desired.name):
-        return found
+        return _found(secret)
     if may_take_over(plan, secret, desired.adoption, readers):
-        return replace(found, adopted=True)
+        return replace(_found(secret), adopted=True)
     controller = f"is controlled by {owner.kind} {owner.name}" if owner else "was not created by this plan"
     remedy = "choose another spec.secretName"
     if may_take_over(plan, secret, Adoption(), readers):
@@ -176,6 +175,10 @@ async def _read_own(api: KubernetesApi, plan: Plan, name: str) -> Secret | None:
     secret = await read_secret(api, plan.key.namespace, name)
     ours = secret is not None and secret.owner is not None and secret.owner.uid == plan.uid
     return secret if ours else None
+
+
+def _found(secret: Secret) -> PlanSecret:
+    return PlanSecret(secret, _password(secret), read_record(secret.annotations))
 
 
 def _password(secret: Secret) -> str | None:

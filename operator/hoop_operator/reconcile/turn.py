@@ -130,7 +130,7 @@ class Work:
 
     @property
     def rests(self) -> bool:
-        """Whether nothing at all may be done: the role is to become the plan's, and that waits for approval."""
+        """Whether nothing at all may be done: the role is to be created or taken over, and that waits for approval."""
         is_ours = self.run.role_oid is not None and self.planned.takes_over is None
         return self.run.waiting is not None and not is_ours
 
