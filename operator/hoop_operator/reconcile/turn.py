@@ -17,7 +17,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -52,6 +52,7 @@ from hoop_operator.reconcile.objects import FINALIZER, Key, Plan, Reading, Resou
 from hoop_operator.reconcile.rotation import (
     TRIGGER,
     Cause,
+    Record,
     is_untold,
     password_since,
     record_of_new_password,
@@ -357,7 +358,11 @@ async def _prepare(turn: Turn, work: Work) -> None:
 
 async def _find_secret(turn: Turn, plan: Plan, desired: DesiredRole) -> plan_secret.PlanSecret:
     readers = turn.readers_of(Reading("Secret", plan.key.namespace, plan.secret_name))
-    return await plan_secret.find(turn.api, plan, desired, readers)
+    found = await plan_secret.find(turn.api, plan, desired, readers)
+    if found.adopted and found.record.since is None:
+        # How old its password is nobody knows, so the interval of rotation begins now.
+        return replace(found, record=Record(since=datetime.now(UTC)))
+    return found
 
 
 async def _write_secret(turn: Turn, work: Work, password: str) -> None:
