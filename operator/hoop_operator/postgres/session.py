@@ -14,12 +14,10 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -40,6 +38,7 @@ from hoop_operator.errors import (
     ServerUnreachable,
     StatementFailed,
 )
+from hoop_operator.postgres.addresses import no_answer, not_resolved, resolve
 
 T = TypeVar("T")
 
@@ -80,9 +79,6 @@ LOGIN_START_SECONDS = 5
 
 CONNECT_SECONDS_MIN = 2
 """libpq takes no shorter `connect_timeout`; it holds for every address of a host by itself."""
-
-RESOLVERS = ThreadPoolExecutor(max_workers=32, thread_name_prefix="resolve")
-"""Threads of their own: a name server that does not answer holds one for long, and shall delay nobody else."""
 
 IDLE_SECONDS = 20.0
 """How long a session is kept for the next transaction."""
@@ -374,7 +370,7 @@ class Sessions:
         addresses: list[str] = []
         try:
             async with asyncio.timeout(seconds):
-                addresses = await self._resolve(who.host, who.port)
+                addresses = await resolve(who.host, who.port, self._address_allowed)
                 with _files(who) as paths:
                     parameters = _libpq_parameters(who, database, addresses, paths, seconds)
                     try:
@@ -384,14 +380,8 @@ class Sessions:
                     except psycopg.Error as error:
                         raise _connection_error(error, who, paths) from None
         except TimeoutError as error:
-            if not addresses:
-                raise ServerUnreachable(
-                    f'host "{who.host}" was not resolved within {seconds} s; check the cluster\'s DNS'
-                ) from error
-            raise ServerUnreachable(
-                f"{who.host}:{who.port} did not answer within {seconds} s; check host, port, network policies and "
-                f"whether the server runs"
-            ) from error
+            silent = no_answer(who.host, who.port, seconds) if addresses else not_resolved(who.host, seconds)
+            raise silent from error
 
     async def _open_session(self, parameters: Mapping[str, Any]) -> psycopg.AsyncConnection[TupleRow]:
         connect = partial(
@@ -412,24 +402,6 @@ class Sessions:
         for text_type in TEXT_TYPES:
             connection.adapters.register_loader(text_type, _TextLoader)
         return connection
-
-    async def _resolve(self, host: str, port: int) -> list[str]:
-        """The host's addresses, so that what was checked is what is connected to."""
-        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        try:
-            found = await asyncio.get_running_loop().run_in_executor(RESOLVERS, look_up)
-        except OSError as error:
-            raise ServerUnreachable(
-                f'host "{host}" cannot be resolved ({error.strerror or error}); check HOST and the cluster\'s DNS'
-            ) from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        allowed = [address for address in addresses if self._address_allowed(address)]
-        if not allowed:
-            raise ServerUnreachable(
-                f'host "{host}" resolves to {", ".join(sorted(addresses))}, where the operator never connects to: '
-                f"link-local addresses are refused; name the database server's own address"
-            )
-        return allowed
 
 
 @contextlib.asynccontextmanager
