@@ -19,7 +19,6 @@ import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +26,7 @@ import psycopg
 from psycopg import sql
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.rows import TupleRow, dict_row, tuple_row
+from psycopg.rows import TupleRow, dict_row
 from psycopg.types.json import set_json_loads
 
 from hoop_operator.credentials.connection import Connection
@@ -39,6 +38,7 @@ from hoop_operator.errors import (
     StatementFailed,
 )
 from hoop_operator.postgres.addresses import no_answer, not_resolved, resolve
+from hoop_operator.postgres.establish import establish
 
 T = TypeVar("T")
 
@@ -113,6 +113,11 @@ VERIFYING_SSL_MODES = frozenset({"verify-ca", "verify-full"})
 DEADLOCK = "40P01"
 LOCK_NOT_AVAILABLE = "55P03"
 
+CONFIGURATION_LIMIT_EXCEEDED = "53400"
+
+SCRAM_ITERATIONS_MAX = 100_000
+"""Of a verifier, for which libpq takes the server at its word from version 16 on: a fraction of a second."""
+
 LOCK_SECONDS_MIN = 0.1
 """The shortest time for which locks are waited for."""
 
@@ -163,9 +168,22 @@ class Transaction:
                 await self._connection.execute(text.encode())
 
     def make_verifier(self, user: str, password: str) -> str:
-        """The SCRAM-SHA-256 verifier of any password, normalised as the server would (`PQencryptPasswordConn`)."""
+        """The SCRAM-SHA-256 verifier of any password, normalised as the server would (`PQencryptPasswordConn`).
+
+        Raises
+        ------
+        StatementFailed
+            The server wants more iterations than can be made without keeping everything else waiting.
+        """
         with translate_errors():
             pgconn = self._connection.pgconn
+            iterations = int(pgconn.parameter_status(b"scram_iterations") or 0)
+            if iterations > SCRAM_ITERATIONS_MAX:
+                raise StatementFailed(
+                    f"the server wants {iterations} iterations for a password's verifier, and the operator makes no "
+                    f"more than {SCRAM_ITERATIONS_MAX}; lower scram_iterations",
+                    sqlstate=CONFIGURATION_LIMIT_EXCEEDED,
+                )
             return pgconn.encrypt_password(password.encode(), user.encode(), b"scram-sha-256").decode()
 
     async def fetch(self, query: sql.SQL | sql.Composed, parameters: dict[str, Any]) -> list[dict[str, Any]]:
@@ -375,8 +393,6 @@ class Sessions:
                     parameters = _libpq_parameters(who, database, addresses, paths, seconds)
                     try:
                         return await enter(parameters)
-                    except psycopg.errors.ConnectionTimeout:
-                        raise TimeoutError from None
                     except psycopg.Error as error:
                         raise _connection_error(error, who, paths) from None
         except TimeoutError as error:
@@ -384,20 +400,15 @@ class Sessions:
             raise silent from error
 
     async def _open_session(self, parameters: Mapping[str, Any]) -> psycopg.AsyncConnection[TupleRow]:
-        connect = partial(
-            psycopg.AsyncConnection.connect,
-            **parameters,
-            autocommit=True,
-            prepare_threshold=None,
-            row_factory=tuple_row,
-        )
         try:
-            connection = await connect(options=self._options)
+            connection = await establish({**parameters, "options": self._options})
         except psycopg.Error as error:
             if not self._options or not OPTIONS_REFUSED.search(str(error)):
                 raise
             self._options = ""
-            connection = await connect(options=self._options)
+            connection = await establish({**parameters, "options": self._options})
+        await connection.set_autocommit(True)
+        connection.prepare_threshold = None
         set_json_loads(_load_json, connection)
         for text_type in TEXT_TYPES:
             connection.adapters.register_loader(text_type, _TextLoader)

@@ -56,7 +56,7 @@ class Inbox:
         self._clock = clock
         self._take_turn = take_turn
         self._silence_changed = silence_changed
-        self._silence: ServerUnreachable | None = None
+        self._silence: str | None = None
         self._knocking = asyncio.Lock()
         self._knock_is_due = False
         self._probes: list[_Probe] = []
@@ -142,7 +142,7 @@ class Inbox:
         answer: Capabilities | ServerError
         async with self._free_sessions:
             # Those that have waited for a session hear what the ones before them have found out.
-            answer = self._silence or await self._ask(probe.connection)
+            answer = self._unreachable or await self._ask(probe.connection)
         if probe.answer.done():
             return
         if isinstance(answer, ServerError):
@@ -161,7 +161,7 @@ class Inbox:
             async with self._knocking:
                 if self._silence is None:
                     self._note(await self._knock())
-            return self._silence or error
+            return self._unreachable or error
         except ServerError as error:
             return error
         except Exception:
@@ -169,22 +169,27 @@ class Inbox:
             host, port = self.endpoint
             return ServerUnreachable(f"{host}:{port} does not answer as PostgreSQL does; check HOST and PORT")
 
-    async def _knock(self) -> ServerUnreachable | None:
+    @property
+    def _unreachable(self) -> ServerUnreachable | None:
+        # A new one each time: an error that is raised again and again keeps hold of everybody it was raised to.
+        return ServerUnreachable(self._silence) if self._silence is not None else None
+
+    async def _knock(self) -> str | None:
         """What keeps the server from answering anybody; None where it does answer."""
         try:
             await knock(*self.endpoint, self._probe_limits.connect_seconds, self._address_allowed)
         except ServerUnreachable as error:
-            return error
+            return str(error)
         return None
 
-    def _note(self, silence: ServerUnreachable | None) -> None:
+    def _note(self, silence: str | None) -> None:
         """Remember whether the server answers; see that one which does not is knocked at again."""
         before, self._silence = self._silence, silence
         if silence is None:
             self._clock.settle(("server", self.endpoint))
         else:
             self._clock.retry(("server", self.endpoint), self._knock_again)
-        if before is not None and (silence is None or str(silence) != str(before)):
+        if before is not None and silence != before:
             self._silence_changed(self.endpoint)
 
     def _knock_again(self) -> None:
