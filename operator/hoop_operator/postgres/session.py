@@ -217,6 +217,7 @@ class Sessions:
         self._limits = limits
         self._address_allowed = address_allowed
         self._idle: list[psycopg.AsyncConnection[TupleRow]] = []
+        self._expiries: dict[psycopg.AsyncConnection[TupleRow], asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._options = STARTUP_OPTIONS
         self._lock_seconds = limits.lock_seconds
@@ -301,7 +302,9 @@ class Sessions:
 
     async def _session(self, database: str) -> psycopg.AsyncConnection[TupleRow]:
         if self._idle and database == self._admin.database:
-            return self._idle.pop()
+            connection = self._idle.pop()
+            self._expiries.pop(connection).cancel()
+            return connection
         await self._make_room()
         try:
             return await self._connect(self._admin, database)
@@ -322,17 +325,19 @@ class Sessions:
             await self._close(connection)
             return
         self._idle.append(connection)
-        asyncio.get_running_loop().call_later(IDLE_SECONDS, self._expire, connection)
+        loop = asyncio.get_running_loop()
+        self._expiries[connection] = loop.call_later(IDLE_SECONDS, self._expire, connection)
 
     def _expire(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
-        """Close a session that was given back a while ago, unless it is in use again."""
-        if connection in self._idle:
-            self._idle.remove(connection)
-            task = asyncio.create_task(self._close(connection))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+        """Close a session that nobody has used for a while."""
+        self._idle.remove(connection)
+        task = asyncio.create_task(self._close(connection))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def _close(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        if (expiry := self._expiries.pop(connection, None)) is not None:
+            expiry.cancel()
         self._open -= 1
         await connection.close()
 
