@@ -15,7 +15,6 @@ WOKEN_BY_CHANGE = frozenset(
         PlanReason.RESOURCE_NOT_FOUND,
         PlanReason.RESOURCE_NOT_READY,
         PlanReason.REFERENCE_NOT_ALLOWED,
-        PlanReason.SUSPENDED,
     }
 )
 """Only a change of the plan or of its resource can cure these, and both are watched."""
