@@ -193,7 +193,7 @@ def _broken_table(result: Broken) -> list[str]:
 
 def _soak_table(result: Soak) -> list[str]:
     return [
-        f"{result.events:,} events on {result.plans} plans",
+        f"{result.events:,} events on {result.plans} plans; API writes count these too",
         *_cost_lines({"": result.cost}),
         _line("operator's RSS, MiB: first, middle, last", _first_middle_last(result.rss_mib)),
         f"Memory in the end is {result.growth:.3f} times what it was before the middle (target {GROWTH_RATIO})",

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from hoop_operator.errors import PlanReason, ResourceReason
+from hoop_operator.errors import PlanFailure, PlanReason, ResourceReason
 from hoop_operator.reconcile.objects import Plan, Resource
 from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.retries import is_tried_again
+from hoop_operator.reconcile.run import Run
 
 
 def metadata(namespace: str, name: str, **more: Any) -> dict[str, Any]:
@@ -31,6 +32,12 @@ def resource(**allowed_namespaces: Any) -> Resource:
     return Resource.parse({"metadata": metadata("infra", "pg"), "spec": {**spec, "envVars": {"HOST": "db"}}})
 
 
+def failed(reason: PlanReason, **more: Any) -> Run:
+    run = Run(plan(**more), "spec", new_input=False)
+    run.fail(PlanFailure(reason, "why"))
+    return run
+
+
 @pytest.mark.parametrize(
     ("reason", "tried_again"),
     [
@@ -50,7 +57,7 @@ def resource(**allowed_namespaces: Any) -> Resource:
 def test_what_the_server_can_cure_is_tried_again_and_what_a_change_cures_is_not(
     reason: PlanReason, tried_again: bool
 ) -> None:
-    assert is_tried_again(reason, plan(), resource(), None, ()) is tried_again
+    assert is_tried_again(failed(reason), resource(), None, ()) is tried_again
 
 
 @pytest.mark.parametrize(
@@ -65,10 +72,16 @@ def test_what_the_server_can_cure_is_tried_again_and_what_a_change_cures_is_not(
 def test_a_reference_is_tried_again_where_nothing_tells_that_it_is_allowed_by_now(
     known: Resource | None, watched: Sequence[str]
 ) -> None:
-    assert is_tried_again(PlanReason.REFERENCE_NOT_ALLOWED, plan(), known, None, watched)
+    assert is_tried_again(failed(PlanReason.REFERENCE_NOT_ALLOWED), known, None, watched)
 
 
 def test_a_deletion_without_credentials_is_tried_again_because_the_namespace_may_go() -> None:
     registration = Registration(resource(), ResourceReason.CREDENTIALS_UNRESOLVED)
-    deleted = plan(deletionTimestamp="2026-01-01T00:00:00Z")
-    assert is_tried_again(PlanReason.RESOURCE_NOT_READY, deleted, resource(), registration, ())
+    deleted = failed(PlanReason.RESOURCE_NOT_READY, deletionTimestamp="2026-01-01T00:00:00Z")
+    assert is_tried_again(deleted, resource(), registration, ())
+
+
+def test_a_spec_at_odds_with_what_is_on_the_server_is_tried_again() -> None:
+    run = failed(PlanReason.INVALID_SPEC)
+    run.statements = ()
+    assert is_tried_again(run, resource(), None, ())

@@ -166,8 +166,7 @@ class Plans:
     def _is_tried_again(self, run: Run) -> bool:
         memory, key = self._context.memory, run.plan.resource_key
         return is_tried_again(
-            run.reason,
-            run.plan,
+            run,
             memory.resources.get(key),
             memory.registrations.get(key),
             self._context.settings.watch_namespaces,

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from hoop_operator.errors import PlanReason, ResourceReason
 from hoop_operator.reconcile.admission import deciding_selector
-from hoop_operator.reconcile.objects import Plan, Resource
+from hoop_operator.reconcile.objects import Resource
 from hoop_operator.reconcile.register import Registration
+from hoop_operator.reconcile.run import Run
 
 WOKEN_BY_CHANGE = frozenset(
     {
@@ -21,25 +22,22 @@ WOKEN_BY_CHANGE = frozenset(
 
 
 def is_tried_again(
-    reason: PlanReason,
-    plan: Plan,
-    resource: Resource | None,
-    registration: Registration | None,
-    watch_namespaces: Sequence[str],
+    run: Run, resource: Resource | None, registration: Registration | None, watch_namespaces: Sequence[str]
 ) -> bool:
     """Whether a failed plan has to be tried again although nothing is seen to have changed.
 
     Parameters
     ----------
-    reason
-        Why it failed.
-    plan, resource, registration
-        The plan, its resource and what that last came to, as far as they are known.
+    run
+        How it failed.
+    resource, registration
+        Its resource and what that last came to, as far as they are known.
     watch_namespaces
         The operator's setting: the namespaces that are watched, none for all.
     """
-    if reason not in WOKEN_BY_CHANGE:
-        return True
+    plan, reason = run.plan, run.reason
+    if reason not in WOKEN_BY_CHANGE or run.statements is not None:
+        return True  # whatever was found to be wrong on the server may be put right there
     if reason is PlanReason.REFERENCE_NOT_ALLOWED:
         # Namespaces are not watched: their labels are asked for.
         is_watched = not watch_namespaces or plan.resource_key.namespace in watch_namespaces
