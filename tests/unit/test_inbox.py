@@ -33,6 +33,7 @@ class Server:
         self.gate.set()
         self.failure: Exception | None = None
         self.silence: ServerUnreachable | None = None
+        self.failure_of_knocks: Exception | None = None
         self.knocks = 0
         self.open = 0
         self.most_open = 0
@@ -57,8 +58,8 @@ class Server:
 
     async def knock(self, *_: Any) -> None:
         self.knocks += 1
-        if self.silence is not None:
-            raise self.silence
+        if failure := self.silence or self.failure_of_knocks:
+            raise failure
 
 
 @pytest.fixture
@@ -229,6 +230,15 @@ async def test_a_server_that_answers_nobody_is_asked_once_for_all_and_then_knock
     server.silence = None
     await until(lambda: not inbox.silent)
     assert told == [ENDPOINT, ENDPOINT]
+
+
+async def test_a_knock_that_nobody_foresaw_ends_no_worker(inbox: Inbox, server: Server, turns: Turns) -> None:
+    server.failure = ServerUnreachable("gone")
+    server.failure_of_knocks = RuntimeError("surprise")
+    with pytest.raises(ServerUnreachable, match="gone"):
+        await inbox.probe(connection("admin"))
+    inbox.put(RESOURCE, Key("shop", "ro"), "spec")
+    await until(lambda: len(turns.taken) == 1)
 
 
 async def test_who_asks_a_silent_server_has_it_tried_at_once(

@@ -180,6 +180,8 @@ class Inbox:
             await knock(*self.endpoint, self._probe_limits.connect_seconds, self._address_allowed)
         except ServerUnreachable as error:
             return str(error)
+        except Exception:
+            logger.exception("A knock at %s failed in a way that nobody foresaw", self.endpoint)
         return None
 
     def _note(self, silence: str | None) -> None:
