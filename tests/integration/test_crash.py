@@ -78,12 +78,14 @@ class MortalApi(KubernetesApi):
 class EmbeddedOperator:
     """A reconciler in this process, told of its objects by watches that never break."""
 
-    def __init__(self, api: KubernetesApi, tenant: Tenant, *, tells_of_ends: bool = True) -> None:
+    def __init__(
+        self, api: KubernetesApi, tenant: Tenant, *, tells_of_ends: bool = True, drift_seconds: float = 300
+    ) -> None:
         settings = Settings(
             agent_id=uuid.UUID(tenant.agent_id or ""),
             watch_namespaces=[tenant.namespace],
             retry_seconds_max=1,
-            drift_interval_seconds=300 if tells_of_ends else 1,
+            drift_interval_seconds=drift_seconds,
         )
         self._tells_of_ends = tells_of_ends
         self._reconciler = Reconciler(api, settings)
@@ -604,7 +606,7 @@ async def test_it_finds_out_by_itself_what_is_gone_where_no_watch_tells_of_it(
     api: KubernetesApi, namespace: str, postgres: Server, database: str
 ) -> None:
     tenant = Tenant(api, namespace, str(uuid.uuid4()))
-    embedded = EmbeddedOperator(api, tenant, tells_of_ends=False)
+    embedded = EmbeddedOperator(api, tenant, tells_of_ends=False, drift_seconds=1)
     await embedded.start()
     try:
         resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
