@@ -48,8 +48,8 @@ class Settings(BaseSettings):
     retry_seconds_max: Annotated[float, Field(ge=1, le=50)] = 30.0
     """The longest pause between two attempts at something that failed; it starts at one second and doubles."""
 
-    liveness_port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """Port of the liveness endpoint; 0 serves none."""
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port of the probes and the metrics; 0 serves none."""
 
     log_level: Annotated[str, StringConstraints(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     """Least severe level that is logged."""

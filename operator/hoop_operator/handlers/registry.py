@@ -9,6 +9,7 @@ import kopf
 from hoop_operator.cluster.api import connect
 from hoop_operator.crd import GROUP, HOOP_RESOURCE, HOOP_ROLE_PLAN, VERSION
 from hoop_operator.errors import ClusterError
+from hoop_operator.health import Health
 from hoop_operator.reconcile.reconciler import Reconciler
 from hoop_operator.settings import Settings
 
@@ -34,8 +35,9 @@ class NothingKept(kopf.DiffBaseStorage):
 class Handlers:
     """kopf's handlers around one reconciler, which lives as long as kopf's event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, health: Health) -> None:
         self._settings = settings
+        self._health = health
         self._opened = AsyncExitStack()
         self._reconciler: Reconciler | None = None
 
@@ -68,9 +70,11 @@ class Handlers:
                 raise kopf.TemporaryError(str(error), delay=RETRY_SECONDS) from None
             self._opened = opened.pop_all()
         self._reconciler = reconciler
+        self._health.ready = True
 
     async def stop(self, **_: Any) -> None:
         """Stop the reconciler."""
+        self._health.ready = False
         await self._opened.aclose()
 
     async def resource_event(self, event: kopf.RawEvent, **_: Any) -> None:
