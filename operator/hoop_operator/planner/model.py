@@ -151,6 +151,8 @@ class Role:
     """Whether the admin may grant membership in the role."""
     verifier: str | None = field(default=None, repr=False)
     """The stored password verifier; None where there is none or the admin may not read it."""
+    version: str | None = None
+    """Another one whenever the role is commented on or made anew; none is ever used twice."""
 
 
 @dataclass(frozen=True, slots=True)

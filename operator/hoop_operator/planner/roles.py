@@ -180,7 +180,7 @@ def _membership_by_hand(desired: DesiredRole, source: str, server: Server) -> st
     if desired.name not in server.roles:
         commands += [
             render("CREATE ROLE {};", sql.Identifier(desired.name)),
-            _comment_statement(desired).by_hand,
+            comment_statement(desired).by_hand,
         ]
         if server.version >= INHERIT_PER_MEMBERSHIP:
             commands.append(_grant_admin_option(desired.name, server))
@@ -246,16 +246,17 @@ def foreign_memberships(desired: DesiredRole, server: Server) -> list[Membership
 def _create(desired: DesiredRole) -> Iterator[Statement]:
     head = render("CREATE ROLE {} LOGIN INHERIT PASSWORD", sql.Identifier(desired.name))
     yield Statement(Phase.ROLE, None, head, verifier_of=desired.name)
-    yield _comment_statement(desired)
+    yield comment_statement(desired)
 
 
 def restored_comment(desired: DesiredRole, role: Role) -> Iterator[Statement]:
     """Write the ownership comment anew where it was lost."""
     if role.comment != desired.identity.comment:
-        yield _comment_statement(desired)
+        yield comment_statement(desired)
 
 
-def _comment_statement(desired: DesiredRole) -> Statement:
+def comment_statement(desired: DesiredRole) -> Statement:
+    """Write on a role whose it is."""
     head = render(
         "COMMENT ON ROLE {} IS {}", sql.Identifier(desired.name), sql.Literal(desired.identity.comment)
     )

@@ -7,6 +7,8 @@
     agree           passwords and Secrets of roles that were there already, also of plans that failed
     tell            status and events
 
+Roles that somebody else changed after the look are left as they are, and their plans come again in another turn.
+
 Statements of many plans go together because most of them will succeed. When they do not because somebody else changes
 the same, the turn is made again as it is; for any other reason with half of the plans, down to the one that fails.
 """
@@ -26,8 +28,10 @@ from hoop_operator.errors import (
     ClusterError,
     DatabaseUnavailable,
     ObjectConflict,
+    Overtaken,
     PlanFailure,
     PlanReason,
+    RolesChanged,
     ServerError,
     StatementFailed,
 )
@@ -38,6 +42,7 @@ from hoop_operator.planner.roles import alteration_problem, password_statement
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres import scram
 from hoop_operator.postgres.executor import execute, execute_singly
+from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.session import Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
 from hoop_operator.reconcile import secret as plan_secret
@@ -127,12 +132,19 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int =
     ServerError
         The server could not be reached or read at all; runs that have no outcome of their own share this one.
     """
-    works = await _look_and_plan(turn, runs)
+    server, works = await _look_and_plan(turn, runs)
+    fence = Fence(turn.sessions, server, runs)
     refused = [work for work in works if not work.run.succeeded]
     ready = [work for work in works if work.run.succeeded]
     ready = await _each(ready, lambda work: _prepare(turn, work))
     try:
-        await _apply(turn, [*ready, *refused])
+        await _apply(turn, fence, [*ready, *refused])
+    except RolesChanged as change:
+        for desired, run in runs.items():
+            run.overtaken = desired.name in change.names
+        if others := [(desired, run) for desired, run in runs.items() if not run.overtaken]:
+            await carry_out(turn, _afresh(others), attempts)
+        return
     except (StatementFailed, DatabaseUnavailable) as failure:
         if await is_worth_another(failure, attempts):
             await carry_out(turn, _afresh(runs.items()), attempts - 1)
@@ -151,7 +163,7 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int =
             for work in ready:
                 work.password = await _password_to_set(turn, work) if work.login is not None else None
     with_login = [work for work in (*ready, *refused) if work.run.succeeded or work.login is not None]
-    await _each(with_login, lambda work: _agree(turn, work))
+    await _each(with_login, lambda work: _agree(turn, fence, work))
 
 
 def _afresh(runs: Iterable[tuple[DesiredRole, Run]]) -> dict[DesiredRole, Run]:
@@ -225,7 +237,7 @@ async def look(
     return server, {state.name: state for state in states if state is not None}
 
 
-async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Work]:
+async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> tuple[Server, list[Work]]:
     server, databases = await look(turn.sessions, turn.capabilities, list(runs))
 
     async def plan_one(desired: DesiredRole, run: Run) -> Work:
@@ -265,7 +277,7 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
             run.statements = tuple(s for s in planned.statements if s.phase.takes_away)
         return work
 
-    return await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
+    return server, await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
 
 
 async def _password_to_set(turn: Turn, work: Work) -> str | None:
@@ -328,11 +340,13 @@ async def _write_secret(turn: Turn, work: Work, password: str) -> None:
     work.run.secret_ready = True
 
 
-async def _apply(turn: Turn, works: Sequence[Work]) -> None:
+async def _apply(turn: Turn, fence: Fence, works: Sequence[Work]) -> None:
     """Run the statements of all plans: what concerns the server as a whole first, then every database by itself.
 
     Raises
     ------
+    Overtaken
+        Somebody else is at work on the same; as below.
     StatementFailed
         One of the transactions was rolled back; others may have been committed.
     """
@@ -344,7 +358,9 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
     run_statements = execute if len(works) > 1 else execute_singly
 
     async def run_in(database: str | None) -> None:
-        async with turn.sessions.transaction(database, write=True) as transaction:
+        concerned = [work for work in works if any(s.database == database for s in work.run.statements or ())]
+        names = [work.desired.name for work in concerned]
+        async with fence.transaction(names, database) as transaction:
             verifiers = {
                 work.desired.name: work.verifier
                 or transaction.make_verifier(work.desired.name, work.password or "")
@@ -352,8 +368,8 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
                 if database is None
             }
             await run_statements(transaction, merge(by_database[database]), verifiers)
-        for work in works:
-            work.run.applied |= any(s.database == database for s in work.run.statements or ())
+        for work in concerned:
+            work.run.applied = True
 
     if None in by_database:
         await run_in(None)
@@ -381,7 +397,7 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
             work.password = None
 
 
-async def _agree(turn: Turn, work: Work) -> None:
+async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
     """Bring a role's password and its Secret together; the Secret is the truth.
 
     A new password reaches the Secret while the server's transaction is still open: whatever crashes in between, the
@@ -400,7 +416,7 @@ async def _agree(turn: Turn, work: Work) -> None:
         is_new = work.password != work.found.password
 
         async def set_password() -> None:
-            async with turn.sessions.transaction(write=True) as transaction:
+            async with fence.transaction([name]) as transaction:
                 verifier = transaction.make_verifier(name, password)
                 await execute_singly(transaction, [password_statement(name)], {name: verifier})
                 await _write_secret(turn, work, password)
@@ -437,6 +453,8 @@ def _ending(run: Run) -> Iterator[None]:
         )
     except ClusterError as error:
         run.fail(PlanFailure(PlanReason.APPLY_FAILED, f"{error}; it will be tried again"))
+    except Overtaken:
+        run.overtaken = True
     except ServerError as error:
         run.fail(PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
 
