@@ -54,7 +54,7 @@ class OperatorProcess:
     async def start(self) -> None:
         """Start the process and wait until it says that it is ready."""
         self.spawn()
-        await eventually(self.ready, seconds=30, what="the operator is ready")
+        await eventually(self.ready, seconds=60, what="the operator is ready")
 
     async def alive(self) -> bool:
         """Whether the process says that it is alive, and soon."""
@@ -107,6 +107,17 @@ class OperatorProcess:
         """
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+        return await self.ended(seconds)
+
+    async def ended(self, seconds: float) -> int:
+        """Wait until the process has ended, and return its exit code.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            It did not within that time.
+        """
+        assert self._process is not None
         return await asyncio.to_thread(self._process.wait, seconds)
 
     def said(self) -> str:
