@@ -9,20 +9,21 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import aiohttp
 import psycopg
 import pytest
+from aiohttp import web
 from psycopg.rows import TupleRow
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
-from integration.operator_process import OperatorProcess
+from integration.operator_process import OperatorProcess, free_port
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, roles_of
 from integration.test_crash import assert_whole
-from local import cluster, kubeconfig
+from local import kubeconfig
 from local.postgresql import Server
-from local.stack import Stack
 
 pytestmark = pytest.mark.version_independent
 
@@ -275,6 +276,8 @@ async def test_it_ends_within_ten_seconds_whatever_it_is_doing(
     process = own_operator({**ELECTED, "HOOP_LEASE_SECONDS": "60", "HOOP_AGENT_ID": str(uuid.uuid4())})
     tenant = tenant_of(process, api, namespace)
     session = await admin.connect()
+    holder_of_lock = await admin.connect(database)
+    await holder_of_lock.execute("BEGIN; GRANT SELECT ON orders TO pg_monitor")
     login = f"admin_{namespace.replace('-', '_')}"
     await session.execute(f"CREATE ROLE {login} SUPERUSER LOGIN PASSWORD 'secret'".encode())
     server, kubernetes = Proxy(postgres.port), await through(process, tmp_path / "kubeconfig")
@@ -290,11 +293,11 @@ async def test_it_ends_within_ten_seconds_whatever_it_is_doing(
 
         async def at_work() -> bool:
             rows = await session.execute(
-                "SELECT FROM pg_stat_activity WHERE usename = %s AND state <> 'idle'", (login,)
+                "SELECT FROM pg_stat_activity WHERE usename = %s AND wait_event_type = 'Lock'", (login,)
             )
             return bool(await rows.fetchall())
 
-        await eventually(at_work, seconds=20, what="it is at work")
+        await eventually(at_work, seconds=60, what="it is at work")
         server.silent = during == "silence of PostgreSQL"
         kubernetes.silent = during == "silence of the API server"
         os.kill(process.pid, signal.SIGTERM)
@@ -315,46 +318,87 @@ async def test_it_ends_within_ten_seconds_whatever_it_is_doing(
         await session.execute(f"DROP ROLE {login}".encode())
 
 
-async def test_a_watch_that_is_refused_for_a_while_does_not_end_the_operator(
+class Gateway:
+    """Stands before the API server and, when told to, answers every watch with an error."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._broken = False
+        self._requests: set[web.BaseRequest] = set()
+
+    def break_watches(self) -> None:
+        """End every watch, and let none begin."""
+        self._broken = True
+        for request in self._requests:
+            if request.transport is not None:
+                request.transport.abort()
+
+    def mend(self) -> None:
+        """Let watches begin again."""
+        self._broken = False
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Pass a request on."""
+        watches = "watch" in request.query
+        if watches and self._broken:
+            status = {"kind": "Status", "code": 500, "message": "etcdserver: leader changed"}
+            return web.json_response({"type": "ERROR", "object": status})
+        headers = {name: request.headers[name] for name in ("Authorization", "Accept", "Content-Type")}
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(
+                request.method,
+                self._url + str(request.rel_url),
+                data=await request.read(),
+                headers=headers,
+                ssl=False,
+            ) as answer,
+        ):
+            response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
+            await response.prepare(request)
+            if watches:
+                self._requests.add(request)
+            try:
+                async for piece in answer.content.iter_any():
+                    await response.write(piece)
+            finally:
+                self._requests.discard(request)
+            return response
+
+
+async def test_an_error_in_a_watch_does_not_end_the_operator(
     own_operator: MakeOperator,
-    stack: Stack,
     api: KubernetesApi,
     namespace: str,
     postgres: Server,
+    database: str,
     tmp_path: Path,
 ) -> None:
-    """kopf ends then, and is run anew."""
-    kubectl = ["--namespace", namespace]
-    account = f"system:serviceaccount:{namespace}:lonely"
-    cluster.kubectl(stack.kubeconfig, *kubectl, "create", "serviceaccount", "lonely")
-    token = cluster.kubectl(stack.kubeconfig, *kubectl, "create", "token", "lonely")
-    bind = ["create", "clusterrolebinding", namespace, "--clusterrole=hoop-operator", f"--user={account}"]
-    unbind = ["delete", "clusterrolebinding", namespace, "--ignore-not-found"]
-    cluster.kubectl(stack.kubeconfig, *bind)
+    """kopf ends with it, and is run anew."""
     process = own_operator(QUICK)
-    process.kubeconfig = tmp_path / "lonely"
-    kubeconfig.save(
-        process.kubeconfig, kubeconfig.with_token(kubeconfig.read(stack.kubeconfig), token.strip())
-    )
-    proxy = await through(process, tmp_path / "kubeconfig")
+    config = kubeconfig.read(process.kubeconfig)
+    described = config["clusters"][0]["cluster"]
+    gateway = Gateway(described["server"])
+    application = web.Application(client_max_size=1 << 24)
+    application.router.add_route("*", "/{path:.*}", gateway.answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
+    process.kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.save(process.kubeconfig, config)
     tenant = tenant_of(process, api, namespace)
     try:
         await process.start()
         resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
         await tenant.until_resource(resource)
-        cluster.kubectl(stack.kubeconfig, *unbind)
-
-        async def ended() -> bool:
-            proxy.cut()
-            await asyncio.sleep(0.5)
-            return "The watches have ended" in process.said()
-
-        await eventually(ended, seconds=60, what="kopf has ended")
-        cluster.kubectl(stack.kubeconfig, *bind)
-        await eventually(process.ready, seconds=60, what="it is ready again")
-        await tenant.plan("new", resource, scopes=["postgres"], privileges=["SELECT"])
-        await tenant.until_plans(["new"], seconds=40)
+        gateway.break_watches()
+        await until_said(process, "The watches have ended")
+        gateway.mend()
+        await tenant.plan("new", resource, scopes=[database], privileges=["SELECT"])
+        await tenant.until_plans(["new"], seconds=60)
         assert await process.stop(10) == 0
     finally:
-        cluster.kubectl(stack.kubeconfig, *unbind)
-        await proxy.close()
+        process.kill()
+        await runner.cleanup()
