@@ -45,6 +45,18 @@ class Files:
         self._plans.append(self._object("HoopRolePlan", name, spec=whole))
         return self.role(label or name)
 
+    def tell(self, name: str, **status: Any) -> None:
+        """Give a plan the status that it has in its cluster."""
+        self._named(name)["status"] = status
+
+    def annotate(self, name: str, annotations: Mapping[str, str]) -> None:
+        """Give a plan annotations."""
+        self._named(name)["metadata"]["annotations"] = dict(annotations)
+
+    def _named(self, name: str) -> dict[str, Any]:
+        (found,) = (plan for plan in self._plans if plan["metadata"]["name"] == name)
+        return found
+
     def plan(
         self, *more: str, from_stdin: bool = False, settings: Mapping[str, str] | None = None
     ) -> tuple[int, str, str]:
@@ -196,6 +208,26 @@ async def test_the_command_only_reads_and_one_snapshot_serves_all_plans_of_a_res
     transactions = re.findall(r"statement: BEGIN ISOLATION LEVEL ([^,]+, [^,]+)", said)
     assert transactions == ["REPEATABLE READ, READ ONLY"] * 3  # the admin, the server, its one database
     assert not re.search(r"\b(?:CREATE|ALTER|GRANT|REVOKE|COMMENT|INSERT|UPDATE|DELETE)\b ", said)
+
+
+async def test_the_checksum_of_what_waits_for_approval_is_told_where_the_last_apply_is_known(
+    roles: Roles, files: Files
+) -> None:
+    database = await roles.database()
+    files.ask("app", scopes=[database], privileges=["SELECT"], approval="Manual")
+    code, script, _ = files.plan()
+    assert code == CHANGES
+    assert comments(script)[1] == (
+        "-- waits for approval: nothing is applied until the annotation hoop.dev/approve has the checksum of "
+        "status.plan"
+    )
+    files.tell("app", lastAppliedSid="s-1")
+    (told,) = re.findall(r"^-- waits for approval: .* hoop.dev/approve=(\w+)$", files.plan()[1], re.MULTILINE)
+    files.annotate("app", {"hoop.dev/approve": told})
+    assert (
+        f"-- approved: the annotation hoop.dev/approve has the checksum of this plan, {told}"
+        in files.plan()[1]
+    )
 
 
 async def test_what_stands_against_a_plan_is_shown_beside_the_revokes_that_are_made_all_the_same(

@@ -4,7 +4,7 @@ Which one leads is settled elsewhere, and may be settled wrongly: a process was 
 So every transaction that changes a role begins with `COMMENT ON ROLE`. It takes SHARE UPDATE EXCLUSIVE on the role,
 which conflicts with itself and with DROP ROLE, is the same lock in every database, is held to the end of the
 transaction, and can be taken only by who may alter the role (source, `CommentObject`; manual, "Explicit Locking").
-And it stores the comment anew, so that each such transaction leaves the role in another version.
+And it stores the comment anew, the one that the role has, so that each such transaction leaves it in another version.
 
 Under the lock a second session tells which version is committed; the first would see its own comment. Where that is
 not the version that was looked at, or that our own last transaction left, somebody else was at work since, and nothing
@@ -16,13 +16,15 @@ from collections import defaultdict
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
+from psycopg import sql
+
 from hoop_operator.errors import RolesChanged, StatementFailed
 from hoop_operator.planner.model import DesiredRole, Server
-from hoop_operator.planner.roles import alteration_problem, comment_statement
-from hoop_operator.planner.statements import chunks
+from hoop_operator.planner.roles import alteration_problem
+from hoop_operator.planner.statements import chunks, render
 from hoop_operator.postgres.executor import STATEMENTS_PER_QUERY
 from hoop_operator.postgres.session import LOCK_NOT_AVAILABLE, Sessions, Transaction
-from hoop_operator.postgres.snapshot import read_versions
+from hoop_operator.postgres.snapshot import RoleVersion, read_versions
 
 UNDEFINED_OBJECT = "42704"
 
@@ -36,8 +38,11 @@ class Fence:
 
     def __init__(self, sessions: Sessions, server: Server, roles: Iterable[DesiredRole]) -> None:
         self._sessions = sessions
-        self._roles = {role.name: role for role in roles}
-        self._versions = {name: role.version for name, role in server.roles.items() if name in self._roles}
+        self._versions = {
+            role.name: RoleVersion(server.roles[role.name].version, server.roles[role.name].comment)
+            for role in roles
+            if role.name in server.roles
+        }
         self._lockable = {
             name for name in self._versions if alteration_problem(server.roles[name], server) is None
         }
@@ -75,7 +80,13 @@ class Fence:
     async def _enter(self, transaction: Transaction, names: Sequence[str]) -> None:
         if not names:
             return
-        comments = [comment_statement(self._roles[name]).sql for name in names if name in self._lockable]
+        comments = [
+            render(
+                "COMMENT ON ROLE {} IS {}", sql.Identifier(name), sql.Literal(self._versions[name].comment)
+            )
+            for name in names
+            if name in self._lockable
+        ]
         try:
             for part in chunks(comments, STATEMENTS_PER_QUERY):
                 await transaction.execute("; ".join(part))

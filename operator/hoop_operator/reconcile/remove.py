@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from hoop_operator.errors import DatabaseUnavailable, PlanFailure, PlanReason, RolesChanged, StatementFailed
 from hoop_operator.planner import removal as planner
+from hoop_operator.planner.adoption import conflict
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
-from hoop_operator.planner.roles import alteration_problem, conflict
+from hoop_operator.planner.roles import alteration_problem
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres.executor import end_sessions, execute_singly
 from hoop_operator.postgres.fence import Fence
