@@ -37,6 +37,8 @@ class ApiProxy:
 
     def __init__(self, original: Path) -> None:
         self.interfere: Interfere = let_pass
+        self.expired = 0
+        """How many watches the API server has refused because it has forgotten what they ask for (410)."""
         self._config = kubeconfig.read(original)
         self._port = 0
         self._runner: web.AppRunner | None = None
@@ -105,6 +107,7 @@ class ApiProxy:
             try:
                 await stream.prepare(request)
                 async for piece in answer.content.iter_any():
+                    self.expired += b'"code":410' in piece
                     await stream.write(piece)
             finally:
                 self._watches.discard(transport)

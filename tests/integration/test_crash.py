@@ -5,7 +5,6 @@ import contextlib
 import random
 import re
 import secrets
-import signal
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
@@ -26,9 +25,8 @@ from integration.aftermath import assert_whole, table_grants
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, ready, roles_of
-from local import cluster, kubeconfig, postgresql, processes
+from local import kubeconfig
 from local.postgresql import Server
-from local.stack import Stack
 
 LIVES_AT_ONCE = 4
 MOST_WRITES = 40
@@ -186,7 +184,10 @@ CHANGED = {("orders", "INSERT"), ("goods", "INSERT")}
 
 async def create(mortal: Mortal, database: str) -> None:
     await mortal.tenant.plan(
-        mortal.plan, mortal.resource, scopes=[database], privileges=["SELECT"], rotationInterval="24h"
+        mortal.plan,
+        mortal.resource,
+        scopes=[database],
+        privileges=["SELECT"],
     )
 
 
@@ -362,66 +363,6 @@ def said_by(login: str, log: Path, begins: int) -> str:
         file.seek(begins)
         lines = file.read().decode(errors="replace").splitlines()
     return "\n".join(line for line in lines if f"] {login}@" in line)
-
-
-async def test_it_goes_on_when_the_api_server_is_back(
-    own_operator: MakeOperator,
-    stack: Stack,
-    api: KubernetesApi,
-    namespace: str,
-    postgres: Server,
-    admin: Administrator,
-    database: str,
-) -> None:
-    process = own_operator(SETTINGS)
-    tenant = Tenant(api, namespace, process.agent_id)
-    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
-    await process.start()
-    await tenant.until_resource(resource)
-    await tenant.plan("caught", resource, scopes=[database], privileges=["SELECT"])
-    record = cluster.record(stack.directory, "kube-apiserver")
-    await asyncio.to_thread(processes.stop, record, ask=signal.SIGKILL)
-    late = own_operator(SETTINGS)
-    late.spawn()
-    await eventually(process.alive, seconds=5, what="it is alive without the API server")
-    with stack.lock():
-        await asyncio.to_thread(stack.start_control_plane)
-    await eventually(late.alive, seconds=30, what="one that was started meanwhile is alive")
-    await tenant.plan("new", resource, scopes=[database], privileges=["SELECT"])
-    await tenant.until_plans(["caught", "new"], seconds=40)
-    session = await admin.connect(database)
-    for name in ("caught", "new"):
-        await assert_whole(tenant, name, SELECTS, session, postgres)
-    assert await process.stop(10) == 0
-
-
-async def test_it_goes_on_when_postgresql_is_back(
-    own_operator: MakeOperator,
-    stack: Stack,
-    api: KubernetesApi,
-    namespace: str,
-    postgres: Server,
-    admin: Administrator,
-    database: str,
-) -> None:
-    process = own_operator(SETTINGS)
-    tenant = Tenant(api, namespace, process.agent_id)
-    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
-    await process.start()
-    await tenant.until_resource(resource)
-    names = [f"plan-{number}" for number in range(20)]
-    await asyncio.gather(
-        *(tenant.plan(name, resource, scopes=[database], privileges=["SELECT"]) for name in names)
-    )
-    await asyncio.to_thread(postgresql.stop, stack.directory, postgres.version)
-    await tenant.plan("meanwhile", resource, scopes=[database], privileges=["SELECT"])
-    await tenant.until_plans(["meanwhile"], "ResourceNotReady")
-    with stack.lock():
-        await asyncio.to_thread(stack.start_postgres, postgres.version)
-    await tenant.until_plans([*names, "meanwhile"], seconds=30)
-    session = await admin.connect(database)
-    for name in names:
-        await assert_whole(tenant, name, SELECTS, session, postgres)
 
 
 async def test_it_loses_nothing_when_its_watches_break(

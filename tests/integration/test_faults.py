@@ -178,7 +178,7 @@ class Trial:
             async with asyncio.timeout(SECONDS):
                 await stage.struck.wait()
             if fatal:
-                await stage.process.start()
+                stage.process.spawn()
         await eventually(
             lambda: self._is_done(plan), seconds=SECONDS, what=f"it is done in spite of {target}"
         )
