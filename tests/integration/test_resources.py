@@ -30,7 +30,7 @@ from integration.fake_postgres import (
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
 from integration.registrant import CONFIDENTIAL, Registrant, condition
-from integration.tenant import Tenant, eventually, roles_of
+from integration.tenant import Tenant, eventually, ready, roles_of
 from local import cluster, postgresql
 from local.postgresql import Server
 from local.stack import Stack
@@ -545,10 +545,12 @@ async def test_a_standby_is_read_only_until_it_is_promoted_and_another_server_is
     await registrant.register("db", envVarsFrom=[{"secretRef": {"name": "admin"}}])
     status = await registrant.until("db", "ServerUnreachable", "read-only")
     assert condition(status, "Reachable")[:2] == ("False", "ServerUnreachable")
+    await registrant.plan("ro", "db", scopes=["postgres"], privileges=["SELECT"])
+    waits = await registrant.until_plans(["ro"], "ResourceNotReady")
+    assert "read-only" in ready(waits["ro"])[1]
     await session.execute("SELECT pg_promote()")
     await session.close()
     before = await registrant.until("db", "Registered", seconds=60)
-    await registrant.plan("ro", "db", scopes=["postgres"], privileges=["SELECT"])
     await registrant.until_plans(["ro"])
 
     await registrant.change_secret("admin", PORT=str(postgres.port), PASS=postgres.password)
