@@ -100,20 +100,21 @@ def files(roles: Roles, tmp_path: Path) -> Files:
     return Files(roles, tmp_path)
 
 
-def run_as_printed(roles: Roles, script: str) -> None:
-    """Have psql run a script as the superuser, with a password in place of the asterisks."""
+def run_as_printed(roles: Roles, script: str, *, password: str | None) -> int:
+    """Have psql run a script as the superuser, given a password or none, and return its exit code."""
     server = roles.administrator.server
-    subprocess.run(  # noqa: S603 -- PostgreSQL's own program
+    given = f"\\set password {literal(password)}\n" if password is not None else ""
+    return subprocess.run(  # noqa: S603 -- PostgreSQL's own program
         [
             postgresql.programs(postgresql.DEFAULT_VERSION) / "psql",
             *("-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", server.host, "-p", str(server.port)),
             *("-U", server.user, "-d", "template1", "-f", "-"),
         ],
-        input=script.replace("'********'", literal(roles.password)),
+        input=given + script,
         text=True,
-        check=True,
+        check=False,
         env={"PGPASSWORD": server.password, "PGCLIENTENCODING": "UTF8"},
-    )
+    ).returncode
 
 
 def said_by(login: str, log: Path, offset: int) -> str:
@@ -150,9 +151,10 @@ async def test_the_script_run_as_printed_brings_the_role_there_and_then_there_is
     head = f"-- HoopRolePlan shop/app: role {role} on HoopResource shop/db-{roles.suffix} (127.0.0.1:"
     assert script.startswith(head)
     assert f", PostgreSQL {roles.version}." in script.splitlines()[0]
+    assert run_as_printed(roles, script, password=None) != 0
     assert not await roles.exists(role)
 
-    run_as_printed(roles, script)
+    assert run_as_printed(roles, script, password=roles.password) == 0
     assert {("relation", "orders", "SELECT"), ("schema", "public", "USAGE")} <= await roles.held(
         database, role
     )
@@ -174,7 +176,7 @@ async def test_the_script_run_as_printed_brings_the_role_there_and_then_there_is
     assert script.splitlines()[-1].endswith(
         "with changes: 1; nothing to do: 1; cannot be applied: 0; statements: 2"
     )
-    run_as_printed(roles, script)
+    assert run_as_printed(roles, script, password=roles.password) == 0
     assert files.plan()[0] == IN_SYNC
 
 
@@ -203,7 +205,7 @@ async def test_what_stands_against_a_plan_is_shown_beside_the_revokes_that_are_m
     await roles.run(database, "CREATE TABLE orders (id int)")
     role = files.ask("app", scopes=[database], privileges=["SELECT", "INSERT"])
     files.ask("fine", scopes=[database], privileges=["SELECT"])
-    run_as_printed(roles, files.plan()[1])
+    assert run_as_printed(roles, files.plan()[1], password=roles.password) == 0
     files.ask("app", scopes=[database, f"{database}.gone", "nowhere"], privileges=["SELECT"])
     code, script, errors = files.plan()
     assert (code, errors) == (NOT_PLANNED, "")
@@ -227,7 +229,7 @@ async def test_a_role_that_is_not_the_plans_is_a_conflict(roles: Roles, files: F
     assert code == NOT_PLANNED
     assert f'-- cannot be applied: RoleConflict: role "{taken}" exists already' in script
     assert f'RoleConflict: role "{shared}" is what HoopRolePlan shop/one asks for too' in script
-    run_as_printed(roles, script)
+    assert run_as_printed(roles, script, password=roles.password) == 0
     code, script, _ = files.plan()
     assert code == NOT_PLANNED
     assert f'RoleConflict: role "{shared}" already belongs to the plan default/shop/one' in script

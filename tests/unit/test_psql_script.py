@@ -52,8 +52,8 @@ def test_statements_stand_in_one_transaction_for_each_database() -> None:
     assert body(preview(statements=(create, acting, grant("shop")))) == [
         '\\connect "postgres"',
         "BEGIN;",
-        "-- '********' stands for the password that a run generates; put one in before you run this",
-        "CREATE ROLE \"ours\" LOGIN PASSWORD '********';",
+        "-- a run generates the password; to run this by hand, put one in before: \\set password …",
+        "CREATE ROLE \"ours\" LOGIN PASSWORD :'password';",
         "COMMIT;",
         '\\connect "shop"',
         "BEGIN;",

@@ -7,7 +7,8 @@ from psycopg import sql
 
 from hoop_operator.crd import Privilege
 from hoop_operator.errors import PlanReason
-from hoop_operator.planner.grants import Difference, database_difference, shared_difference
+from hoop_operator.planner.difference import Difference
+from hoop_operator.planner.grants import database_difference, shared_difference
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
 from hoop_operator.planner.roles import conflict, foreign_memberships, role_difference, source_role_problems
 from hoop_operator.planner.statements import Phase, Statement, render

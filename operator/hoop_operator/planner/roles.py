@@ -6,7 +6,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from hoop_operator.errors import PlanReason
-from hoop_operator.planner.grants import Difference
+from hoop_operator.planner.difference import Difference
 from hoop_operator.planner.model import (
     COMMENT_PREFIX,
     INHERIT_PER_MEMBERSHIP,

@@ -31,7 +31,7 @@ from hoop_operator.errors import (
     ServerError,
     StatementFailed,
 )
-from hoop_operator.planner.grants import GRANTEE_LIMIT_REMEDY
+from hoop_operator.planner.acl_size import GRANTEE_LIMIT_REMEDY
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
 from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
 from hoop_operator.planner.roles import alteration_problem, password_statement
