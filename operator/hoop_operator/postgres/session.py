@@ -40,6 +40,7 @@ from hoop_operator.errors import (
     ServerUnreachable,
     StatementFailed,
 )
+from hoop_operator.metrics import SQL_TRANSACTIONS
 
 T = TypeVar("T")
 
@@ -228,6 +229,7 @@ class Sessions:
             The server refused a statement or the commit.
         """
         name = database if database is not None else self._admin.database
+        mode = "write" if write else "read"
         async with self._slots:
             connection = await self._session(name)
             try:
@@ -236,12 +238,14 @@ class Sessions:
                 yield transaction
                 await transaction.execute("COMMIT")
             except BaseException as failure:
+                SQL_TRANSACTIONS.labels(mode, "rolled_back").inc()
                 if isinstance(failure, StatementFailed) and failure.sqlstate == LOCK_NOT_AVAILABLE:
                     self._lock_seconds = min(
                         self._lock_seconds, max(self._lock_seconds / 2, LOCK_SECONDS_MIN)
                     )
                 await self._roll_back(name, connection)
                 raise
+            SQL_TRANSACTIONS.labels(mode, "committed").inc()
             await self._give_back(name, connection)
 
     async def can_log_in(self, user: str, password: str, database: str) -> bool | None:

@@ -31,6 +31,7 @@ from hoop_operator.errors import (
     ServerError,
     StatementFailed,
 )
+from hoop_operator.logs import about
 from hoop_operator.planner.acl_size import GRANTEE_LIMIT_REMEDY
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
 from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
@@ -66,6 +67,11 @@ class Agreements:
     def holds(self, plan: Plan, verifier: str, secret_version: str) -> bool:
         """Whether nothing has changed since the password was last seen to fit."""
         return self._seen.get(plan.uid) == (verifier, secret_version)
+
+    def knows_another_secret(self, plan: Plan, secret_version: str) -> bool:
+        """Whether the Secret is another version than the one whose password was last seen to fit."""
+        seen = self._seen.get(plan.uid)
+        return seen is not None and seen[1] != secret_version
 
     def remember(self, plan: Plan, verifier: str, secret_version: str) -> None:
         """Note that the password fits."""
@@ -244,6 +250,7 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
             if problems or role is not None or run.plan.status.get("secretName"):
                 try:
                     work.found = await plan_secret.find(turn.api, run.plan)
+                    run.secret_lost = work.found.current is None
                 except PlanFailure as conflict:
                     problems.append((conflict.reason, conflict.message))
             if problems:
@@ -288,12 +295,14 @@ async def _fits(turn: Turn, work: Work, verifier: str | None) -> bool:
         return False
     if turn.agreements.holds(work.plan, verifier or "", secret.resource_version):
         return True
-    if verifier is None and turn.capabilities.verifiers_readable:
-        return False
     fits = await asyncio.to_thread(scram.matches, password, verifier) if verifier else None
+    if verifier is None and turn.capabilities.verifiers_readable:
+        fits = False
     if fits is None:
         database = first_database(work.plan, turn.connection)
         fits = await turn.sessions.can_log_in(work.desired.name, password, database) is not False
+    if not fits:
+        work.run.secret_edited = turn.agreements.knows_another_secret(work.plan, secret.resource_version)
     if fits:
         turn.agreements.remember(work.plan, verifier or "", secret.resource_version)
     return fits
@@ -325,6 +334,7 @@ async def _write_secret(turn: Turn, work: Work, password: str) -> None:
     secret, written = await plan_secret.write(turn.api, work.plan, work.found, data)
     work.found = plan_secret.PlanSecret(secret, password)
     work.run.applied |= written
+    work.run.secret_written |= written
     work.run.secret_ready = True
 
 
@@ -425,7 +435,8 @@ async def _agree(turn: Turn, work: Work) -> None:
 def _ending(run: Run) -> Iterator[None]:
     """End a run with whatever fails in it, so that it does not end the others."""
     try:
-        yield
+        with about(**run.log_fields):
+            yield
     except PlanFailure as failure:
         run.fail(failure)
     except ObjectConflict:
