@@ -82,10 +82,10 @@ async def holds_nothing(admin: Administrator, tenant: Tenant, resource: str, pla
         ({"scopes": ["pg.pg_catalog"]}, {}, ("spec.scopes", "pg_catalog", "remove it")),
         ({"scopes": ["a.information_schema", "b.pg_toast"]}, {}, ("information_schema", "pg_toast")),
         ({"scopes": ["x" * 64]}, {}, ("spec.scopes", "63 bytes")),
-        ({}, {"hoop.dev/adopt": "true"}, ("hoop.dev/adopt", "remove it")),
+        ({}, {"hoop.dev/adopt": "yes"}, ('"true"', "<namespace>/<plan>")),
         (
             {"scopes": ["a.pg_catalog"]},
-            {"hoop.dev/adopt": "true"},
+            {"hoop.dev/adopt": "yes"},
             ("pg_catalog", "hoop.dev/adopt"),
         ),
         (

@@ -8,6 +8,7 @@ import pytest
 from hoop_operator.credentials.connection import Connection, SslMode
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.naming import role_name
+from hoop_operator.planner.model import Adoption, Identity
 from hoop_operator.planner.scopes import Scope
 from hoop_operator.reconcile.desired import desired_role, first_database, secret_contents
 from hoop_operator.reconcile.objects import Plan, Resource
@@ -97,7 +98,10 @@ def test_plans_are_for_postgres_only() -> None:
     ("plan", "guardrails", "field"),
     [
         (managed(rotationInterval="30d"), None, "spec.rotationInterval"),
-        (managed({"hoop.dev/adopt": "true"}), None, "hoop.dev/adopt"),
+        *(
+            (managed({"hoop.dev/adopt": value}), None, "<namespace>/<plan>")
+            for value in ("", "yes", "True", "shop/", "/old", "default/shop/old", "shop/Old", "shop/old\n")
+        ),
         (managed(scopes=[]), None, "spec.scopes"),
         (managed(privileges=[]), None, "spec.privileges"),
         (managed(scopes=["shop.pg_temp"]), None, "spec.scopes"),
@@ -192,3 +196,12 @@ def test_a_template_that_cannot_be_filled_in_is_an_invalid_spec() -> None:
     with pytest.raises(PlanFailure, match=re.escape('spec.secretTemplate.data["CA"]')) as raised:
         secret_contents(plan, resource(), CONNECTION, "the_role", "pw")
     assert raised.value.reason is PlanReason.INVALID_SPEC
+
+
+def test_what_a_plan_may_take_over_is_what_its_annotation_says() -> None:
+    def adoption(annotations: dict[str, str]) -> Adoption | None:
+        return desired_role(managed(annotations), resource(), "blue").adoption
+
+    assert adoption({}) is None
+    assert adoption({"hoop.dev/adopt": "true"}) == Adoption()
+    assert adoption({"hoop.dev/adopt": "shop/old.plan"}) == Adoption(Identity("blue", "shop", "old.plan"))

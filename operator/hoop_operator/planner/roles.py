@@ -6,6 +6,7 @@ from typing import LiteralString
 from psycopg import sql
 
 from hoop_operator.errors import PlanReason
+from hoop_operator.planner.adoption import role_to_take_over
 from hoop_operator.planner.difference import Difference
 from hoop_operator.planner.model import (
     COMMENT_PREFIX,
@@ -15,7 +16,7 @@ from hoop_operator.planner.model import (
     Role,
     Server,
 )
-from hoop_operator.planner.statements import Phase, Statement, grantee_list, render
+from hoop_operator.planner.statements import Change, ChangeKind, Phase, Statement, grantee_list, render
 
 DANGEROUS_ROLES = frozenset(
     {
@@ -48,7 +49,9 @@ def role_difference(desired: DesiredRole, server: Server) -> Difference:
         difference.statements += _create(desired)
     else:
         statements = [*restored_comment(desired, role), *_attributes(role)]
-        if statements and (problem := alteration_problem(role, server, reset_attributes=True)):
+        adopted = role_to_take_over(desired, server) is not None
+        problem = alteration_problem(role, server, reset_attributes=True, adopted=adopted)
+        if statements and problem:
             difference.problems.append(problem)
         else:
             difference.statements += statements
@@ -56,7 +59,7 @@ def role_difference(desired: DesiredRole, server: Server) -> Difference:
 
 
 def alteration_problem(
-    role: Role, server: Server, *, reset_attributes: bool = False
+    role: Role, server: Server, *, reset_attributes: bool = False, adopted: bool = False
 ) -> tuple[PlanReason, str] | None:
     """Why the admin may not alter an existing role, its comment or its password, nor drop it; None where it may.
 
@@ -72,6 +75,8 @@ def alteration_problem(
         The server, and who its admin is.
     reset_attributes
         Whether the attributes that the role should not have are to be taken away, too.
+    adopted
+        Whether the role is somebody else's as yet: the admin is to administer it and gets no rights of it.
     """
     if server.admin_is_superuser:
         return None
@@ -88,7 +93,7 @@ def alteration_problem(
     ]
     remedy = [statement.by_hand for statement in _alteration(role, out_of_reach)]
     if not before_16 and not role.admin_option:
-        remedy.append(_grant_admin_option(role.name, server))
+        remedy.append(_grant_admin_option(role.name, server, alone=adopted))
     if not remedy:
         return None
     return (
@@ -98,27 +103,12 @@ def alteration_problem(
     )
 
 
-def _grant_admin_option(role: str, server: Server) -> str:
-    return render("GRANT {} TO {} WITH ADMIN OPTION;", sql.Identifier(role), sql.Identifier(server.admin))
-
-
-def conflict(desired: DesiredRole, server: Server) -> str | None:
-    """Why an existing role of that name is not this plan's to touch; None where it is, or where there is none."""
-    role = server.roles.get(desired.name)
-    if role is None or role.comment == desired.identity.comment:
-        return None
-    if role.comment is not None and role.comment.startswith(COMMENT_PREFIX):
-        claimant = role.comment.removeprefix(COMMENT_PREFIX)
-        return (
-            f'role "{role.name}" already belongs to the plan {claimant} (instance/namespace/plan), as its comment '
-            f"says; choose another spec.role, or delete that plan, or, where it is gone and left the role behind, drop "
-            f"the role"
-        )
-    if role.oid == desired.known_oid and not role.superuser:
-        return None
-    return (
-        f'role "{role.name}" exists already and was not created by this operator; it stays untouched: choose another '
-        f"spec.role, or drop or rename the existing role"
+def _grant_admin_option(role: str, server: Server, *, alone: bool = False) -> str:
+    return render(
+        "GRANT {} TO {} WITH ADMIN OPTION{};",
+        sql.Identifier(role),
+        sql.Identifier(server.admin),
+        sql.SQL(", INHERIT FALSE, SET FALSE" if alone else ""),
     )
 
 
@@ -245,7 +235,7 @@ def foreign_memberships(desired: DesiredRole, server: Server) -> list[Membership
 
 def _create(desired: DesiredRole) -> Iterator[Statement]:
     head = render("CREATE ROLE {} LOGIN INHERIT PASSWORD", sql.Identifier(desired.name))
-    yield Statement(Phase.ROLE, None, head, verifier_of=desired.name)
+    yield Statement(Phase.ROLE, None, head, verifier_of=desired.name, change=Change(ChangeKind.ROLE))
     yield _comment_statement(desired)
 
 
@@ -259,7 +249,7 @@ def _comment_statement(desired: DesiredRole) -> Statement:
     head = render(
         "COMMENT ON ROLE {} IS {}", sql.Identifier(desired.name), sql.Literal(desired.identity.comment)
     )
-    return Statement(Phase.ROLE, None, head)
+    return Statement(Phase.ROLE, None, head, change=Change(ChangeKind.COMMENT))
 
 
 def _attributes(role: Role) -> Iterator[Statement]:
@@ -290,10 +280,10 @@ def _alteration(
     role: Role, options: Iterable[tuple[LiteralString, bool]], phase: Phase = Phase.ALTER
 ) -> Iterator[Statement]:
     """ALTER ROLE with those of the options that are needed, if any is."""
-    needed = [sql.SQL(option) for option, is_needed in options if is_needed]
+    needed = [option for option, is_needed in options if is_needed]
     if needed:
-        head = render("ALTER ROLE {} {}", sql.Identifier(role.name), sql.SQL(" ").join(needed))
-        yield Statement(phase, None, head)
+        head = render("ALTER ROLE {} {}", sql.Identifier(role.name), sql.SQL(" ").join(map(sql.SQL, needed)))
+        yield Statement(phase, None, head, change=Change(ChangeKind.ATTRIBUTE, ", ".join(needed)))
 
 
 def password_statement(name: str) -> Statement:
@@ -332,7 +322,9 @@ def _memberships(desired: DesiredRole, server: Server) -> Difference:
 def _grant_source(desired: DesiredRole, source: str, server: Server) -> Statement:
     options = sql.SQL(" WITH INHERIT TRUE" if server.version >= INHERIT_PER_MEMBERSHIP else "")
     head = render("GRANT {} TO {}{}", sql.Identifier(source), sql.Identifier(desired.name), options)
-    return Statement(Phase.GRANT, None, head)
+    return Statement(
+        Phase.GRANT, None, head, change=Change(ChangeKind.MEMBERSHIP, f'membership in "{source}"')
+    )
 
 
 def members_from_its_hand(membership: Membership, server: Server) -> list[str]:
@@ -374,7 +366,8 @@ def revoke_membership(membership: Membership, server: Server, *, option_only: bo
         sql.Identifier(membership.member),
         _granted_by(membership, server),
     )
-    return Statement(Phase.REDUCE, None, head)
+    what = f'{"ADMIN OPTION of the " if option_only else ""}membership in "{membership.role}"'
+    return Statement(Phase.REDUCE, None, head, change=Change(ChangeKind.MEMBERSHIP, what))
 
 
 def expel_member(membership: Membership, server: Server) -> Statement:

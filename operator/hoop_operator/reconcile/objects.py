@@ -7,14 +7,13 @@ from typing import Any, Literal, NamedTuple
 from hoop_operator.cluster.secrets import Owner
 from hoop_operator.crd import DeletionPolicy, HoopResourceSpec, HoopRolePlanSpec
 from hoop_operator.errors import PlanReason
-from hoop_operator.naming import connection_secret_name, default_secret_name
+from hoop_operator.naming import ADOPT, connection_secret_name, default_secret_name
 
 FINALIZER = "hoop.dev/operator"
 
 RECONCILE_AT = "hoop.dev/reconcile-at"
 ROTATE_AT = "hoop.dev/rotate-at"
 ABANDON = "hoop.dev/abandon"
-ADOPT = "hoop.dev/adopt"
 APPROVE = "hoop.dev/approve"
 
 

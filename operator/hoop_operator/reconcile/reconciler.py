@@ -15,11 +15,13 @@ from hoop_operator.cluster.watch import watch_metadata
 from hoop_operator.credentials.connection import Endpoint
 from hoop_operator.reconcile.clock import Clock
 from hoop_operator.reconcile.context import Context, address_allowed
+from hoop_operator.reconcile.drift import DRIFT
+from hoop_operator.reconcile.gauges import Gauges
 from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.memory import Memory
 from hoop_operator.reconcile.objects import Key, KubernetesObject, Plan, Reading, Resource
 from hoop_operator.reconcile.plans import Plans
-from hoop_operator.reconcile.resources import DRIFT, Resources
+from hoop_operator.reconcile.resources import Resources
 from hoop_operator.settings import Settings
 
 T = TypeVar("T", bound=KubernetesObject)
@@ -30,13 +32,15 @@ logger = logging.getLogger(__name__)
 class Reconciler:
     """All resources and plans that this instance serves."""
 
-    def __init__(self, api: KubernetesApi, settings: Settings) -> None:
+    def __init__(
+        self, api: KubernetesApi, settings: Settings, leading: Callable[[], bool] = lambda: True
+    ) -> None:
         self._api = api
         self._settings = settings
         self._memory = Memory()
         self._clock = Clock(settings.retry_seconds_max)
         self._inboxes: dict[Endpoint, Inbox] = {}
-        self._context = Context(api, settings, self._memory, self._clock)
+        self._context = Context(api, settings, self._memory, self._clock, leading)
         self._plans = Plans(
             self._context,
             self._inbox_of,
@@ -45,6 +49,11 @@ class Reconciler:
         )
         self._resources = Resources(self._context, self._inbox_of, self._plans.wake)
         self._watches: list[asyncio.Task[None]] = []
+
+    @property
+    def gauges(self) -> Gauges:
+        """What is known of all objects and servers, for the metrics."""
+        return Gauges(self._memory, self._inboxes, self._context.serves)
 
     async def start(self) -> None:
         """Learn what there is, then watch Secrets and ConfigMaps; resources and plans are told by the handlers.
@@ -114,7 +123,12 @@ class Reconciler:
     def _inbox_of(self, endpoint: Endpoint) -> Inbox:
         if endpoint not in self._inboxes:
             self._inboxes[endpoint] = Inbox(
-                endpoint, self._context.limits, address_allowed, self._plans.take_turn
+                endpoint,
+                self._context.limits,
+                address_allowed,
+                self._clock,
+                self._plans.take_turn,
+                self._resources.silence_changed,
             )
             self._look_later(endpoint)
         return self._inboxes[endpoint]
