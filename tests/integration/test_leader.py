@@ -21,7 +21,7 @@ from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess, free_port
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, roles_of
-from integration.test_crash import assert_whole
+from integration.aftermath import assert_whole
 from local import kubeconfig
 from local.postgresql import Server
 

@@ -45,6 +45,7 @@ from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Reading, Resource
 from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.remove import Outcome, Removal, remove_roles
+from hoop_operator.reconcile.retries import is_tried_again
 from hoop_operator.reconcile.rotation import TRIGGER, Schedule
 from hoop_operator.reconcile.run import Run, status_of
 from hoop_operator.reconcile.single import SingleFlight
@@ -137,11 +138,13 @@ class Plans:
         memory = self._context.memory
         plan = memory.plans.get(key)
         if plan is None:
+            self._context.clock.settle(("plan", key))
             return
         try:
             resource = await self._resource_of(plan)
             served = resource or memory.former_resources.get(plan.resource_key)
-            if served is not None and not self._context.serves(served):
+            if not self._exists(plan) or (served is not None and not self._context.serves(served)):
+                self._context.clock.settle(("plan", key))
                 return
             self._handled[key] = plan.fingerprint
             if plan.deleting:
@@ -154,6 +157,8 @@ class Plans:
                     self._inbox_of(registration.connection.endpoint).put(plan.resource_key, key, trigger)
             except PlanFailure as failure:
                 run.fail(failure)
+                if run.new_input and run.reason is PlanReason.RESOURCE_NOT_READY:
+                    self._wake_resource(plan.resource_key, run.trigger)  # whoever asks has it tried at once
                 await self._finish(run)
                 self._count_users(plan.resource_key)
         except ClusterError as error:
@@ -162,6 +167,15 @@ class Plans:
 
     def _retry(self, key: Key, trigger: str) -> None:
         self._context.clock.retry(("plan", key), lambda: self.wake(key, trigger))
+
+    def _is_tried_again(self, run: Run) -> bool:
+        memory, key = self._context.memory, run.plan.resource_key
+        return is_tried_again(
+            run,
+            memory.resources.get(key),
+            memory.registrations.get(key),
+            self._context.settings.watch_namespaces,
+        )
 
     def _new_run(self, plan: Plan, trigger: str) -> Run:
         status = plan.status
@@ -279,10 +293,14 @@ class Plans:
         except ObjectNotFound:
             self._vanished(plan)
 
+    def _exists(self, plan: Plan) -> bool:
+        """Whether a plan has not been told to be gone, be it that another one has its name now."""
+        known = self._context.memory.plans.get(plan.key)
+        return known is not None and known.uid == plan.uid
+
     def _vanished(self, plan: Plan) -> None:
         """Take note that a plan does not exist any more, although no watch has told of it: one may have broken then."""
-        known = self._context.memory.plans.get(plan.key)
-        if known is not None and known.uid == plan.uid:
+        if self._exists(plan):
             self.gone(plan.key)
 
     async def take_turn(self, resource_key: Key, waiting: Mapping[Key, str]) -> None:
@@ -311,7 +329,7 @@ class Plans:
         finally:
             if (former := self._endings.get(resource_key)) is not None:
                 await asyncio.wait([former])
-            ended = [plan.key for plan, _ in plans]
+            ended = [plan for plan, _ in plans]
             self._endings[resource_key] = asyncio.create_task(self._end_turn(resource_key, ended, changes))
 
     def _take(self, resource_key: Key, waiting: Mapping[Key, str]) -> list[tuple[Plan, str]]:
@@ -341,7 +359,7 @@ class Plans:
             registration.resource.generation,
         )
 
-    async def _end_turn(self, resource_key: Key, plans: Sequence[Key], changes: Sequence[Run]) -> None:
+    async def _end_turn(self, resource_key: Key, plans: Sequence[Plan], changes: Sequence[Run]) -> None:
         """Say how the runs of a turn ended, and see to plans that changed meanwhile."""
         try:
             results = await asyncio.gather(*map(self._finish, changes), return_exceptions=True)
@@ -354,8 +372,11 @@ class Plans:
                     )
                     self._retry(run.plan.key, "retry")
         finally:
-            for key in plans:
+            for taken in plans:
+                key = taken.key
                 again = self._in_turn.pop(key)
+                if not self._exists(taken):
+                    self._agreements.forget(taken)
                 if key in self._told_in_turn and self._told_in_turn.pop(key) != self._secret_versions.get(
                     key
                 ):
@@ -534,20 +555,22 @@ class Plans:
         if run.overtaken:
             await self._read_anew(plan)
             return
-        known = self._context.memory.plans.get(plan.key)
-        if known is None or known.uid != plan.uid:
+        if not self._exists(plan):
             return
         if run.secret_version is not None:
             self._secret_versions[plan.key] = run.secret_version
         approval.conclude(run)
-        if not run.failed:
+        if not run.failed or not self._is_tried_again(run):
             clock.settle(("plan", plan.key))
         else:
             self._retry(plan.key, "retry")
         try:
             patch = status_of(run, datetime.now(UTC))
             if patch is not None:
-                self._see(await self._write_status(plan, patch))
+                written = await self._write_status(plan, patch)
+                if not self._exists(plan):
+                    return
+                self._see(written)
             self._reported[plan.key] = plan.fingerprint
             if patch is not None:
                 logger.info("Plan %s, for %s: %s %s", plan.key, run.trigger, run.reason, run.message)

@@ -116,7 +116,12 @@ class Reconciler:
     def _inbox_of(self, endpoint: Endpoint) -> Inbox:
         if endpoint not in self._inboxes:
             self._inboxes[endpoint] = Inbox(
-                endpoint, self._context.limits, address_allowed, self._plans.take_turn
+                endpoint,
+                self._context.limits,
+                address_allowed,
+                self._clock,
+                self._plans.take_turn,
+                self._resources.silence_changed,
             )
             self._look_later(endpoint)
         return self._inboxes[endpoint]

@@ -97,11 +97,6 @@ class Run:
         """The sid of the last apply: of this run as soon as it may have changed something by its statements."""
         return self.sid if self.committing else self._former_sid
 
-    @property
-    def may_rotate(self) -> bool:
-        """Whether a rotation may be made: it waits while the plan fails, and does not while that waits for approval."""
-        return self.reason in {PlanReason.APPLIED, PlanReason.PENDING_APPROVAL}
-
     def fail(self, failure: PlanFailure) -> None:
         """End the run with a failure; one that has failed already keeps its reason and tells of the further one."""
         if self.succeeded:

@@ -19,7 +19,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -57,6 +57,7 @@ from hoop_operator.reconcile.objects import FINALIZER, Key, Plan, Reading, Resou
 from hoop_operator.reconcile.rotation import (
     TRIGGER,
     Cause,
+    Record,
     is_untold,
     password_since,
     record_of_new_password,
@@ -319,8 +320,8 @@ async def _password_to_set(turn: Turn, work: Work) -> str | None:
     A run that has failed rotates nothing: that waits for one that succeeds.
     """
     kept = work.found.password
-    may_rotate = work.login is not None and kept is not None and work.run.may_rotate
-    work.rotation = rotation_due(work.plan, work.found.record, work.run.started) if may_rotate else None
+    rotates = work.login is not None and kept is not None and work.run.succeeded
+    work.rotation = rotation_due(work.plan, work.found.record, work.run.started) if rotates else None
     if kept is None or work.rotation is not None:
         return scram.generate_password()
     if work.login is None or not await _fits(turn, work, work.login.verifier):
@@ -369,7 +370,11 @@ async def _prepare(turn: Turn, work: Work) -> None:
 
 async def _find_secret(turn: Turn, plan: Plan, desired: DesiredRole) -> plan_secret.PlanSecret:
     readers = turn.readers_of(Reading("Secret", plan.key.namespace, plan.secret_name))
-    return await plan_secret.find(turn.api, plan, desired, readers)
+    found = await plan_secret.find(turn.api, plan, desired, readers)
+    if found.adopted and found.record.since is None:
+        # How old its password is nobody knows, so the interval of rotation begins now.
+        return replace(found, record=Record(since=datetime.now(UTC)))
+    return found
 
 
 async def _write_secret(turn: Turn, work: Work, password: str) -> None:
@@ -502,7 +507,7 @@ async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
             turn.sessions, fence, turn.capabilities, work.desired, before
         )
     run.password_since = since
-    run.rotation_settled = run.may_rotate
+    run.rotation_settled = run.succeeded
     run.secret_version = work.found.current.resource_version if work.found.current else None
     await plan_secret.remove_former(turn.api, work.plan)
 
