@@ -18,10 +18,10 @@ from psycopg.rows import TupleRow
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
+from integration.aftermath import assert_whole
 from integration.operator_process import OperatorProcess, free_port
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, roles_of
-from integration.aftermath import assert_whole
 from local import kubeconfig
 from local.postgresql import Server
 

@@ -33,7 +33,7 @@ class Cluster:
         del path
         conditions = {entry["type"]: entry for entry in patch["status"]["conditions"]}
         self.reasons.append(conditions["Ready"]["reason"])
-        return {**plan().body, **patch}
+        return {**plan().body, "status": patch["status"]}
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         del path
