@@ -10,7 +10,7 @@ from typing import NoReturn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
-from hoop_operator.health import Health, PortUnavailable, serve_health
+from hoop_operator.health import PortUnavailable
 from hoop_operator.logs import configure_logging
 from hoop_operator.postgres.session import forget_libpq_environment
 from hoop_operator.reconcile.dry_run import preview_plans
@@ -150,30 +150,16 @@ def _plan(settings: Settings, filenames: list[str], namespace: str) -> int:
 
 
 def _run(settings: Settings) -> int:
+    # Imported here, because kopf takes most of the time that it takes to start.
+    from hoop_operator.handlers.process import operate
+
     # What it has to say below a warning is every object as a whole.
     logging.getLogger("kopf").setLevel(logging.WARNING)
     try:
-        asyncio.run(_operate(settings))
+        return asyncio.run(operate(settings))
     except PortUnavailable as failure:
         sys.stderr.write(f"{failure}\n")
         return 1
-    return 0
-
-
-async def _operate(settings: Settings) -> None:
-    # Imported here, because kopf takes most of the time that it takes to start.
-    import kopf
-
-    from hoop_operator.handlers.registry import Handlers
-
-    health = Health()
-    async with serve_health(settings.http_port, health):
-        await kopf.operator(
-            registry=Handlers(settings, health).registry(),
-            clusterwide=not settings.watch_namespaces,
-            namespaces=settings.watch_namespaces,
-            standalone=True,
-        )
 
 
 if __name__ == "__main__":

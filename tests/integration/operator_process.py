@@ -44,6 +44,11 @@ class OperatorProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether the process that was started last has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def spawn(self) -> None:
         """Start the process."""
         with self.log.open("ab") as output:
@@ -107,6 +112,17 @@ class OperatorProcess:
         """
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+        return await self.ended(seconds)
+
+    async def ended(self, seconds: float) -> int:
+        """Wait until the process has ended, and return its exit code.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            It did not within that time.
+        """
+        assert self._process is not None
         return await asyncio.to_thread(self._process.wait, seconds)
 
     def said(self) -> str:

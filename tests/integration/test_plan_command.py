@@ -38,12 +38,26 @@ class Files:
             self.roles.roles.append(name)
         return name
 
-    def ask(self, name: str, *, label: str | None = None, **spec: Any) -> str:
+    def ask(self, name: str, *, label: str | None = None, adopt: str | None = None, **spec: Any) -> str:
         """Put a plan into the file, in place of the one of that name; return the name of its role."""
         whole = {"resourceRef": {"name": self._resource}, "role": label or name, "type": "managed", **spec}
         self._plans = [plan for plan in self._plans if plan["metadata"]["name"] != name]
         self._plans.append(self._object("HoopRolePlan", name, spec=whole))
+        if adopt is not None:
+            self._plans[-1]["metadata"]["annotations"] = {"hoop.dev/adopt": adopt}
         return self.role(label or name)
+
+    def tell(self, name: str, **status: Any) -> None:
+        """Give a plan the status that it has in its cluster."""
+        self._named(name)["status"] = status
+
+    def annotate(self, name: str, annotations: Mapping[str, str]) -> None:
+        """Give a plan annotations."""
+        self._named(name)["metadata"]["annotations"] = dict(annotations)
+
+    def _named(self, name: str) -> dict[str, Any]:
+        (found,) = (plan for plan in self._plans if plan["metadata"]["name"] == name)
+        return found
 
     def plan(
         self, *more: str, from_stdin: bool = False, settings: Mapping[str, str] | None = None
@@ -198,6 +212,26 @@ async def test_the_command_only_reads_and_one_snapshot_serves_all_plans_of_a_res
     assert not re.search(r"\b(?:CREATE|ALTER|GRANT|REVOKE|COMMENT|INSERT|UPDATE|DELETE)\b ", said)
 
 
+async def test_the_checksum_of_what_waits_for_approval_is_told_where_the_last_apply_is_known(
+    roles: Roles, files: Files
+) -> None:
+    database = await roles.database()
+    files.ask("app", scopes=[database], privileges=["SELECT"], approval="Manual")
+    code, script, _ = files.plan()
+    assert code == CHANGES
+    assert comments(script)[1] == (
+        "-- waits for approval: nothing is applied until the annotation hoop.dev/approve has the checksum of "
+        "status.plan"
+    )
+    files.tell("app", lastAppliedSid="s-1")
+    (told,) = re.findall(r"^-- waits for approval: .* hoop.dev/approve=(\w+)$", files.plan()[1], re.MULTILINE)
+    files.annotate("app", {"hoop.dev/approve": told})
+    assert (
+        f"-- approved: the annotation hoop.dev/approve has the checksum of this plan, {told}"
+        in files.plan()[1]
+    )
+
+
 async def test_what_stands_against_a_plan_is_shown_beside_the_revokes_that_are_made_all_the_same(
     roles: Roles, files: Files
 ) -> None:
@@ -234,6 +268,32 @@ async def test_a_role_that_is_not_the_plans_is_a_conflict(roles: Roles, files: F
     assert code == NOT_PLANNED
     assert f'RoleConflict: role "{shared}" already belongs to the plan default/shop/one' in script
     assert "already belongs to the plan default/shop/one" in files.plan(settings={"HOOP_INSTANCE": "blue"})[1]
+
+
+async def test_a_role_that_is_to_be_taken_over_is_noted_with_the_comment_that_it_loses(
+    roles: Roles, files: Files
+) -> None:
+    found = files.ask("found", adopt="true", scopes=["postgres"], privileges=["EXECUTE"])
+    left = files.ask("new", label="left", adopt="shop/old", scopes=["postgres"], privileges=["EXECUTE"])
+    for role, comment in ((found, "of the\nteam"), (left, "hoop.dev/role-plan: default/shop/old")):
+        await roles.run("postgres", f"CREATE ROLE {quoted(role)} LOGIN")
+        await roles.run("postgres", f"COMMENT ON ROLE {quoted(role)} IS {literal(comment)}")
+    code, script, _ = files.plan()
+    assert code == CHANGES
+    assert (
+        f'-- note: role "{found}", which nobody claimed, is taken over; its comment was: of the\\nteam'
+        in script
+    )
+    assert (
+        f'-- note: role "{left}" is taken over from the plan shop/old, if that does not exist any more'
+        in script
+    )
+    assert f"COMMENT ON ROLE {quoted(left)} IS 'hoop.dev/role-plan: default/shop/new';" in script
+    files.ask("old", scopes=["postgres"], privileges=["EXECUTE"])
+    code, script, _ = files.plan()
+    assert code == NOT_PLANNED
+    assert "RoleConflict" in script
+    assert "HoopRolePlan shop/old still exists" in script
 
 
 async def test_an_admin_who_may_not_do_it_gets_the_sql_that_an_administrator_has_to_run(

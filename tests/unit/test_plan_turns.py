@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -33,7 +34,7 @@ class Cluster:
         del path
         conditions = {entry["type"]: entry for entry in patch["status"]["conditions"]}
         self.reasons.append(conditions["Ready"]["reason"])
-        return {**plan().body, **patch}
+        return {**plan().body, "status": patch["status"]}
 
     async def json_patch(self, path: str, operations: list[dict[str, Any]]) -> dict[str, Any]:
         del path, operations
@@ -142,6 +143,21 @@ async def test_nothing_is_kept_of_a_turn_that_has_ended(
     await plans.take_turn(PG, {RO: "spec"})
     await ended(plans)
     assert (plans._endings, plans._in_turn, plans._told_in_turn) == ({}, {}, {})
+
+
+async def test_a_plan_that_waits_for_its_server_has_it_tried_when_somebody_asks_and_holds_no_timer(
+    plans: Plans, cluster: Cluster
+) -> None:
+    woken: list[Key] = []
+    plans._wake_resource = lambda key, _: woken.append(key)
+    memory, clock = plans._context.memory, plans._context.clock
+    memory.registrations[PG] = replace(memory.registrations[PG], reason=ResourceReason.SERVER_UNREACHABLE)
+    for trigger in ("spec", "resource"):
+        plans.wake(RO, trigger)
+        await asyncio.gather(*plans._flight._tasks)
+    assert cluster.reasons == ["ResourceNotReady"]
+    assert woken == [PG]
+    assert not clock._timers
 
 
 async def test_a_role_that_is_to_stay_stays_although_its_plan_was_deleted_while_it_waited_to_be_changed(

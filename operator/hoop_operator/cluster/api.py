@@ -32,6 +32,9 @@ REQUESTS_AT_ONCE = 32
 REQUEST_SECONDS = 30.0
 RETRY_AFTER_SECONDS_MAX = 10.0
 WATCH_SECONDS = 240
+WATCH_SILENCE_SECONDS = 75.0
+"""How long a watch may bring nothing. An API server sends a bookmark every minute; without one the connection is dead,
+although nobody may ever say so: a firewall that forgets it drops what comes."""
 
 _config: Any = config
 """The official client's loaders, which carry no annotations."""
@@ -115,7 +118,8 @@ class KubernetesApi:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the events of the collection at `path` after `resource_version`, bookmarks among them.
 
-        Ends by itself after `WATCH_SECONDS`. Too old a version raises `ClusterUnavailable` of status 410.
+        Ends by itself after `WATCH_SECONDS`. Too old a version raises `ClusterUnavailable` of status 410; silence
+        for `WATCH_SILENCE_SECONDS` raises it of status 0.
         """
         query = {
             "watch": "true",
@@ -123,7 +127,9 @@ class KubernetesApi:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
         }
-        limits = aiohttp.ClientTimeout(total=WATCH_SECONDS + REQUEST_SECONDS, connect=REQUEST_SECONDS)
+        limits = aiohttp.ClientTimeout(
+            total=WATCH_SECONDS + REQUEST_SECONDS, connect=REQUEST_SECONDS, sock_read=WATCH_SILENCE_SECONDS
+        )
         async with self._exchange("GET", path, params=query, accept=accept, limits=limits) as response:
             if response.status != 200:
                 raise failure("GET", path, response.status, _object(await response.read()))

@@ -1,6 +1,7 @@
 """What kopf is told to watch and how to behave."""
 
 import itertools
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -36,8 +37,11 @@ class NothingKept(kopf.DiffBaseStorage):
 class Handlers:
     """kopf's handlers around one reconciler, which lives as long as kopf's event loop."""
 
-    def __init__(self, settings: Settings, health: Health) -> None:
+    def __init__(
+        self, settings: Settings, health: Health, leading: Callable[[], bool] = lambda: True
+    ) -> None:
         self._settings = settings
+        self._leading = leading
         self._health = health
         self._opened = AsyncExitStack()
         self._reconciler: Reconciler | None = None
@@ -64,7 +68,7 @@ class Handlers:
         async with AsyncExitStack() as opened:
             try:
                 api = await opened.enter_async_context(connect())
-                reconciler = Reconciler(api, self._settings)
+                reconciler = Reconciler(api, self._settings, self._leading)
                 opened.push_async_callback(reconciler.stop)
                 await reconciler.start()
                 gauges = reconciler.gauges
@@ -102,6 +106,8 @@ class Handlers:
 
 def _configure(settings: kopf.OperatorSettings) -> None:
     settings.posting.enabled = False
+    # It would kill the process a while after kopf has ended, although kopf may have been run anew.
+    settings.process.ultimate_exiting_timeout = None
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
     # Without an end: after its last retry kopf would give up the watch, and with it the process.

@@ -48,13 +48,13 @@ def is_drift(run: Run) -> bool:
 
 
 def drift_of(run: Run) -> list[Drift]:
-    """What a run found to differ on the server and in the Secret."""
-    changes = [statement.change for statement in run.statements or () if statement.change is not None]
+    """What a run found to differ on the server and in the Secret; without what waits for approval."""
+    changes = [statement.change for statement in run.due if statement.change is not None]
     if any(change.kind is ChangeKind.ROLE for change in changes):
         return [_role_gone(run)]
     told = [
         _change(statement.change, taken_away=statement.phase.takes_away)
-        for statement in run.statements or ()
+        for statement in run.due
         if statement.change is not None
     ]
     return [*dict.fromkeys(told), *_credentials(run)]
@@ -109,6 +109,8 @@ def _change(change: Change, *, taken_away: bool) -> Drift:
 
 def _credentials(run: Run) -> Iterator[Drift]:
     """What was wrong with the password and the Secret of a role that is there."""
+    if run.rotation is not None:
+        return
     if run.rotated:
         if run.secret_lost:
             yield Drift(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -18,10 +19,13 @@ from hoop_operator.crd import Outcome, Privilege
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import (
     ClusterError,
+    ObjectConflict,
     ObjectNotFound,
+    Overtaken,
     PlanFailure,
     PlanReason,
     ResourceReason,
+    RolesChanged,
     ServerError,
     ServerUnreachable,
 )
@@ -31,16 +35,21 @@ from hoop_operator.planner.model import DesiredRole, Identity
 from hoop_operator.planner.scopes import Scope, parse_scope
 from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
+from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
+from hoop_operator.reconcile.adoption import with_predecessor_asked_for
 from hoop_operator.reconcile.announce import Announcement, plan_events, role_left_behind, role_retained
+from hoop_operator.reconcile.contention import ATTEMPTS
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.desired import desired_role, secret_contents
 from hoop_operator.reconcile.drift import DRIFT, RETRY, SECRET, drift_of, is_drift
 from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Reading, Resource
 from hoop_operator.reconcile.register import Registration
-from hoop_operator.reconcile.remove import remove_roles
+from hoop_operator.reconcile.remove import Removal, RemovalOutcome, remove_roles
+from hoop_operator.reconcile.retries import is_tried_again
+from hoop_operator.reconcile.rotation import TRIGGER, Schedule
 from hoop_operator.reconcile.run import Run, status_of
 from hoop_operator.reconcile.single import SingleFlight
 from hoop_operator.reconcile.turn import Agreements, Turn, carry_out
@@ -72,16 +81,26 @@ class Plans:
         self._told_in_turn: dict[Key, str | None] = {}
         self._endings: dict[Key, asyncio.Task[None]] = {}
         self._flight = SingleFlight(self._see_to, self._retry)
+        self._rotations = Schedule(
+            context.clock, lambda: datetime.now(UTC), lambda key: self.wake(key, TRIGGER)
+        )
 
     def seen(self, plan: Plan) -> None:
         """Take note of a plan as the API server has it now; see to it if it asks for something new."""
         known = self._context.memory.plans.get(plan.key)
-        if not self._context.memory.see_plan(plan):
+        if not self._see(plan):
             return
         if known is not None and known.uid != plan.uid:
             self._agreements.forget(known)
         if self._handled.get(plan.key) != plan.fingerprint or (known and _was_wiped(known, plan)):
             self.wake(plan.key, "spec")
+
+    def _see(self, plan: Plan) -> bool:
+        """Keep a plan, and when its password is due, unless a newer version is known; tell whether it was kept."""
+        if not self._context.memory.see_plan(plan):
+            return False
+        self._rotations.note(plan)
+        return True
 
     def gone(self, key: Key) -> None:
         """Take note that a plan does not exist any more."""
@@ -89,6 +108,7 @@ class Plans:
         if plan is None:
             return
         self._context.memory.forget_plan(key)
+        self._rotations.forget(key)
         self._context.clock.settle(("plan", key))
         self._agreements.forget(plan)
         for known in (self._handled, self._reported, self._secret_versions, self._told_in_turn):
@@ -126,11 +146,13 @@ class Plans:
         memory = self._context.memory
         plan = memory.plans.get(key)
         if plan is None:
+            self._context.clock.settle(("plan", key))
             return
         try:
             resource = await self._resource_of(plan)
             served = resource or memory.former_resources.get(plan.resource_key)
-            if served is not None and not self._context.serves(served):
+            if not self._exists(plan) or (served is not None and not self._context.serves(served)):
+                self._context.clock.settle(("plan", key))
                 return
             self._handled[key] = plan.fingerprint
             if plan.deleting:
@@ -143,6 +165,8 @@ class Plans:
                     self._inbox_of(registration.connection.endpoint).put(plan.resource_key, key, trigger)
             except PlanFailure as failure:
                 run.fail(failure)
+                if run.new_input and run.reason is PlanReason.RESOURCE_NOT_READY:
+                    self._wake_resource(plan.resource_key, run.trigger)  # whoever asks has it tried at once
                 await self._finish(run)
                 self._count_users(plan.resource_key)
         except ClusterError as error:
@@ -151,6 +175,15 @@ class Plans:
 
     def _retry(self, key: Key, trigger: str) -> None:
         self._context.clock.retry(("plan", key), lambda: self.wake(key, trigger))
+
+    def _is_tried_again(self, run: Run) -> bool:
+        memory, key = self._context.memory, run.plan.resource_key
+        return is_tried_again(
+            run,
+            memory.resources.get(key),
+            memory.registrations.get(key),
+            self._context.settings.watch_namespaces,
+        )
 
     def _new_run(self, plan: Plan, trigger: str) -> Run:
         status = plan.status
@@ -288,10 +321,14 @@ class Plans:
         except ObjectNotFound:
             self._vanished(plan)
 
+    def _exists(self, plan: Plan) -> bool:
+        """Whether a plan has not been told to be gone, be it that another one has its name now."""
+        known = self._context.memory.plans.get(plan.key)
+        return known is not None and known.uid == plan.uid
+
     def _vanished(self, plan: Plan) -> None:
         """Take note that a plan does not exist any more, although no watch has told of it: one may have broken then."""
-        known = self._context.memory.plans.get(plan.key)
-        if known is not None and known.uid == plan.uid:
+        if self._exists(plan):
             self.gone(plan.key)
 
     async def take_turn(self, resource_key: Key, waiting: Mapping[Key, str]) -> None:
@@ -325,7 +362,7 @@ class Plans:
         finally:
             if (former := self._endings.get(resource_key)) is not None:
                 await asyncio.wait([former])
-            ended = [plan.key for plan, _ in plans]
+            ended = [plan for plan, _ in plans]
             self._endings[resource_key] = asyncio.create_task(self._end_turn(resource_key, ended, changes))
 
     def _take(self, resource_key: Key, waiting: Mapping[Key, str]) -> list[tuple[Plan, str]]:
@@ -359,7 +396,7 @@ class Plans:
             registration.resource.generation,
         )
 
-    async def _end_turn(self, resource_key: Key, plans: Sequence[Key], changes: Sequence[Run]) -> None:
+    async def _end_turn(self, resource_key: Key, plans: Sequence[Plan], changes: Sequence[Run]) -> None:
         """Say how the runs of a turn ended, and see to plans that changed meanwhile."""
         try:
             results = await asyncio.gather(*map(self._finish, changes), return_exceptions=True)
@@ -372,8 +409,11 @@ class Plans:
                     )
                     self._retry(run.plan.key, RETRY)
         finally:
-            for key in plans:
+            for taken in plans:
+                key = taken.key
                 again = self._in_turn.pop(key)
+                if not self._exists(taken):
+                    self._agreements.forget(taken)
                 if key in self._told_in_turn and self._told_in_turn.pop(key) != self._secret_versions.get(
                     key
                 ):
@@ -410,12 +450,24 @@ class Plans:
                 return
             async with self._sessions(connection) as sessions:
                 capabilities = await _capabilities(sessions)
-                turn = Turn(self._context.api, sessions, resource, connection, capabilities, self._agreements)
+                turn = Turn(
+                    self._context.api,
+                    sessions,
+                    resource,
+                    connection,
+                    capabilities,
+                    self._agreements,
+                    self._context.settings.end_sessions_on_rotation,
+                    self._context.memory.readers_of,
+                )
                 known = {
                     replace(desired, known_oid=run.plan.known_oid(capabilities.system_identifier)): run
                     for desired, run in asked.items()
                 }
                 await carry_out(turn, known)
+        except Overtaken:
+            for run in runs:
+                run.overtaken = True
         except ServerError as error:
             _fail_undecided(runs, PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
             self._wake_resource(resource.key, RETRY)
@@ -435,6 +487,7 @@ class Plans:
                 reading = Reading("Secret", run.plan.key.namespace, run.plan.secret_name)
                 check_secret_name(run.plan, self._context.memory.readers_of(reading))
                 desired = desired_role(run.plan, resource, self._context.settings.instance)
+                desired = await with_predecessor_asked_for(self._context.api, desired)
                 secret_contents(run.plan, resource, connection, desired.name, "")
             except PlanFailure as failure:
                 run.fail(failure)
@@ -460,6 +513,9 @@ class Plans:
             async with self._sessions(connection) as sessions:
                 capabilities = await _capabilities(sessions)
                 await self._remove_all(sessions, capabilities, registration, runs)
+        except Overtaken:
+            for run in runs:
+                await self._read_anew(run.plan)
         except ServerError as error:
             for run in runs:
                 if resource_serves:
@@ -493,15 +549,30 @@ class Plans:
                 DesiredRole(name, identity, known_oid=plan.known_oid(capabilities.system_identifier))
             )
             roles[name] = run
-        outcomes = await remove_roles(sessions, capabilities, desired)
+
+        async def still_wanted(role: DesiredRole) -> bool:
+            return await self._is_still_deleting(roles[role.name].plan)
+
+        outcomes = await remove_roles(Removal(sessions, capabilities, still_wanted), desired)
         await asyncio.gather(*(self._end_removal(roles[name], outcome) for name, outcome in outcomes.items()))
 
-    async def _end_removal(self, run: Run, outcome: str | PlanFailure | None) -> None:
+    async def _is_still_deleting(self, plan: Plan) -> bool:
+        """Whether the API server, too, knows a plan as one that is to go; not where it cannot be asked."""
+        try:
+            now = Plan.parse(await self._context.api.get(paths.custom_object(plan.body)))
+        except (ClusterError, ValidationError):
+            return False
+        return now.uid == plan.uid and now.deleting and now.has_finalizer
+
+    async def _end_removal(self, run: Run, outcome: RemovalOutcome) -> None:
         with about(**run.log_fields):
             await self._let_go_or_fail(run, outcome)
 
-    async def _let_go_or_fail(self, run: Run, outcome: str | PlanFailure | None) -> None:
+    async def _let_go_or_fail(self, run: Run, outcome: RemovalOutcome) -> None:
         plan = run.plan
+        if isinstance(outcome, RolesChanged):
+            await self._read_anew(plan)
+            return
         if isinstance(outcome, PlanFailure):
             run.fail(outcome)
             await self._finish(run)
@@ -519,7 +590,8 @@ class Plans:
             self._retry(plan.key, RETRY)
 
     def _sessions(self, connection: Connection) -> AbstractAsyncContextManager[Sessions]:
-        return open_sessions(connection, self._context.limits, address_allowed)
+        context = self._context
+        return open_sessions(connection, context.limits, address_allowed, context.leading)
 
     async def _finish(self, run: Run) -> None:
         """Say on the object how a run ended, unless that is said already, and see that a failure is tried again."""
@@ -528,20 +600,25 @@ class Plans:
 
     async def _say_how_it_ended(self, run: Run) -> None:
         plan, api, clock = run.plan, self._context.api, self._context.clock
-        known = self._context.memory.plans.get(plan.key)
-        if known is None or known.uid != plan.uid:
+        if run.overtaken:
+            await self._read_anew(plan)
+            return
+        if not self._exists(plan):
             return
         if run.secret_version is not None:
             self._secret_versions[plan.key] = run.secret_version
-        if run.succeeded or run.reason is PlanReason.SUSPENDED:
+        approval.conclude(run)
+        if not run.failed or not self._is_tried_again(run):
             clock.settle(("plan", plan.key))
         else:
             self._retry(plan.key, RETRY)
         try:
             patch = status_of(run, datetime.now(UTC))
             if patch is not None:
-                body = await api.merge_patch(paths.status(paths.custom_object(plan.body)), {"status": patch})
-                self._context.memory.see_plan(Plan.parse(body))
+                written = await self._write_status(plan, patch)
+                if not self._exists(plan):
+                    return
+                self._see(written)
             self._reported[plan.key] = plan.fingerprint
             if patch is not None:
                 logger.info(
@@ -559,13 +636,52 @@ class Plans:
                     )
         except ObjectNotFound:
             self._vanished(plan)
+        except ObjectConflict:
+            await self._read_anew(plan)
         except ClusterError as error:
             logger.warning("The outcome of plan %s could not be written: %s", plan.key, error)
             self._retry(plan.key, RETRY)
 
+    async def _write_status(self, plan: Plan, patch: Mapping[str, Any]) -> Plan:
+        """Write a status over the one that the run began with, and over no other.
+
+        Raises
+        ------
+        ObjectConflict
+            Somebody else wrote a status meanwhile.
+        ClusterError
+            The API server failed us, or the plan is gone.
+        """
+        path = paths.custom_object(plan.body)
+        known = plan
+        for attempt in range(1, ATTEMPTS + 1):
+            metadata = {"uid": plan.uid, "resourceVersion": known.body["metadata"]["resourceVersion"]}
+            try:
+                body = await self._context.api.merge_patch(
+                    paths.status(path), {"metadata": metadata, "status": patch}
+                )
+                return Plan.parse(body)
+            except ObjectConflict:
+                known = Plan.parse(await self._context.api.get(path))
+                if attempt == ATTEMPTS or known.uid != plan.uid or known.status != plan.status:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _read_anew(self, plan: Plan) -> None:
+        """See to a plan again, as the API server has it now: somebody else is at work on it or on its role."""
+        logger.info("Somebody else is at work on plan %s, looking again", plan.key)
+        try:
+            self.seen(Plan.parse(await self._context.api.get(paths.custom_object(plan.body))))
+        except ObjectNotFound:
+            self._vanished(plan)
+            return
+        except (ClusterError, ValidationError) as error:
+            logger.warning("Plan %s cannot be read: %s", plan.key, error)
+        self._retry(plan.key, RETRY)
+
 
 def _measure(run: Run) -> None:
-    outcome = Outcome.SUCCESS if run.succeeded or run.reason is PlanReason.SUSPENDED else Outcome.FAILED
+    outcome = Outcome.FAILED if run.failed else Outcome.SUCCESS
     metrics.PLAN_RUNS.labels(outcome, run.reason, run.trigger).inc()
     metrics.PLAN_RUN_DURATION.observe((datetime.now(UTC) - run.started).total_seconds())
     if run.rotated and run.password_set:

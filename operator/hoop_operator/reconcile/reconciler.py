@@ -32,13 +32,15 @@ logger = logging.getLogger(__name__)
 class Reconciler:
     """All resources and plans that this instance serves."""
 
-    def __init__(self, api: KubernetesApi, settings: Settings) -> None:
+    def __init__(
+        self, api: KubernetesApi, settings: Settings, leading: Callable[[], bool] = lambda: True
+    ) -> None:
         self._api = api
         self._settings = settings
         self._memory = Memory()
         self._clock = Clock(settings.retry_seconds_max)
         self._inboxes: dict[Endpoint, Inbox] = {}
-        self._context = Context(api, settings, self._memory, self._clock)
+        self._context = Context(api, settings, self._memory, self._clock, leading)
         self._plans = Plans(
             self._context,
             self._inbox_of,
@@ -121,7 +123,12 @@ class Reconciler:
     def _inbox_of(self, endpoint: Endpoint) -> Inbox:
         if endpoint not in self._inboxes:
             self._inboxes[endpoint] = Inbox(
-                endpoint, self._context.limits, address_allowed, self._plans.take_turn
+                endpoint,
+                self._context.limits,
+                address_allowed,
+                self._clock,
+                self._plans.take_turn,
+                self._resources.silence_changed,
             )
             self._look_later(endpoint)
         return self._inboxes[endpoint]

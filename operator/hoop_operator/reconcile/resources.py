@@ -80,6 +80,12 @@ class Resources:
             self._to_register[key] = trigger
         self._flight.wake(key, trigger)
 
+    def silence_changed(self, endpoint: Endpoint) -> None:
+        """Take note that a server which answered nobody does by now, or fails in another way; its resources follow."""
+        for key in self._context.memory.resources_at(endpoint):
+            if not self._context.memory.registrations[key].ready:
+                self.wake(key, "server")
+
     def count_plans(self, key: Key) -> None:
         """Have it written down, soon, how many plans use a resource, or a deleted one let go when none does."""
         self._flight.wake(key, "plans")
@@ -97,6 +103,7 @@ class Resources:
         memory = self._context.memory
         resource = memory.resources.get(key)
         if resource is None or not self._context.serves(resource):
+            self._context.clock.settle(("resource", key))
             return
         known = memory.registrations.get(key)
         try:
@@ -141,10 +148,19 @@ class Resources:
             was_told = before is None and resource.status.get("observedGeneration") == resource.generation
             self._wake_plans(key, DRIFT if trigger == DRIFT or was_told else "resource")
         await self._tell(registration)
-        if registration.ready:
+        if registration.ready or self._waits_for_server(registration):
             clock.settle(("resource", key))
         else:
             self._retry(key, "retry")
+
+    def _waits_for_server(self, registration: Registration) -> bool:
+        """Whether all that a resource lacks is that its server answers, of which it will be told."""
+        connection = registration.connection
+        return (
+            registration.reason is ResourceReason.SERVER_UNREACHABLE
+            and connection is not None
+            and self._inbox_of(connection.endpoint).silent
+        )
 
     async def _try(self, resource: Resource) -> Registration:
         api, settings = self._context.api, self._context.settings
@@ -198,6 +214,9 @@ class Resources:
         if patch is None:
             return
         body = await api.merge_patch(paths.status(paths.custom_object(resource.body)), {"status": patch})
+        now = memory.resources.get(resource.key)
+        if now is None or now.uid != resource.uid:
+            return
         memory.see_resource(Resource.parse(body))
         outcome = in_use or registration.message
         connection = registration.connection

@@ -44,8 +44,11 @@ def _plan(preview: Preview) -> Iterator[str]:
     if preview.suspended:
         yield _comment("suspended: nothing is done until spec.suspend is false")
     elif preview.statements:
+        if preview.approval:
+            yield _comment(preview.approval)
         if preview.problems:
-            yield _comment("what is extra is revoked all the same:")
+            once = ", once it is approved" if preview.approval else ""
+            yield _comment(f"what is extra is revoked all the same{once}:")
         yield from _statements(preview)
     elif not preview.problems:
         yield _comment("nothing to do")

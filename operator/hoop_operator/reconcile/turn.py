@@ -2,10 +2,13 @@
 
     look            the server and every database concerned, in one query each
     plan            each role against what was seen
+    claim           the approvals of those that needed one, before anything is done
     prepare         what must be there before the server is touched: finalizer, Secret of a new role
     apply           the statements of all plans, merged, in one transaction per database
     agree           passwords and Secrets of roles that were there already, also of plans that failed
     tell            status and events
+
+Roles that somebody else changed after the look are left as they are, and their plans come again in another turn.
 
 Statements of many plans go together because most of them will succeed. When they do not because somebody else changes
 the same, the turn is made again as it is; for any other reason with half of the plans, down to the one that fails.
@@ -15,8 +18,9 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import partial
 
 from hoop_operator.cluster.api import KubernetesApi
@@ -26,25 +30,40 @@ from hoop_operator.errors import (
     ClusterError,
     DatabaseUnavailable,
     ObjectConflict,
+    Overtaken,
     PlanFailure,
     PlanReason,
+    RolesChanged,
     ServerError,
     StatementFailed,
 )
 from hoop_operator.logs import about
 from hoop_operator.planner.acl_size import GRANTEE_LIMIT_REMEDY
+from hoop_operator.planner.adoption import account_of
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
 from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
 from hoop_operator.planner.roles import alteration_problem, password_statement
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres import scram
-from hoop_operator.postgres.executor import execute, execute_singly
+from hoop_operator.postgres.executor import execute, execute_singly, hold_role, server_time
+from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.session import Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
+from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another, persist
 from hoop_operator.reconcile.desired import first_database, secret_contents
-from hoop_operator.reconcile.objects import FINALIZER, Plan, Resource
+from hoop_operator.reconcile.former_sessions import end_former_sessions
+from hoop_operator.reconcile.objects import FINALIZER, Key, Plan, Reading, Resource
+from hoop_operator.reconcile.rotation import (
+    TRIGGER,
+    Cause,
+    Record,
+    is_untold,
+    password_since,
+    record_of_new_password,
+    rotation_due,
+)
 from hoop_operator.reconcile.run import Run, failure_of
 
 HANDS_OFF = frozenset(
@@ -92,6 +111,10 @@ class Turn:
     connection: Connection
     capabilities: Capabilities
     agreements: Agreements
+    ends_sessions: bool
+    """Whether the sessions that began with a former password are ended."""
+    readers_of: Callable[[Reading], Collection[Key]]
+    """The resources that read a Secret, or write it for one of their roles."""
 
 
 @dataclass(slots=True)
@@ -108,11 +131,19 @@ class Work:
     """The password to set; None where the server's is to stay."""
     verifier: str | None = field(default=None, repr=False)
     """What the server is to store for a new role's password; None where only the server's library can tell."""
+    rotation: Cause | None = None
+    """Why the password is to be rotated."""
 
     @property
     def plan(self) -> Plan:
         """The plan."""
         return self.run.plan
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing at all may be done: the role is to be created or taken over, and that waits for approval."""
+        is_ours = self.run.role_oid is not None and self.planned.takes_over is None
+        return self.run.waiting is not None and not is_ours
 
 
 async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int = ATTEMPTS) -> None:
@@ -133,12 +164,21 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int =
     ServerError
         The server could not be reached or read at all; runs that have no outcome of their own share this one.
     """
-    works = await _look_and_plan(turn, runs)
+    server, works = await _look_and_plan(turn, runs)
+    fence = Fence(turn.sessions, server, runs)
+    await _each(works, lambda work: approval.claim(turn.api, work.run))
+    works = [work for work in works if not work.rests]
     refused = [work for work in works if not work.run.succeeded]
     ready = [work for work in works if work.run.succeeded]
     ready = await _each(ready, lambda work: _prepare(turn, work))
     try:
-        await _apply(turn, [*ready, *refused])
+        await _apply(turn, fence, [*ready, *refused])
+    except RolesChanged as change:
+        for desired, run in runs.items():
+            run.overtaken = desired.name in change.names
+        if others := [(desired, run) for desired, run in runs.items() if not run.overtaken]:
+            await carry_out(turn, _afresh(others), attempts)
+        return
     except (StatementFailed, DatabaseUnavailable) as failure:
         if await is_worth_another(failure, attempts):
             await carry_out(turn, _afresh(runs.items()), attempts - 1)
@@ -155,9 +195,11 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int =
         else:
             run.fail(_refusal(failure, turn))
             for work in ready:
+                if work.planned.takes_over is not None:
+                    work.login = None  # not ours, or so late that the next run will see to it
                 work.password = await _password_to_set(turn, work) if work.login is not None else None
     with_login = [work for work in (*ready, *refused) if work.run.succeeded or work.login is not None]
-    await _each(with_login, lambda work: _agree(turn, work))
+    await _each(with_login, lambda work: _agree(turn, fence, work))
 
 
 def _afresh(runs: Iterable[tuple[DesiredRole, Run]]) -> dict[DesiredRole, Run]:
@@ -231,7 +273,7 @@ async def look(
     return server, {state.name: state for state in states if state is not None}
 
 
-async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Work]:
+async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> tuple[Server, list[Work]]:
     server, databases = await look(turn.sessions, turn.capabilities, list(runs))
 
     async def plan_one(desired: DesiredRole, run: Run) -> Work:
@@ -249,13 +291,14 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
         with _ending(run):
             if problems or role is not None or run.plan.status.get("secretName"):
                 try:
-                    work.found = await plan_secret.find(turn.api, run.plan)
+                    work.found = await _find_secret(turn, run.plan, desired)
                     run.secret_lost = work.found.current is None
                 except PlanFailure as conflict:
                     problems.append((conflict.reason, conflict.message))
             if problems:
                 run.fail(failure_of(problems))
-            if not HANDS_OFF.intersection(reason for reason, _ in problems):
+            is_left_alone = problems and planned.takes_over is not None
+            if not is_left_alone and not HANDS_OFF.intersection(reason for reason, _ in problems):
                 work.login = role
             if work.login is not None or run.succeeded:
                 work.password = await _password_to_set(turn, work)
@@ -269,10 +312,13 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
                 if refusal is not None and refusal not in problems:
                     run.fail(PlanFailure(*refusal))
         if not run.succeeded:
-            run.statements = tuple(s for s in planned.statements if s.phase.takes_away)
+            run.statements = tuple(
+                s for s in planned.statements if s.phase.takes_away and planned.takes_over is None
+            )
+        approval.decide(run, turn.resource)
         return work
 
-    return await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
+    return server, await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
 
 
 async def _password_to_set(turn: Turn, work: Work) -> str | None:
@@ -281,7 +327,9 @@ async def _password_to_set(turn: Turn, work: Work) -> str | None:
     A run that has failed rotates nothing: that waits for one that succeeds.
     """
     kept = work.found.password
-    if kept is None or (work.login is not None and work.run.succeeded and work.plan.asks_for_rotation):
+    rotates = work.login is not None and kept is not None and work.run.succeeded
+    work.rotation = rotation_due(work.plan, work.found.record, work.run.started) if rotates else None
+    if kept is None or work.rotation is not None:
         return scram.generate_password()
     if work.login is None or not await _fits(turn, work, work.login.verifier):
         return kept
@@ -319,7 +367,7 @@ async def _prepare(turn: Turn, work: Work) -> None:
             await _write_secret(turn, work, work.password)
         except ObjectConflict:
             # There was no reason to expect a Secret, so it was not read before: one request less for a new plan.
-            work.found = await plan_secret.find(turn.api, plan)
+            work.found = await _find_secret(turn, plan, work.desired)
             work.password = work.found.password or work.password
             await _write_secret(turn, work, work.password)
         if work.password.isascii():
@@ -329,24 +377,39 @@ async def _prepare(turn: Turn, work: Work) -> None:
         work.run.plan = Plan.parse(body)
 
 
+async def _find_secret(turn: Turn, plan: Plan, desired: DesiredRole) -> plan_secret.PlanSecret:
+    readers = turn.readers_of(Reading("Secret", plan.key.namespace, plan.secret_name))
+    found = await plan_secret.find(turn.api, plan, desired, readers)
+    if found.adopted and found.record.since is None:
+        # How old its password is nobody knows, so the interval of rotation begins now.
+        return replace(found, record=Record(since=datetime.now(UTC)))
+    return found
+
+
 async def _write_secret(turn: Turn, work: Work, password: str) -> None:
     data = secret_contents(work.plan, turn.resource, turn.connection, work.desired.name, password)
-    secret, written = await plan_secret.write(turn.api, work.plan, work.found, data)
-    work.found = plan_secret.PlanSecret(secret, password)
+    is_new = password != work.found.password
+    record = record_of_new_password(work.plan, datetime.now(UTC)) if is_new else work.found.record
+    secret, written = await plan_secret.write(turn.api, work.plan, work.found, data, record)
+    if work.found.adopted:
+        work.run.taken_over.append(f"Secret {secret.name} is taken over")
+    work.found = plan_secret.PlanSecret(secret, password, record)
     work.run.applied |= written
     work.run.secret_written |= written
     work.run.secret_ready = True
 
 
-async def _apply(turn: Turn, works: Sequence[Work]) -> None:
+async def _apply(turn: Turn, fence: Fence, works: Sequence[Work]) -> None:
     """Run the statements of all plans: what concerns the server as a whole first, then every database by itself.
 
     Raises
     ------
+    Overtaken
+        Somebody else is at work on the same; as below.
     StatementFailed
         One of the transactions was rolled back; others may have been committed.
     """
-    statements = [statement for work in works for statement in work.run.statements or ()]
+    statements = [statement for work in works for statement in work.run.due]
     created = [work for work in works if work.run.role_oid is None and work.run.succeeded]
     by_database: dict[str | None, list[Statement]] = defaultdict(list)
     for statement in statements:
@@ -354,19 +417,31 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
     run_statements = execute if len(works) > 1 else execute_singly
 
     async def run_in(database: str | None) -> None:
-        async with turn.sessions.transaction(database, write=True) as transaction:
+        concerned = [work for work in works if any(s.database == database for s in work.run.due)]
+        names = [work.desired.name for work in concerned]
+        async with fence.transaction(names, database) as transaction:
             verifiers = {
                 work.desired.name: work.verifier
                 or transaction.make_verifier(work.desired.name, work.password or "")
                 for work in created
                 if database is None
             }
+            if database is None:
+                for work in works:
+                    if work.planned.takes_over is not None and work.run.succeeded:
+                        own_comment = work.desired.identity.comment
+                        await hold_role(transaction, work.planned.takes_over, own_comment)
             await run_statements(transaction, merge(by_database[database]), verifiers)
-        for work in works:
-            work.run.applied |= any(s.database == database for s in work.run.statements or ())
+            for work in concerned:
+                work.run.committing = True
+        for work in concerned:
+            work.run.applied = True
 
     if None in by_database:
         await run_in(None)
+    for work in works:
+        if work.planned.takes_over is not None and work.run.succeeded:
+            work.run.taken_over.append(account_of(work.desired, work.planned.takes_over))
     for work in created:
         work.run.rotated = True
     results = await asyncio.gather(
@@ -391,7 +466,7 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
             work.password = None
 
 
-async def _agree(turn: Turn, work: Work) -> None:
+async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
     """Bring a role's password and its Secret together; the Secret is the truth.
 
     A new password reaches the Secret while the server's transaction is still open: whatever crashes in between, the
@@ -404,16 +479,20 @@ async def _agree(turn: Turn, work: Work) -> None:
         raise PlanFailure(
             PlanReason.APPLY_FAILED, f"role {name} was there and is not any more; it will be tried again"
         )
+    is_new = work.password is not None and work.password != work.found.password
+    since_on_server: datetime | None = None
     if work.password is None:
         await _write_secret(turn, work, password)
     else:
-        is_new = work.password != work.found.password
 
         async def set_password() -> None:
-            async with turn.sessions.transaction(write=True) as transaction:
+            nonlocal since_on_server
+            async with fence.transaction([name]) as transaction:
                 verifier = transaction.make_verifier(name, password)
                 await execute_singly(transaction, [password_statement(name)], {name: verifier})
                 await _write_secret(turn, work, password)
+                if is_new and turn.ends_sessions:
+                    since_on_server = await server_time(transaction)
             if work.found.current is not None:
                 # Where a login tells nothing, for a pooler may not know the role, it shall not be set again and again.
                 seen = verifier if turn.capabilities.verifiers_readable else ""
@@ -426,6 +505,18 @@ async def _agree(turn: Turn, work: Work) -> None:
         run.applied = True
         run.password_set = True
         run.rotated = is_new
+        run.rotation = work.rotation
+    since = password_since(work.plan, work.found.record, datetime.now(UTC))
+    # A run before may have ended between a rotation and the status.
+    cut_short = not is_new and is_untold(work.plan, since)
+    if not run.new_input and (cut_short or run.rotation is Cause.SCHEDULE):
+        run.trigger = TRIGGER
+    if turn.ends_sessions and work.login is not None and since is not None and (is_new or cut_short):
+        before = since_on_server or since
+        run.sessions_left = await end_former_sessions(
+            turn.sessions, fence, turn.capabilities, work.desired, before
+        )
+    run.password_since = since
     run.rotation_settled = run.succeeded
     run.secret_version = work.found.current.resource_version if work.found.current else None
     await plan_secret.remove_former(turn.api, work.plan)
@@ -448,6 +539,8 @@ def _ending(run: Run) -> Iterator[None]:
         )
     except ClusterError as error:
         run.fail(PlanFailure(PlanReason.APPLY_FAILED, f"{error}; it will be tried again"))
+    except Overtaken:
+        run.overtaken = True
     except ServerError as error:
         run.fail(PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
 
