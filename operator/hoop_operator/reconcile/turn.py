@@ -507,7 +507,7 @@ async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
         run.rotated = is_new
         run.rotation = work.rotation
     since = password_since(work.plan, work.found.record, datetime.now(UTC))
-    # A run before may have ended between a rotation and the status.
+    # A run before may have ended between a rotation and the status; the password of a role made anew is this run's.
     cut_short = not run.rotated and is_untold(work.plan, since)
     if not run.new_input and (cut_short or run.rotation is Cause.SCHEDULE):
         run.trigger = TRIGGER
