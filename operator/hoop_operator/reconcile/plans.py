@@ -2,12 +2,10 @@
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,7 +13,6 @@ from hoop_operator import metrics
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.events import post_event
 from hoop_operator.cluster.finalizers import remove_finalizer
-from hoop_operator.crd import Outcome, Privilege
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import (
     ClusterError,
@@ -24,7 +21,6 @@ from hoop_operator.errors import (
     Overtaken,
     PlanFailure,
     PlanReason,
-    ResourceReason,
     RolesChanged,
     ServerError,
     ServerUnreachable,
@@ -32,7 +28,6 @@ from hoop_operator.errors import (
 from hoop_operator.logs import about, object_reference
 from hoop_operator.naming import role_name
 from hoop_operator.planner.model import DesiredRole, Identity
-from hoop_operator.planner.scopes import Scope, parse_scope
 from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile import approval
@@ -40,12 +35,20 @@ from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
 from hoop_operator.reconcile.adoption import with_predecessor_asked_for
 from hoop_operator.reconcile.announce import Announcement, plan_events, role_left_behind, role_retained
-from hoop_operator.reconcile.contention import ATTEMPTS
 from hoop_operator.reconcile.context import Context, address_allowed
+from hoop_operator.reconcile.deletion import (
+    connection_for_removal,
+    is_gone_for_good,
+    is_still_deleting,
+    never_began,
+    recorded_role,
+)
 from hoop_operator.reconcile.desired import desired_role, secret_contents
-from hoop_operator.reconcile.drift import DRIFT, RETRY, SECRET, drift_of, is_drift
+from hoop_operator.reconcile.drift import DRIFT, RETRY, SECRET
 from hoop_operator.reconcile.inbox import Inbox
+from hoop_operator.reconcile.neighbours import neighbours_of_creators
 from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Reading, Resource
+from hoop_operator.reconcile.outcome import count_run, write_status
 from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.remove import Removal, RemovalOutcome, remove_roles
 from hoop_operator.reconcile.retries import is_tried_again
@@ -239,16 +242,16 @@ class Plans:
         if plan.leaves_role:
             await self._let_go(plan, "retained", role_retained(plan))
             return
-        if await self._never_began(plan, resource):
+        if await never_began(self._context, plan, resource):
             await self._let_go(plan)
             return
         registration = self._context.memory.registrations.get(plan.resource_key)
         if resource is not None and registration is None:
             return  # the registration under way wakes it
-        connection = await self._connection_for_removal(plan.resource_key)
+        connection = await connection_for_removal(self._context, plan.resource_key)
         if connection is not None:
             self._inbox_of(connection.endpoint).put(plan.resource_key, plan.key, trigger)
-        elif await self._is_gone_for_good(plan.resource_key):
+        elif await is_gone_for_good(self._context, plan.resource_key):
             await self._let_go(plan, "left_behind", role_left_behind(plan, "its HoopResource is gone"))
         else:
             run = self._new_run(plan, trigger)
@@ -261,43 +264,6 @@ class Plans:
                 )
             )
             await self._finish(run)
-
-    async def _never_began(self, plan: Plan, resource: Resource | None) -> bool:
-        """Whether a plan may not refer to its resource and never did: then somebody else put our finalizer on it."""
-        if plan.status.get("role"):
-            return False
-        try:
-            await check_admission(self._context.api, plan, resource)
-        except PlanFailure as failure:
-            return failure.reason is PlanReason.REFERENCE_NOT_ALLOWED
-        return False
-
-    async def _connection_for_removal(self, resource: Key) -> Connection | None:
-        """A resource's connection, or the last one that worked where there will be no other."""
-        memory = self._context.memory
-        registration = memory.registrations.get(resource)
-        if registration is not None and registration.ready:
-            return registration.connection
-        return memory.last_good.get(resource) if await self._is_gone_for_good(resource) else None
-
-    async def _is_gone_for_good(self, resource: Key) -> bool:
-        """Whether a resource does not exist, or is going with its namespace and has lost its credentials already."""
-        memory = self._context.memory
-        if resource not in memory.resources:
-            return True
-        registration = memory.registrations.get(resource)
-        return (
-            registration is not None
-            and registration.reason is ResourceReason.CREDENTIALS_UNRESOLVED
-            and await self._namespace_terminates(resource.namespace)
-        )
-
-    async def _namespace_terminates(self, name: str) -> bool:
-        try:
-            body = await self._context.api.get(paths.namespace(name))
-        except ObjectNotFound:
-            return True
-        return "deletionTimestamp" in body["metadata"]
 
     async def _let_go(
         self, plan: Plan, outcome: str | None = None, announcement: Announcement | None = None
@@ -421,27 +387,14 @@ class Plans:
                 plan = self._context.memory.plans.get(key)
                 if plan is not None and (again or self._handled.get(key) != plan.fingerprint):
                     self.wake(key, again or "spec")
-            self._wake_neighbours(resource_key, changes)
+            registration = self._context.memory.registrations.get(resource_key)
+            if registration is not None and registration.connection is not None:
+                endpoint = registration.connection.endpoint
+                for neighbour in neighbours_of_creators(self._context.memory, endpoint, changes):
+                    self.wake(neighbour, "creators")
             self._count_users(resource_key)
             if self._endings.get(resource_key) is asyncio.current_task():
                 del self._endings[resource_key]
-
-    def _wake_neighbours(self, resource_key: Key, changes: Sequence[Run]) -> None:
-        """Have plans cover what the roles that may now create objects in their schemas are going to create there."""
-        creators: dict[Scope, set[Key]] = defaultdict(set)
-        for run in changes:
-            if run.succeeded and run.statements and Privilege.CREATE in run.plan.spec.privileges:
-                for scope in run.plan.spec.scopes:
-                    creators[parse_scope(scope)].add(run.plan.key)
-        memory = self._context.memory
-        registration = memory.registrations.get(resource_key)
-        if not creators or registration is None or registration.connection is None:
-            return
-        for resource in memory.resources_at(registration.connection.endpoint):
-            for plan in memory.plans_of(resource):
-                others = {key for scope in _scopes(plan) for key in creators.get(scope, ())} - {plan.key}
-                if others:
-                    self.wake(plan.key, "creators")
 
     async def _change(self, resource: Resource, connection: Connection, runs: list[Run]) -> None:
         try:
@@ -503,7 +456,7 @@ class Plans:
         resource_serves = registration is not None and registration.ready
         connection = None
         with suppress(ClusterError):
-            connection = await self._connection_for_removal(resource_key)
+            connection = await connection_for_removal(self._context, resource_key)
         if connection is None:
             # Not what it was when they were put into the inbox: they find another way, or wait.
             for run in runs:
@@ -539,7 +492,7 @@ class Plans:
         desired: list[DesiredRole] = []
         for run in runs:
             plan = run.plan
-            name = _recorded_role(plan, registration)
+            name = recorded_role(plan, registration)
             if name is None:
                 unknown = role_left_behind(plan, "its name is not known any more")
                 await self._let_go(plan, "left_behind", unknown)
@@ -551,18 +504,10 @@ class Plans:
             roles[name] = run
 
         async def still_wanted(role: DesiredRole) -> bool:
-            return await self._is_still_deleting(roles[role.name].plan)
+            return await is_still_deleting(self._context.api, roles[role.name].plan)
 
         outcomes = await remove_roles(Removal(sessions, capabilities, still_wanted), desired)
         await asyncio.gather(*(self._end_removal(roles[name], outcome) for name, outcome in outcomes.items()))
-
-    async def _is_still_deleting(self, plan: Plan) -> bool:
-        """Whether the API server, too, knows a plan as one that is to go; not where it cannot be asked."""
-        try:
-            now = Plan.parse(await self._context.api.get(paths.custom_object(plan.body)))
-        except (ClusterError, ValidationError):
-            return False
-        return now.uid == plan.uid and now.deleting and now.has_finalizer
 
     async def _end_removal(self, run: Run, outcome: RemovalOutcome) -> None:
         with about(**run.log_fields):
@@ -615,7 +560,7 @@ class Plans:
         try:
             patch = status_of(run, datetime.now(UTC))
             if patch is not None:
-                written = await self._write_status(plan, patch)
+                written = await write_status(api, plan, patch)
                 if not self._exists(plan):
                     return
                 self._see(written)
@@ -629,7 +574,7 @@ class Plans:
                     run.message,
                     extra={"reason": run.reason},
                 )
-                _measure(run)
+                count_run(run)
                 for kind, reason, message in plan_events(run):
                     await post_event(
                         api, plan.body, type=kind, reason=reason, message=message, action="Apply"
@@ -641,31 +586,6 @@ class Plans:
         except ClusterError as error:
             logger.warning("The outcome of plan %s could not be written: %s", plan.key, error)
             self._retry(plan.key, RETRY)
-
-    async def _write_status(self, plan: Plan, patch: Mapping[str, Any]) -> Plan:
-        """Write a status over the one that the run began with, and over no other.
-
-        Raises
-        ------
-        ObjectConflict
-            Somebody else wrote a status meanwhile.
-        ClusterError
-            The API server failed us, or the plan is gone.
-        """
-        path = paths.custom_object(plan.body)
-        known = plan
-        for attempt in range(1, ATTEMPTS + 1):
-            metadata = {"uid": plan.uid, "resourceVersion": known.body["metadata"]["resourceVersion"]}
-            try:
-                body = await self._context.api.merge_patch(
-                    paths.status(path), {"metadata": metadata, "status": patch}
-                )
-                return Plan.parse(body)
-            except ObjectConflict:
-                known = Plan.parse(await self._context.api.get(path))
-                if attempt == ATTEMPTS or known.uid != plan.uid or known.status != plan.status:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
 
     async def _read_anew(self, plan: Plan) -> None:
         """See to a plan again, as the API server has it now: somebody else is at work on it or on its role."""
@@ -680,17 +600,6 @@ class Plans:
         self._retry(plan.key, RETRY)
 
 
-def _measure(run: Run) -> None:
-    outcome = Outcome.FAILED if run.failed else Outcome.SUCCESS
-    metrics.PLAN_RUNS.labels(outcome, run.reason, run.trigger).inc()
-    metrics.PLAN_RUN_DURATION.observe((datetime.now(UTC) - run.started).total_seconds())
-    if run.rotated and run.password_set:
-        metrics.ROTATIONS.labels(run.trigger).inc()
-    if run.applied and is_drift(run):
-        for kind in {drift.kind for drift in drift_of(run)}:
-            metrics.DRIFT.labels(*run.plan.key, kind).inc()
-
-
 def _was_wiped(before: Plan, after: Plan) -> bool:
     """Whether somebody replaced the object and took away what we had written on it."""
     return bool(
@@ -700,30 +609,10 @@ def _was_wiped(before: Plan, after: Plan) -> bool:
     )
 
 
-def _scopes(plan: Plan) -> Iterator[Scope]:
-    """The scopes of a plan as far as they can be read."""
-    for text in plan.spec.scopes:
-        with suppress(ValueError):
-            yield parse_scope(text)
-
-
 def _fail_undecided(runs: Sequence[Run], failure: PlanFailure) -> None:
     for run in runs:
         if run.succeeded:
             run.fail(failure)
-
-
-def _recorded_role(plan: Plan, registration: Registration | None) -> str | None:
-    """The name of a plan's role as it derives from the resource's name in the status, or else from the resource.
-
-    The role in the status is not taken at its word: who may write a status must not have any role dropped.
-    """
-    resource_name = plan.status.get("resourceName")
-    if resource_name is None and registration is not None:
-        resource_name = registration.resource.api_name
-    with suppress(ValueError):
-        return role_name(resource_name, plan.spec.role) if resource_name else None
-    return None
 
 
 async def _capabilities(sessions: Sessions) -> Capabilities:
