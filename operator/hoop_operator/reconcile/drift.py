@@ -31,10 +31,9 @@ class DriftKind(StrEnum):
 
 
 class Drift(NamedTuple):
-    """One difference: how it is told while it is there, and once it is repaired."""
+    """One difference, and how it is told once it is repaired."""
 
     kind: DriftKind
-    found: str
     repaired: str
 
 
@@ -60,11 +59,6 @@ def drift_of(run: Run) -> list[Drift]:
     return [*dict.fromkeys(told), *_credentials(run)]
 
 
-def found_in_words(drifts: list[Drift]) -> str:
-    """Differences that are still there."""
-    return _shortened([drift.found for drift in drifts])
-
-
 def repaired_in_words(drifts: list[Drift]) -> str:
     """Differences that are gone again."""
     return _shortened([drift.repaired for drift in drifts])
@@ -79,12 +73,9 @@ def _role_gone(run: Run) -> Drift:
     if run.secret_lost:
         return Drift(
             DriftKind.ROLE,
-            "the role and its Secret are gone",
             "the role and its Secret were gone and were created anew with another password",
         )
-    return Drift(
-        DriftKind.ROLE, "the role is gone", "the role was gone and was created anew with its password"
-    )
+    return Drift(DriftKind.ROLE, "the role was gone and was created anew with its password")
 
 
 def _change(change: Change, *, taken_away: bool) -> Drift:
@@ -93,18 +84,17 @@ def _change(change: Change, *, taken_away: bool) -> Drift:
         case ChangeKind.COMMENT:
             return Drift(
                 DriftKind.COMMENT,
-                "its ownership comment is gone",
                 "its ownership comment was gone and was written again",
             )
         case ChangeKind.ATTRIBUTE:
-            return Drift(DriftKind.ATTRIBUTE, f"it has lost {what}", f"{what} set again")
+            return Drift(DriftKind.ATTRIBUTE, f"{what} set again")
         case ChangeKind.MEMBERSHIP:
             kinds = (DriftKind.MEMBERSHIP, DriftKind.MEMBERSHIP)
         case _:
             kinds = (DriftKind.GRANT_MISSING, DriftKind.GRANT_EXTRA)
     if taken_away:
-        return Drift(kinds[1], f"extra {what}", f"extra {what} revoked")
-    return Drift(kinds[0], f"missing {what}", f"{what} granted again")
+        return Drift(kinds[1], f"extra {what} revoked")
+    return Drift(kinds[0], f"{what} granted again")
 
 
 def _credentials(run: Run) -> Iterator[Drift]:
@@ -115,31 +105,26 @@ def _credentials(run: Run) -> Iterator[Drift]:
         if run.secret_lost:
             yield Drift(
                 DriftKind.SECRET,
-                "its Secret is gone",
                 "its Secret was gone and was made anew with another password",
             )
         else:
             yield Drift(
                 DriftKind.SECRET,
-                "its Secret holds no password",
                 "its Secret held no password any more and was given another one",
             )
     elif run.password_set:
         if run.secret_edited or run.trigger == SECRET:
             yield Drift(
                 DriftKind.SECRET,
-                "the password in its Secret was edited",
                 "the password in its Secret had been edited and was given to the server",
             )
         else:
             yield Drift(
                 DriftKind.PASSWORD,
-                "its password on the server is not the Secret's",
                 "its password had been changed on the server and was set back",
             )
     elif run.secret_written:
         yield Drift(
             DriftKind.SECRET,
-            "its Secret was edited",
             "its Secret had been edited and was put right",
         )

@@ -363,12 +363,14 @@ async def _prepare(turn: Turn, work: Work) -> None:
     """
     plan = work.plan
     if work.run.role_oid is None and work.password is not None:
+        work.run.rotated = work.password != work.found.password
         try:
             await _write_secret(turn, work, work.password)
         except ObjectConflict:
             # There was no reason to expect a Secret, so it was not read before: one request less for a new plan.
             work.found = await _find_secret(turn, plan, work.desired)
             work.password = work.found.password or work.password
+            work.run.rotated = work.password != work.found.password
             await _write_secret(turn, work, work.password)
         if work.password.isascii():
             work.verifier = await asyncio.to_thread(scram.make_verifier, work.password)
@@ -442,8 +444,6 @@ async def _apply(turn: Turn, fence: Fence, works: Sequence[Work]) -> None:
     for work in works:
         if work.planned.takes_over is not None and work.run.succeeded:
             work.run.taken_over.append(account_of(work.desired, work.planned.takes_over))
-    for work in created:
-        work.run.rotated = True
     results = await asyncio.gather(
         *(run_in(name) for name in sorted(name for name in by_database if name is not None)),
         return_exceptions=True,
@@ -507,8 +507,8 @@ async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
         run.rotated = is_new
         run.rotation = work.rotation
     since = password_since(work.plan, work.found.record, datetime.now(UTC))
-    # A run before may have ended between a rotation and the status.
-    cut_short = not is_new and is_untold(work.plan, since)
+    # A run before may have ended between a rotation and the status; the password of a role made anew is this run's.
+    cut_short = not run.rotated and is_untold(work.plan, since)
     if not run.new_input and (cut_short or run.rotation is Cause.SCHEDULE):
         run.trigger = TRIGGER
     if turn.ends_sessions and work.login is not None and since is not None and (is_new or cut_short):
