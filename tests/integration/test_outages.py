@@ -359,3 +359,32 @@ async def test_a_full_disk_of_the_server_is_told_in_its_words_until_there_is_roo
         await session.close()
     finally:
         small.remove()
+
+
+async def test_an_answer_to_a_watch_that_nobody_understands_is_outlasted(
+    scene: Scene, admin: Administrator, database: str
+) -> None:
+    answers = {
+        "refused for good": lambda: refusal(404, "NotFound"),
+        "no JSON": lambda: web.Response(text="{", content_type="application/json"),
+        "a page": lambda: web.Response(text="<html>", content_type="text/html"),
+    }
+    to_come = [(path, answer) for answer in answers for path in ("hoopresources", "hooproleplans", "secrets")]
+
+    async def misunderstand(request: web.Request, pass_on: PassOn) -> web.StreamResponse:
+        for path, answer in to_come:
+            if is_watch(request) and request.path.endswith(f"/{path}"):
+                to_come.remove((path, answer))
+                return answers[answer]()
+        return await pass_on()
+
+    async def all_given() -> bool:
+        scene.api_proxy.cut_watches()
+        return not to_come
+
+    scene.api_proxy.interfere = misunderstand
+    await eventually(all_given, seconds=2 * SECONDS, what="every answer is given to every watch")
+    await scene.plan("later", database)
+    await scene.tenant.until_plans(["later"], seconds=SECONDS)
+    await assert_whole(scene.tenant, "later", SELECTS, await admin.connect(database), scene.server)
+    assert scene.process.running
