@@ -25,6 +25,7 @@ from hoop_operator.errors import (
     ObjectNotFound,
     ObjectRejected,
 )
+from hoop_operator.metrics import KUBERNETES_REQUESTS
 
 PAGE_SIZE = 500
 REQUESTS_AT_ONCE = 32
@@ -197,8 +198,10 @@ class KubernetesApi:
                 method, url, headers=headers, body=body, _request_timeout=limits
             )
             async with answer.response as response:
+                KUBERNETES_REQUESTS.labels(method, response.status).inc()
                 yield response
         except (aiohttp.ClientError, OSError, ConfigException) as error:
+            KUBERNETES_REQUESTS.labels(method, 0).inc()
             # Not chained: the client's exceptions carry the request, and with it the bearer token.
             raise ClusterUnavailable(
                 f"Kubernetes API: {method} {path}: {type(error).__name__}: {error}".rstrip(": ")

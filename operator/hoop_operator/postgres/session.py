@@ -38,6 +38,7 @@ from hoop_operator.errors import (
     ServerUnreachable,
     StatementFailed,
 )
+from hoop_operator.metrics import SQL_TRANSACTIONS
 from hoop_operator.postgres.addresses import no_answer, not_resolved, resolve
 from hoop_operator.postgres.establish import establish
 
@@ -261,6 +262,7 @@ class Sessions:
             Nothing may be written any more.
         """
         name = database if database is not None else self._admin.database
+        mode = "write" if write else "read"
         async with self._slot_beside if beside else self._slots:
             connection = await self._session(name)
             try:
@@ -271,12 +273,14 @@ class Sessions:
                     self._insist_on_leading()
                 await transaction.execute("COMMIT")
             except BaseException as failure:
+                SQL_TRANSACTIONS.labels(mode, "rolled_back").inc()
                 if isinstance(failure, StatementFailed) and failure.sqlstate == LOCK_NOT_AVAILABLE:
                     self._lock_seconds = min(
                         self._lock_seconds, max(self._lock_seconds / 2, LOCK_SECONDS_MIN)
                     )
                 await self._roll_back(name, connection)
                 raise
+            SQL_TRANSACTIONS.labels(mode, "committed").inc()
             await self._give_back(name, connection)
 
     async def can_log_in(self, user: str, password: str, database: str) -> bool | None:

@@ -9,11 +9,13 @@ credentials of one resource, or what one alone waits for too long, say nothing o
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import ServerError, ServerUnreachable
+from hoop_operator.logs import about
 from hoop_operator.postgres.addresses import knock
 from hoop_operator.postgres.session import Limits, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
@@ -61,6 +63,8 @@ class Inbox:
         self._knock_is_due = False
         self._probes: list[_Probe] = []
         self._waiting: dict[Key, dict[Key, str]] = {}
+        self._waiting_since: dict[Key, float] = {}
+        self._carried_out: dict[Key, float] = {}
         self._free_sessions = asyncio.Semaphore(limits.sessions)
         self._something = asyncio.Event()
         self._at_work = False
@@ -79,7 +83,15 @@ class Inbox:
     def put(self, resource: Key, plan: Key, trigger: str) -> None:
         """Have a plan of a resource carried out; one that waits already keeps its first trigger."""
         self._waiting.setdefault(resource, {}).setdefault(plan, trigger)
+        self._waiting_since.setdefault(plan, time.monotonic())
         self._something.set()
+
+    def ages(self) -> list[float]:
+        """For how many seconds each plan has waited or, since then, been carried out."""
+        now = time.monotonic()
+        return [
+            now - since for known in (self._waiting_since, self._carried_out) for since in [*known.values()]
+        ]
 
     async def probe(self, connection: Connection) -> Capabilities:
         """Ask the server who the admin is and what it may do, before any plan that waits.
@@ -109,6 +121,10 @@ class Inbox:
             probe.answer.cancel()
 
     async def _work(self) -> None:
+        with about(server=str(self.endpoint)):
+            await self._work_on()
+
+    async def _work_on(self) -> None:
         while True:
             self._at_work = False
             await self._something.wait()
@@ -126,10 +142,13 @@ class Inbox:
         taken = dict(list(waiting.items())[:PLANS_PER_TURN])
         for plan in waiting.keys() - taken.keys():
             self.put(resource, plan, waiting[plan])
+        self._carried_out = {plan: self._waiting_since.pop(plan) for plan in taken}
         try:
             await self._take_turn(resource, taken)
         except Exception:
             logger.exception("A turn of resource %s failed in a way that nobody foresaw", resource)
+        finally:
+            self._carried_out = {}
 
     async def _answer_probes(self) -> None:
         probes, self._probes = self._probes, []

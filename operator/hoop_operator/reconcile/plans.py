@@ -11,10 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hoop_operator import metrics
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.events import post_event
 from hoop_operator.cluster.finalizers import remove_finalizer
-from hoop_operator.crd import Privilege
+from hoop_operator.crd import Outcome, Privilege
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import (
     ClusterError,
@@ -28,6 +29,7 @@ from hoop_operator.errors import (
     ServerError,
     ServerUnreachable,
 )
+from hoop_operator.logs import about, object_reference
 from hoop_operator.naming import role_name
 from hoop_operator.planner.model import DesiredRole, Identity
 from hoop_operator.planner.scopes import Scope, parse_scope
@@ -37,14 +39,15 @@ from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
 from hoop_operator.reconcile.adoption import with_predecessor_asked_for
-from hoop_operator.reconcile.announce import plan_events
+from hoop_operator.reconcile.announce import Announcement, plan_events, role_left_behind, role_retained
 from hoop_operator.reconcile.contention import ATTEMPTS
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.desired import desired_role, secret_contents
+from hoop_operator.reconcile.drift import DRIFT, RETRY, SECRET, drift_of, is_drift
 from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Reading, Resource
 from hoop_operator.reconcile.register import Registration
-from hoop_operator.reconcile.remove import Outcome, Removal, remove_roles
+from hoop_operator.reconcile.remove import Removal, RemovalOutcome, remove_roles
 from hoop_operator.reconcile.retries import is_tried_again
 from hoop_operator.reconcile.rotation import TRIGGER, Schedule
 from hoop_operator.reconcile.run import Run, status_of
@@ -77,7 +80,7 @@ class Plans:
         self._secret_versions: dict[Key, str | None] = {}
         self._told_in_turn: dict[Key, str | None] = {}
         self._endings: dict[Key, asyncio.Task[None]] = {}
-        self._flight = SingleFlight(self._route, self._retry)
+        self._flight = SingleFlight(self._see_to, self._retry)
         self._rotations = Schedule(
             context.clock, lambda: datetime.now(UTC), lambda key: self.wake(key, TRIGGER)
         )
@@ -110,6 +113,7 @@ class Plans:
         self._agreements.forget(plan)
         for known in (self._handled, self._reported, self._secret_versions, self._told_in_turn):
             known.pop(key, None)
+        metrics.DRIFT.remove_by_labels(key._asdict())
         self._count_users(plan.resource_key)
 
     def secret_changed(self, key: Key, resource_version: str | None) -> None:
@@ -117,7 +121,7 @@ class Plans:
         if key in self._in_turn:
             self._told_in_turn[key] = resource_version  # the turn's own write, as likely as not
         elif key in self._secret_versions and self._secret_versions[key] != resource_version:
-            self.wake(key, "secret")
+            self.wake(key, SECRET)
 
     def wake(self, key: Key, trigger: str) -> None:
         """Have a plan seen to, soon."""
@@ -132,6 +136,10 @@ class Plans:
         for ending in self._endings.values():
             ending.cancel()
         await asyncio.gather(*self._endings.values(), return_exceptions=True)
+
+    async def _see_to(self, key: Key, trigger: str) -> None:
+        with about(object=object_reference("HoopRolePlan", *key), trigger=trigger):
+            await self._route(key, trigger)
 
     async def _route(self, key: Key, trigger: str) -> None:
         """Bring a plan to its server's inbox, or end its run where the server is not needed for that."""
@@ -183,9 +191,21 @@ class Plans:
             trigger = "spec"
         elif plan.is_new_input:
             trigger = "annotation"
+        elif trigger == "spec":
+            trigger = (
+                DRIFT  # seen for the first time since a start, or with an annotation that asks for nothing
+            )
         return Run(
-            plan, trigger, new_input=plan.is_new_input and self._reported.get(plan.key) != plan.fingerprint
+            plan,
+            trigger,
+            new_input=plan.is_new_input and self._reported.get(plan.key) != plan.fingerprint,
+            server=self._server_of(plan.resource_key),
         )
+
+    def _server_of(self, resource: Key) -> str | None:
+        registration = self._context.memory.registrations.get(resource)
+        connection = registration.connection if registration else self._context.memory.last_good.get(resource)
+        return str(connection.endpoint) if connection is not None else None
 
     async def _resource_of(self, plan: Plan) -> Resource | None:
         """The plan's resource, asked for by name where no watch has brought it yet."""
@@ -216,8 +236,11 @@ class Plans:
     async def _route_removal(self, plan: Plan, resource: Resource | None, trigger: str) -> None:
         if not plan.has_finalizer:
             return
-        if plan.leaves_role or await self._never_began(plan, resource):
-            await self._let_go(plan, None)
+        if plan.leaves_role:
+            await self._let_go(plan, "retained", role_retained(plan))
+            return
+        if await self._never_began(plan, resource):
+            await self._let_go(plan)
             return
         registration = self._context.memory.registrations.get(plan.resource_key)
         if resource is not None and registration is None:
@@ -226,7 +249,7 @@ class Plans:
         if connection is not None:
             self._inbox_of(connection.endpoint).put(plan.resource_key, plan.key, trigger)
         elif await self._is_gone_for_good(plan.resource_key):
-            await self._let_go(plan, _left_behind(plan, "its HoopResource is gone"))
+            await self._let_go(plan, "left_behind", role_left_behind(plan, "its HoopResource is gone"))
         else:
             run = self._new_run(plan, trigger)
             why = f"{registration.reason}: {registration.message}" if registration else ""
@@ -276,18 +299,23 @@ class Plans:
             return True
         return "deletionTimestamp" in body["metadata"]
 
-    async def _let_go(self, plan: Plan, warning: str | None) -> None:
-        """Let a deleted plan go, with a warning about what it leaves behind."""
-        if warning:
-            logger.warning("Plan %s is let go: %s", plan.key, warning)
-            await post_event(
-                self._context.api,
-                plan.body,
-                type="Warning",
-                reason="RoleLeftBehind",
-                message=warning,
-                action="Remove",
+    async def _let_go(
+        self, plan: Plan, outcome: str | None = None, announcement: Announcement | None = None
+    ) -> None:
+        """Let a deleted plan go, and tell what became of its role, if it had one."""
+        if announcement is not None:
+            kind, reason, message = announcement
+            logger.log(
+                logging.WARNING if kind == "Warning" else logging.INFO,
+                "Plan %s is let go: %s",
+                plan.key,
+                message,
             )
+            await post_event(
+                self._context.api, plan.body, type=kind, reason=reason, message=message, action="Remove"
+            )
+        if outcome is not None:
+            metrics.PLAN_REMOVALS.labels(outcome).inc()
         try:
             await remove_finalizer(self._context.api, plan.body, FINALIZER)
         except ObjectNotFound:
@@ -309,6 +337,11 @@ class Plans:
         What is said of them on the objects is written while the server is already busy with the next turn; no further
         ahead than that.
         """
+        resource = object_reference("HoopResource", *resource_key)
+        with about(object=resource, server=self._server_of(resource_key)), metrics.TURN_DURATION.time():
+            await self._carry_out(resource_key, waiting)
+
+    async def _carry_out(self, resource_key: Key, waiting: Mapping[Key, str]) -> None:
         plans = self._take(resource_key, waiting)
         self._in_turn.update((plan.key, None) for plan, _ in plans)
         self._handled.update((plan.key, plan.fingerprint) for plan, _ in plans)
@@ -340,6 +373,10 @@ class Plans:
             plan = self._context.memory.plans.get(key)
             if plan is None:
                 continue
+            if plan.deleting and (plan.leaves_role or not plan.has_finalizer):
+                # It was to be changed when it was put into the inbox: it is let go without its server.
+                self.wake(key, trigger)
+                continue
             role = plan.spec.role
             if resource is not None:
                 # Other labels may derive the same name, the digest in it included.
@@ -370,7 +407,7 @@ class Plans:
                         run.plan.key,
                         exc_info=result,
                     )
-                    self._retry(run.plan.key, "retry")
+                    self._retry(run.plan.key, RETRY)
         finally:
             for taken in plans:
                 key = taken.key
@@ -380,7 +417,7 @@ class Plans:
                 if key in self._told_in_turn and self._told_in_turn.pop(key) != self._secret_versions.get(
                     key
                 ):
-                    again = again or "secret"
+                    again = again or SECRET
                 plan = self._context.memory.plans.get(key)
                 if plan is not None and (again or self._handled.get(key) != plan.fingerprint):
                     self.wake(key, again or "spec")
@@ -433,7 +470,7 @@ class Plans:
                 run.overtaken = True
         except ServerError as error:
             _fail_undecided(runs, PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
-            self._wake_resource(resource.key, "retry")
+            self._wake_resource(resource.key, RETRY)
         except Exception:
             logger.exception("A turn of resource %s failed in a way that nobody foresaw", resource.key)
             _fail_undecided(runs, PlanFailure(PlanReason.APPLY_FAILED, UNFORESEEN))
@@ -485,7 +522,7 @@ class Plans:
                     await self._end_removal(run, PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
                 else:
                     await self._end_removal(run, f"its HoopResource is gone, and its server fails: {error}")
-            self._wake_resource(resource_key, "retry")
+            self._wake_resource(resource_key, RETRY)
         except Exception:
             logger.exception("A removal of resource %s failed in a way that nobody foresaw", resource_key)
             for run in runs:
@@ -504,7 +541,8 @@ class Plans:
             plan = run.plan
             name = _recorded_role(plan, registration)
             if name is None:
-                await self._let_go(plan, _left_behind(plan, "its name is not known any more"))
+                unknown = role_left_behind(plan, "its name is not known any more")
+                await self._let_go(plan, "left_behind", unknown)
                 continue
             identity = Identity(self._context.settings.instance, plan.key.namespace, plan.key.name)
             desired.append(
@@ -526,7 +564,11 @@ class Plans:
             return False
         return now.uid == plan.uid and now.deleting and now.has_finalizer
 
-    async def _end_removal(self, run: Run, outcome: Outcome) -> None:
+    async def _end_removal(self, run: Run, outcome: RemovalOutcome) -> None:
+        with about(**run.log_fields):
+            await self._let_go_or_fail(run, outcome)
+
+    async def _let_go_or_fail(self, run: Run, outcome: RemovalOutcome) -> None:
         plan = run.plan
         if isinstance(outcome, RolesChanged):
             await self._read_anew(plan)
@@ -538,12 +580,14 @@ class Plans:
         try:
             if outcome is None:
                 await plan_secret.remove(self._context.api, plan)
-            await self._let_go(plan, _left_behind(plan, outcome) if outcome else None)
+                await self._let_go(plan, "dropped")
+            else:
+                await self._let_go(plan, "left_behind", role_left_behind(plan, outcome))
         except ClusterError as error:
             logger.warning(
                 "The role of plan %s is removed, but the plan cannot be let go yet: %s", plan.key, error
             )
-            self._retry(plan.key, "retry")
+            self._retry(plan.key, RETRY)
 
     def _sessions(self, connection: Connection) -> AbstractAsyncContextManager[Sessions]:
         context = self._context
@@ -551,6 +595,10 @@ class Plans:
 
     async def _finish(self, run: Run) -> None:
         """Say on the object how a run ended, unless that is said already, and see that a failure is tried again."""
+        with about(**run.log_fields):
+            await self._say_how_it_ended(run)
+
+    async def _say_how_it_ended(self, run: Run) -> None:
         plan, api, clock = run.plan, self._context.api, self._context.clock
         if run.overtaken:
             await self._read_anew(plan)
@@ -563,7 +611,7 @@ class Plans:
         if not run.failed or not self._is_tried_again(run):
             clock.settle(("plan", plan.key))
         else:
-            self._retry(plan.key, "retry")
+            self._retry(plan.key, RETRY)
         try:
             patch = status_of(run, datetime.now(UTC))
             if patch is not None:
@@ -573,7 +621,15 @@ class Plans:
                 self._see(written)
             self._reported[plan.key] = plan.fingerprint
             if patch is not None:
-                logger.info("Plan %s, for %s: %s %s", plan.key, run.trigger, run.reason, run.message)
+                logger.info(
+                    "Plan %s, for %s: %s %s",
+                    plan.key,
+                    run.trigger,
+                    run.reason,
+                    run.message,
+                    extra={"reason": run.reason},
+                )
+                _measure(run)
                 for kind, reason, message in plan_events(run):
                     await post_event(
                         api, plan.body, type=kind, reason=reason, message=message, action="Apply"
@@ -584,7 +640,7 @@ class Plans:
             await self._read_anew(plan)
         except ClusterError as error:
             logger.warning("The outcome of plan %s could not be written: %s", plan.key, error)
-            self._retry(plan.key, "retry")
+            self._retry(plan.key, RETRY)
 
     async def _write_status(self, plan: Plan, patch: Mapping[str, Any]) -> Plan:
         """Write a status over the one that the run began with, and over no other.
@@ -621,7 +677,18 @@ class Plans:
             return
         except (ClusterError, ValidationError) as error:
             logger.warning("Plan %s cannot be read: %s", plan.key, error)
-        self._retry(plan.key, "retry")
+        self._retry(plan.key, RETRY)
+
+
+def _measure(run: Run) -> None:
+    outcome = Outcome.FAILED if run.failed else Outcome.SUCCESS
+    metrics.PLAN_RUNS.labels(outcome, run.reason, run.trigger).inc()
+    metrics.PLAN_RUN_DURATION.observe((datetime.now(UTC) - run.started).total_seconds())
+    if run.rotated and run.password_set:
+        metrics.ROTATIONS.labels(run.trigger).inc()
+    if run.applied and is_drift(run):
+        for kind in {drift.kind for drift in drift_of(run)}:
+            metrics.DRIFT.labels(*run.plan.key, kind).inc()
 
 
 def _was_wiped(before: Plan, after: Plan) -> bool:
@@ -644,11 +711,6 @@ def _fail_undecided(runs: Sequence[Run], failure: PlanFailure) -> None:
     for run in runs:
         if run.succeeded:
             run.fail(failure)
-
-
-def _left_behind(plan: Plan, why: str) -> str:
-    role = plan.status.get("role") or "of the plan"
-    return f"role {role} was left behind on the server: {why}; drop it by hand"
 
 
 def _recorded_role(plan: Plan, registration: Registration | None) -> str | None:
