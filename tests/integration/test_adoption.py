@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -12,13 +11,11 @@ from psycopg.rows import TupleRow
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.finalizers import remove_finalizer
-from hoop_operator.errors import PlanReason, StatementFailed
+from hoop_operator.errors import PlanReason
 from hoop_operator.naming import role_name
-from hoop_operator.planner.model import Adoption, Identity
-from hoop_operator.postgres.executor import execute_singly, hold_role
-from hoop_operator.postgres.session import open_sessions
+from hoop_operator.planner.model import Adoption
 from integration.administrator import Administrator
-from integration.roles import LIMITS, Roles, literal, messages, quoted
+from integration.roles import Roles, literal, messages, quoted
 from integration.tenant import Tenant, eventually, ready
 from local import cluster
 from local.postgresql import Server
@@ -270,40 +267,6 @@ async def test_a_role_that_the_admin_depends_on_is_not_taken_over(roles: Roles) 
         names=[held.name, owner.name, free.name],
     )
     assert dict(comments) == {held.name: None, owner.name: None, free.name: free.identity.comment}
-
-
-async def test_of_two_that_take_a_role_over_at_once_one_has_it(roles: Roles) -> None:
-    first = roles.desired("app", adoption=Adoption())
-    second = replace(first, identity=Identity("test", "elsewhere", "app"))
-    await roles.run("postgres", f"CREATE ROLE {quoted(first.name)}")
-    planned = await roles.plan(first)
-    found = planned.takes_over
-    assert found is not None
-    async with open_sessions(roles.connection, LIMITS, lambda _: True) as sessions:
-
-        async def take() -> None:
-            async with sessions.transaction(write=True) as transaction:
-                await hold_role(transaction, found, second.identity.comment)
-
-        async with sessions.transaction(write=True) as transaction:
-            await hold_role(transaction, found, first.identity.comment)
-            other = asyncio.create_task(take())
-            await eventually(lambda: _waits(roles), seconds=10, what="the other one waits")
-            await execute_singly(transaction, planned.statements, {})
-        for attempt in (other, asyncio.create_task(take())):
-            with pytest.raises(StatementFailed) as raised:
-                await attempt
-            assert raised.value.is_transient
-    assert (await roles.plan(second)).takes_over is None
-
-
-async def _waits(roles: Roles) -> bool:
-    rows = await roles.rows(
-        "postgres",
-        "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE %(text)s",
-        text=f"ALTER ROLE %{roles.suffix}%",
-    )
-    return rows != []
 
 
 async def test_plans_of_two_namespaces_that_adopt_one_role_at_once_never_share_it(

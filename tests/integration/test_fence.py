@@ -107,6 +107,16 @@ async def test_a_role_that_somebody_else_changed_since_the_look_is_left_as_it_is
     assert await roles.rows("postgres", query, name=desired.name) == before
 
 
+async def test_of_two_that_take_over_what_nobody_claims_the_later_one_finds_it_taken(
+    operators: Operators, roles: Roles, desired: DesiredRole
+) -> None:
+    await roles.run("postgres", f"COMMENT ON ROLE {quoted(desired.name)} IS NULL")
+    operator = await operators.look(desired)
+    await roles.run("postgres", f"COMMENT ON ROLE {quoted(desired.name)} IS {literal(ANOTHER_PLAN)}")
+    with pytest.raises(RolesChanged):
+        await operator.limit(desired, connections=7)
+
+
 async def test_a_fence_leaves_the_comment_as_it_is(
     operators: Operators, roles: Roles, desired: DesiredRole
 ) -> None:

@@ -7,19 +7,10 @@ from typing import LiteralString
 from psycopg import sql
 
 from hoop_operator.errors import StatementFailed
-from hoop_operator.planner.model import Role
-from hoop_operator.planner.statements import Statement, chunks, render
+from hoop_operator.planner.statements import Statement, chunks
 from hoop_operator.postgres.session import Transaction
 
 STATEMENTS_PER_QUERY = 100
-SERIALIZATION_FAILURE = "40001"
-
-ROLE_COMMENT: LiteralString = """
-SELECT r.oid, d.description AS comment
-  FROM pg_catalog.pg_roles AS r LEFT JOIN pg_catalog.pg_shdescription AS d
-    ON d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.objoid = r.oid
- WHERE r.rolname = %(name)s
-"""
 
 END_SESSIONS: LiteralString = """
 SELECT pg_catalog.pg_terminate_backend(a.pid, 1000)
@@ -88,35 +79,6 @@ def _sql(statement: Statement, verifiers: Mapping[str, str]) -> str:
     if statement.verifier_of:
         text = f"{text} {sql.Literal(verifiers[statement.verifier_of]).as_string(None)}"
     return statement.in_its_role(text)
-
-
-async def hold_role(transaction: Transaction, role: Role, own_comment: str) -> None:
-    """See that a role is the one that was found, by OID and comment, and keep it so until the transaction ends.
-
-    Two COMMENT ON ROLE at once would follow one another, and the later one win unseen. Of two ALTER ROLE at once the
-    later one fails with "tuple concurrently updated"; and what was committed before ours is seen by the query.
-
-    Parameters
-    ----------
-    transaction
-        A transaction that is to write the role's comment.
-    role
-        The role as it was found.
-    own_comment
-        The comment that it is to have, which this transaction may have written already.
-
-    Raises
-    ------
-    StatementFailed
-        It is another role by now, or somebody else's; or somebody is altering it.
-    """
-    await transaction.execute(render("ALTER ROLE {} LOGIN", sql.Identifier(role.name)))
-    rows = await transaction.fetch(sql.SQL(ROLE_COMMENT), {"name": role.name})
-    expected = [{"oid": role.oid, "comment": comment} for comment in (role.comment, own_comment)]
-    if len(rows) != 1 or rows[0] not in expected:
-        raise StatementFailed(
-            f'role "{role.name}" was changed while it was to be taken over', sqlstate=SERIALIZATION_FAILURE
-        )
 
 
 async def end_sessions(transaction: Transaction, names: Sequence[str]) -> None:

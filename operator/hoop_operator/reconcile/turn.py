@@ -45,7 +45,7 @@ from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
 from hoop_operator.planner.roles import alteration_problem, password_statement
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres import scram
-from hoop_operator.postgres.executor import execute, execute_singly, hold_role, server_time
+from hoop_operator.postgres.executor import execute, execute_singly, server_time
 from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.session import Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
@@ -428,11 +428,6 @@ async def _apply(turn: Turn, fence: Fence, works: Sequence[Work]) -> None:
                 for work in created
                 if database is None
             }
-            if database is None:
-                for work in works:
-                    if work.planned.takes_over is not None and work.run.succeeded:
-                        own_comment = work.desired.identity.comment
-                        await hold_role(transaction, work.planned.takes_over, own_comment)
             await run_statements(transaction, merge(by_database[database]), verifiers)
             for work in concerned:
                 work.run.committing = True
