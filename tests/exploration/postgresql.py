@@ -12,6 +12,7 @@ The admin is a superuser, and all grants are the owners': more than that is for 
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ ADMIN = "postgres"
 OWNER = "app"
 DATABASE = "shop"
 OTHER_SCHEMA = "extra"
+CONCURRENTLY_UPDATED = "XX000"
+UNIQUE_VIOLATION = "23505"
 IN_SCHEMAS = {"TABLES": ObjectKind.TABLE, "SEQUENCES": ObjectKind.SEQUENCE, "ROUTINES": ObjectKind.ROUTINE}
 
 Row = tuple[str, ...]
@@ -94,6 +97,8 @@ class PostgreSQL:
     def __init__(self) -> None:
         self.rows: dict[Row, Any] = {}
         self.objects: dict[Row, DatabaseObject] = {}
+        self.versions: Counter[Row] = Counter()
+        """How often each row was written, be it with what it held already."""
         self.open: list[Transaction] = []
         self.watchers: list[Callable[[str, list[Change]], None]] = []
         """Told of every commit: whose it is and what it changed."""
@@ -126,6 +131,8 @@ class PostgreSQL:
             for row, value in transaction.writes.items()
             if commit and self.rows.get(row) != value
         ]
+        if commit:
+            self.versions.update(transaction.writes.keys())
         for row, _, after in changes:
             self.rows[row] = after
             if after is None:
@@ -223,12 +230,14 @@ class Transaction:
             raise StatementFailed(f'role "{name}" does not exist', sqlstate="42704")
         return found
 
-    async def change(self, row: Row, value: Any, *, waited: str = "XX000") -> None:
+    async def change(self, row: Row, value: Any) -> None:
         """Change a row once nobody else is changing it; who has to wait for another's change comes too late."""
-        before = self.get(row)
+        there, version = self.get(row) is not None, self.server.versions[row]
         await self.lock(row, Mode.EXCLUSIVE)
-        if self.get(row) != before:
-            raise StatementFailed("tuple concurrently updated", sqlstate=waited)
+        if self.server.versions[row] != version:
+            raise StatementFailed(
+                "tuple concurrently updated", sqlstate=CONCURRENTLY_UPDATED if there else UNIQUE_VIOLATION
+            )
         self.writes[row] = value
 
     async def lock(self, row: Row, mode: Mode) -> None:
@@ -275,7 +284,7 @@ async def _create_role(transaction: Transaction, match: re.Match[str]) -> None:
         raise StatementFailed(f'role "{name}" already exists', sqlstate="42710")
     assert scram.VERIFIER.fullmatch(verifier), "only a verifier may be sent"
     oid = transaction.server.new_oid()
-    await transaction.change(("role", name), RoleRow(oid, verifier=verifier), waited="23505")
+    await transaction.change(("role", name), RoleRow(oid, verifier=verifier))
     transaction.locks["object", str(oid)] = Mode.EXCLUSIVE
 
 
