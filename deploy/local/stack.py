@@ -95,11 +95,11 @@ class Stack:
         kubeconfig.save(self.kubeconfig, config)
 
     def apply_manifests(self) -> None:
-        """Apply the two kinds, the operator's account and the roles; wait until the API serves the kinds."""
-        with step("CustomResourceDefinitions and RBAC"):
+        """Apply the kinds, the operator's account, the roles and the policy; wait until the API serves the kinds."""
+        with step("CustomResourceDefinitions, RBAC and admission policy"):
             apply = ("apply", "--server-side", "--force-conflicts")
-            cluster.kubectl(self.kubeconfig, *apply, "-f", CHECKOUT / "deploy/rbac.yaml")
-            cluster.kubectl(self.kubeconfig, *apply, "-f", CHECKOUT / "crds")
+            for manifests in ("deploy/rbac.yaml", "crds", "deploy/admission-policy.yaml"):
+                cluster.kubectl(self.kubeconfig, *apply, "-f", CHECKOUT / manifests)
             cluster.kubectl(
                 self.kubeconfig,
                 "wait",

@@ -7,6 +7,9 @@ import string
 ROLE_NAME_BYTES = 63
 """PostgreSQL cuts longer identifiers silently (NAMEDATALEN is 64), so a longer name may be another role's."""
 
+ADOPT = "hoop.dev/adopt"
+"""The annotation of a plan that is to take over a role or Secret that is there already."""
+
 _PREFIX = "hoopdev"
 _HASH_DIGITS = 8
 

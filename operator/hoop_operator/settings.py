@@ -45,6 +45,9 @@ class Settings(BaseSettings):
     drift_interval_seconds: Annotated[float, Field(ge=1)] = 300.0
     """Seconds between two looks at a server on which nothing is known to have changed, jittered by a tenth."""
 
+    end_sessions_on_rotation: bool = False
+    """End the sessions of a role that began before its password was replaced."""
+
     retry_seconds_max: Annotated[float, Field(ge=1, le=50)] = 30.0
     """The longest pause between two attempts at something that failed; it starts at one second and doubles."""
 

@@ -94,6 +94,11 @@ class Tenant:
             paths.hoop_role_plan(self.namespace, plan), {"metadata": {"annotations": named}}
         )
 
+    async def let_password_age(self, plan: str, since: str) -> None:
+        """Have a plan's status say that its password was last changed long ago."""
+        path = paths.status(paths.hoop_role_plan(self.namespace, plan))
+        await self.api.merge_patch(path, {"status": {"lastRotationTime": since}})
+
     async def change_resource(self, name: str, **spec: Any) -> None:
         """Change a resource's spec."""
         await self.api.merge_patch(paths.hoop_resource(self.namespace, name), {"spec": spec})

@@ -32,6 +32,7 @@ from local.stack import Stack
 FINALIZER = "hoop.dev/operator"
 LIVES_AT_ONCE = 8
 MOST_WRITES = 40
+LONG_AGO = "2026-01-01T00:00:00Z"
 SETTINGS = {"HOOP_RETRY_SECONDS_MAX": "1", "HOOP_CONNECT_TIMEOUT_SECONDS": "2"}
 WRITING = re.compile(
     rb"\b(CREATE|ALTER|GRANT|REVOKE|DROP|COMMENT|REASSIGN|SECURITY LABEL|pg_terminate_backend)\b"
@@ -58,16 +59,20 @@ class Life:
 
 
 class MortalApi(KubernetesApi):
-    """The API server, for an operator with one life."""
+    """The API server, for an operator with one life; remembers every password that it was given for a plan's Secret."""
 
-    def __init__(self, api: KubernetesApi, life: Life) -> None:
+    def __init__(self, api: KubernetesApi, life: Life, passwords: set[str]) -> None:
         super().__init__(api._client)
         self._life = life
+        self._passwords = passwords
 
     async def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
         if method != "GET" or self._life.over.is_set():
             await self._life.write()
-        return await super()._request(method, path, **arguments)
+        answer = await super()._request(method, path, **arguments)
+        if method != "GET" and "/secrets" in path and "password" in answer.get("data", {}):
+            self._passwords.add(answer["data"]["password"])
+        return answer
 
 
 class EmbeddedOperator:
@@ -125,10 +130,11 @@ class Mortal:
         self.plan = f"plan-{secrets.token_hex(4)}"
         self.resource = ""
         self.life = Life()
+        self.passwords: set[str] = set()
         self._server = server
         self._wrote = False
         self._proxy = Proxy(server.port, self._before_sending)
-        self._embedded = EmbeddedOperator(MortalApi(api, self.life), self.tenant)
+        self._embedded = EmbeddedOperator(MortalApi(api, self.life, self.passwords), self.tenant)
 
     async def _before_sending(self, piece: bytes) -> None:
         commits = b"COMMIT" in piece
@@ -157,13 +163,18 @@ class Mortal:
         await eventually(ended, seconds=60, what="the end of the operation or of the operator")
         return self.life.over.is_set()
 
-    async def be_born_again(self) -> None:
-        """Another operator takes the dead one's place; what that had open is gone with it."""
+    async def be_buried(self) -> None:
+        """What the dead operator had open is gone with it."""
         await self._proxy.close()
         await self._embedded.stop()
+
+    async def be_born_again(self) -> None:
+        """Another operator takes the dead one's place."""
+        await self.be_buried()
         self.life = Life()
         await self._proxy.open()
-        self._embedded = EmbeddedOperator(MortalApi(self.tenant.api, self.life), self.tenant)
+        api = MortalApi(self.tenant.api, self.life, self.passwords)
+        self._embedded = EmbeddedOperator(api, self.tenant)
         await self._embedded.start()
 
 
@@ -211,12 +222,24 @@ CHANGED = {("orders", "INSERT"), ("goods", "INSERT")}
 
 
 async def create(mortal: Mortal, database: str) -> None:
-    await mortal.tenant.plan(mortal.plan, mortal.resource, scopes=[database], privileges=["SELECT"])
+    await mortal.tenant.plan(
+        mortal.plan, mortal.resource, scopes=[database], privileges=["SELECT"], rotationInterval="24h"
+    )
 
 
 async def rotate(mortal: Mortal, database: str) -> None:
     del database
     await mortal.tenant.annotate(mortal.plan, rotate_at="now")
+
+
+async def rotate_by_spec(mortal: Mortal, database: str) -> None:
+    del database
+    await mortal.tenant.change(mortal.plan, rotatePassword=True)
+
+
+async def rotate_on_schedule(mortal: Mortal, database: str) -> None:
+    del database
+    await mortal.tenant.let_password_age(mortal.plan, LONG_AGO)
 
 
 async def change(mortal: Mortal, database: str) -> None:
@@ -233,7 +256,10 @@ async def delete(mortal: Mortal, database: str) -> None:
     await mortal.tenant.delete(mortal.plan)
 
 
-@pytest.mark.parametrize("operation", [create, rotate, change, delete])
+ROTATIONS = (rotate, rotate_by_spec, rotate_on_schedule)
+
+
+@pytest.mark.parametrize("operation", [create, *ROTATIONS, change, delete])
 async def test_it_may_die_before_any_write_of_an_operation(
     operation: Callable[[Mortal, str], Awaitable[None]],
     api: KubernetesApi,
@@ -255,8 +281,10 @@ async def test_it_may_die_before_any_write_of_an_operation(
                 return operation is delete
             if operation is delete:
                 return False
-            rotated = (body.get("status") or {}).get("observedRotateAt") == "now"
-            return is_answered(body) and ready(body)[0] == "Applied" and (rotated or operation is not rotate)
+            status = body.get("status") or {}
+            asked = status.get("observedRotateAt") == "now" or operation is not rotate
+            of_age = status.get("lastRotationTime") != LONG_AGO
+            return is_answered(body) and ready(body)[0] == "Applied" and asked and of_age
 
         await mortal.open()
         try:
@@ -277,8 +305,9 @@ async def test_it_may_die_before_any_write_of_an_operation(
                 expected = CHANGED if operation is change else SELECTS
                 await assert_whole(tenant, plan, expected, session, postgres)
                 secret = await tenant.secret(plan)
-                assert (secret["password"] != before.get("password")) is (operation in {create, rotate})
+                assert (secret["password"] != before.get("password")) is (operation in {create, *ROTATIONS})
                 assert ("dsn" in secret) is (operation is change)
+            assert len(mortal.passwords) == (2 if operation in ROTATIONS else 1)
             return died
         finally:
             await mortal.close()
@@ -288,6 +317,67 @@ async def test_it_may_die_before_any_write_of_an_operation(
         assert len(died) < MOST_WRITES
         died += await asyncio.gather(*map(die_before_write, range(len(died), len(died) + LIVES_AT_ONCE)))
     assert all(died[:4])
+
+
+async def test_killed_in_an_approved_run_it_asks_anew_rather_than_applying_twice(
+    api: KubernetesApi, namespace: str, postgres: Server, admin: Administrator, database: str
+) -> None:
+    session = await admin.connect(database)
+
+    async def die_before_write(number: int) -> tuple[bool, bool]:
+        """Die, have undone what was done, and be born again: whether it died, and had taken up the approval."""
+        mortal = Mortal(api, namespace, postgres)
+        tenant, plan = mortal.tenant, mortal.plan
+
+        async def applied() -> bool:
+            return ready((await tenant.plans())[plan])[0] == "Applied"
+
+        async def quiet() -> bool:
+            counted = (await tenant.resources())[mortal.resource]["status"].get("plans") == 1
+            return counted and bool(await tenant.events(plan))
+
+        await mortal.open()
+        try:
+            await create(mortal, database)
+            before = (await tenant.until_plans([plan], seconds=60))[plan]["status"]
+            role = sql.Identifier(before["role"])
+            await tenant.change(plan, approval="Manual", privileges=["SELECT", "DELETE"])
+            status = (await tenant.until_plans([plan], "PendingApproval", seconds=60))[plan]["status"]
+            assert status["lastAppliedSid"] == before["sid"]
+            await eventually(quiet, seconds=60, what="no further write for what was before")
+            mortal.life.left = number
+            await tenant.annotate(plan, approve=status["plan"]["checksum"])
+            if not await mortal.live_until(applied):
+                return False, True
+            await mortal.be_buried()
+            taken = (await tenant.plans())[plan]["status"]["lastAppliedSid"] != before["sid"]
+            undo = (
+                "REVOKE DELETE ON orders FROM {}",
+                "ALTER DEFAULT PRIVILEGES IN SCHEMA public REVOKE DELETE ON TABLES FROM {}",
+            )
+            for statement in undo:
+                await session.execute(sql.SQL(statement).format(role))
+            await mortal.be_born_again()
+            await tenant.annotate(plan, reconcile_at="now")
+            (body,) = (
+                await tenant.until_plans([plan], "PendingApproval" if taken else "Applied", seconds=60)
+            ).values()
+            granted = await table_grants(session, before["role"])
+            assert granted == ({*SELECTS} if taken else {*SELECTS, ("orders", "DELETE")})
+            assert (body["status"]["plan"]["checksum"] != status["plan"]["checksum"]) is taken
+            return True, taken
+        finally:
+            await mortal.close()
+
+    ended: list[tuple[bool, bool]] = []
+    while not ended or ended[-1][0]:
+        assert len(ended) < MOST_WRITES
+        numbers = range(len(ended), len(ended) + LIVES_AT_ONCE // 2)
+        ended += await asyncio.gather(*map(die_before_write, numbers))
+    deaths = [taken for died, taken in ended if died]
+    assert deaths == sorted(deaths)  # first before the approval is taken up, then after that
+    assert deaths[0] is False
+    assert sum(deaths) >= 2
 
 
 async def test_it_may_be_killed_at_any_moment(

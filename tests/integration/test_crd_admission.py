@@ -598,6 +598,7 @@ STATUSES = [
             ),
             last_applied_time=NOW,
             last_rotation_time=NOW,
+            next_rotation_time=NOW,
             history=(
                 HistoryEntry(
                     sid="6f1c9a52-3a0e-4d0f-9a53-0a3f2f0d8b13",

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from hoop_operator.errors import PlanReason
-from hoop_operator.planner.grants import ENTRIES_KEPT_FREE
+from hoop_operator.planner.acl_size import ENTRIES_KEPT_FREE
 from hoop_operator.reconcile.inbox import PLANS_PER_TURN
 from integration.administrator import Administrator
 from integration.roles import Roles, messages, quoted

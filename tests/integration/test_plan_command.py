@@ -45,6 +45,18 @@ class Files:
         self._plans.append(self._object("HoopRolePlan", name, spec=whole))
         return self.role(label or name)
 
+    def tell(self, name: str, **status: Any) -> None:
+        """Give a plan the status that it has in its cluster."""
+        self._named(name)["status"] = status
+
+    def annotate(self, name: str, annotations: Mapping[str, str]) -> None:
+        """Give a plan annotations."""
+        self._named(name)["metadata"]["annotations"] = dict(annotations)
+
+    def _named(self, name: str) -> dict[str, Any]:
+        (found,) = (plan for plan in self._plans if plan["metadata"]["name"] == name)
+        return found
+
     def plan(
         self, *more: str, from_stdin: bool = False, settings: Mapping[str, str] | None = None
     ) -> tuple[int, str, str]:
@@ -100,20 +112,21 @@ def files(roles: Roles, tmp_path: Path) -> Files:
     return Files(roles, tmp_path)
 
 
-def run_as_printed(roles: Roles, script: str) -> None:
-    """Have psql run a script as the superuser, with a password in place of the asterisks."""
+def run_as_printed(roles: Roles, script: str, *, password: str | None) -> int:
+    """Have psql run a script as the superuser, given a password or none, and return its exit code."""
     server = roles.administrator.server
-    subprocess.run(  # noqa: S603 -- PostgreSQL's own program
+    given = f"\\set password {literal(password)}\n" if password is not None else ""
+    return subprocess.run(  # noqa: S603 -- PostgreSQL's own program
         [
             postgresql.programs(postgresql.DEFAULT_VERSION) / "psql",
             *("-X", "-q", "-v", "ON_ERROR_STOP=1", "-h", server.host, "-p", str(server.port)),
             *("-U", server.user, "-d", "template1", "-f", "-"),
         ],
-        input=script.replace("'********'", literal(roles.password)),
+        input=given + script,
         text=True,
-        check=True,
+        check=False,
         env={"PGPASSWORD": server.password, "PGCLIENTENCODING": "UTF8"},
-    )
+    ).returncode
 
 
 def said_by(login: str, log: Path, offset: int) -> str:
@@ -150,9 +163,10 @@ async def test_the_script_run_as_printed_brings_the_role_there_and_then_there_is
     head = f"-- HoopRolePlan shop/app: role {role} on HoopResource shop/db-{roles.suffix} (127.0.0.1:"
     assert script.startswith(head)
     assert f", PostgreSQL {roles.version}." in script.splitlines()[0]
+    assert run_as_printed(roles, script, password=None) != 0
     assert not await roles.exists(role)
 
-    run_as_printed(roles, script)
+    assert run_as_printed(roles, script, password=roles.password) == 0
     assert {("relation", "orders", "SELECT"), ("schema", "public", "USAGE")} <= await roles.held(
         database, role
     )
@@ -174,7 +188,7 @@ async def test_the_script_run_as_printed_brings_the_role_there_and_then_there_is
     assert script.splitlines()[-1].endswith(
         "with changes: 1; nothing to do: 1; cannot be applied: 0; statements: 2"
     )
-    run_as_printed(roles, script)
+    assert run_as_printed(roles, script, password=roles.password) == 0
     assert files.plan()[0] == IN_SYNC
 
 
@@ -196,6 +210,26 @@ async def test_the_command_only_reads_and_one_snapshot_serves_all_plans_of_a_res
     assert not re.search(r"\b(?:CREATE|ALTER|GRANT|REVOKE|COMMENT|INSERT|UPDATE|DELETE)\b ", said)
 
 
+async def test_the_checksum_of_what_waits_for_approval_is_told_where_the_last_apply_is_known(
+    roles: Roles, files: Files
+) -> None:
+    database = await roles.database()
+    files.ask("app", scopes=[database], privileges=["SELECT"], approval="Manual")
+    code, script, _ = files.plan()
+    assert code == CHANGES
+    assert comments(script)[1] == (
+        "-- waits for approval: nothing is applied until the annotation hoop.dev/approve has the checksum of "
+        "status.plan"
+    )
+    files.tell("app", lastAppliedSid="s-1")
+    (told,) = re.findall(r"^-- waits for approval: .* hoop.dev/approve=(\w+)$", files.plan()[1], re.MULTILINE)
+    files.annotate("app", {"hoop.dev/approve": told})
+    assert (
+        f"-- approved: the annotation hoop.dev/approve has the checksum of this plan, {told}"
+        in files.plan()[1]
+    )
+
+
 async def test_what_stands_against_a_plan_is_shown_beside_the_revokes_that_are_made_all_the_same(
     roles: Roles, files: Files
 ) -> None:
@@ -203,7 +237,7 @@ async def test_what_stands_against_a_plan_is_shown_beside_the_revokes_that_are_m
     await roles.run(database, "CREATE TABLE orders (id int)")
     role = files.ask("app", scopes=[database], privileges=["SELECT", "INSERT"])
     files.ask("fine", scopes=[database], privileges=["SELECT"])
-    run_as_printed(roles, files.plan()[1])
+    assert run_as_printed(roles, files.plan()[1], password=roles.password) == 0
     files.ask("app", scopes=[database, f"{database}.gone", "nowhere"], privileges=["SELECT"])
     code, script, errors = files.plan()
     assert (code, errors) == (NOT_PLANNED, "")
@@ -227,7 +261,7 @@ async def test_a_role_that_is_not_the_plans_is_a_conflict(roles: Roles, files: F
     assert code == NOT_PLANNED
     assert f'-- cannot be applied: RoleConflict: role "{taken}" exists already' in script
     assert f'RoleConflict: role "{shared}" is what HoopRolePlan shop/one asks for too' in script
-    run_as_printed(roles, script)
+    assert run_as_printed(roles, script, password=roles.password) == 0
     code, script, _ = files.plan()
     assert code == NOT_PLANNED
     assert f'RoleConflict: role "{shared}" already belongs to the plan default/shop/one' in script

@@ -82,13 +82,11 @@ async def holds_nothing(admin: Administrator, tenant: Tenant, resource: str, pla
         ({"scopes": ["pg.pg_catalog"]}, {}, ("spec.scopes", "pg_catalog", "remove it")),
         ({"scopes": ["a.information_schema", "b.pg_toast"]}, {}, ("information_schema", "pg_toast")),
         ({"scopes": ["x" * 64]}, {}, ("spec.scopes", "63 bytes")),
-        ({"approval": "Manual"}, {}, ("approval Manual", "Automatic")),
-        ({"rotationInterval": "720h"}, {}, ("spec.rotationInterval", "remove it")),
-        ({}, {"hoop.dev/adopt": "true"}, ("hoop.dev/adopt", "remove it")),
+        ({}, {"hoop.dev/adopt": "yes"}, ('"true"', "<namespace>/<plan>")),
         (
-            {"scopes": ["a.pg_catalog"], "approval": "Manual", "rotationInterval": "1h"},
-            {},
-            ("pg_catalog", "approval Manual", "spec.rotationInterval"),
+            {"scopes": ["a.pg_catalog"]},
+            {"hoop.dev/adopt": "yes"},
+            ("pg_catalog", "hoop.dev/adopt"),
         ),
         (
             {"secretTemplate": {"data": {"CA": "${ca.crt}"}}},
@@ -96,7 +94,7 @@ async def holds_nothing(admin: Administrator, tenant: Tenant, resource: str, pla
             ('spec.secretTemplate.data["CA"]', "SSLROOTCERT"),
         ),
     ],
-    ids=["system schema", "two system schemas", "too long", "manual", "interval", "adopt", "all", "template"],
+    ids=["system schema", "two system schemas", "too long", "adopt", "all", "template"],
 )
 async def test_an_invalid_spec_names_every_field_that_is_wrong(
     tenant: Tenant,
@@ -115,17 +113,6 @@ async def test_an_invalid_spec_names_every_field_that_is_wrong(
     )
     await failed(tenant, "ro", "InvalidSpec", *parts)
     await holds_nothing(admin, tenant, resource, "ro")
-
-
-async def test_manual_approval_asked_for_by_a_guardrail_applies_nothing(
-    tenant: Tenant, admin: Administrator, database: str, resource: str
-) -> None:
-    await tenant.change_resource(resource, guardrails={"approval": "Manual"})
-    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
-    await failed(tenant, "ro", "InvalidSpec", "spec.guardrails.approval")
-    await holds_nothing(admin, tenant, resource, "ro")
-    await tenant.change_resource(resource, guardrails=None)
-    await tenant.until_plans(["ro"])
 
 
 async def test_a_source_role_that_is_the_plans_own_role_is_invalid(tenant: Tenant, resource: str) -> None:

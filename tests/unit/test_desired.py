@@ -8,6 +8,7 @@ import pytest
 from hoop_operator.credentials.connection import Connection, SslMode
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.naming import role_name
+from hoop_operator.planner.model import Adoption, Identity
 from hoop_operator.planner.scopes import Scope
 from hoop_operator.reconcile.desired import desired_role, first_database, secret_contents
 from hoop_operator.reconcile.objects import Plan, Resource
@@ -96,10 +97,11 @@ def test_plans_are_for_postgres_only() -> None:
 @pytest.mark.parametrize(
     ("plan", "guardrails", "field"),
     [
-        (managed(approval="Manual"), None, "spec.approval"),
-        (managed(), {"approval": "Manual"}, "spec.guardrails.approval"),
-        (managed(rotationInterval="720h"), None, "spec.rotationInterval"),
-        (managed({"hoop.dev/adopt": "true"}), None, "hoop.dev/adopt"),
+        (managed(rotationInterval="30d"), None, "spec.rotationInterval"),
+        *(
+            (managed({"hoop.dev/adopt": value}), None, "<namespace>/<plan>")
+            for value in ("", "yes", "True", "shop/", "/old", "default/shop/old", "shop/Old", "shop/old\n")
+        ),
         (managed(scopes=[]), None, "spec.scopes"),
         (managed(privileges=[]), None, "spec.privileges"),
         (managed(scopes=["shop.pg_temp"]), None, "spec.scopes"),
@@ -117,10 +119,10 @@ def test_what_is_wrong_or_not_there_yet_is_refused_by_the_name_of_its_field(
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:
-    plan = managed(approval="Manual", scopes=["a.pg_catalog", "shop"], privileges=["DELETE"])
+    plan = managed(rotationInterval="30d", scopes=["a.pg_catalog", "shop"], privileges=["DELETE"])
     failure = refusal(plan, resource(guardrails={"privileges": ["SELECT"], "scopes": ["other"]}))
     assert failure.reason is PlanReason.INVALID_SPEC
-    for part in ("pg_catalog", "spec.approval", "spec.privileges DELETE", "spec.scopes shop.public"):
+    for part in ("pg_catalog", "spec.rotationInterval", "spec.privileges DELETE", "spec.scopes shop.public"):
         assert part in failure.message
 
 
@@ -194,3 +196,12 @@ def test_a_template_that_cannot_be_filled_in_is_an_invalid_spec() -> None:
     with pytest.raises(PlanFailure, match=re.escape('spec.secretTemplate.data["CA"]')) as raised:
         secret_contents(plan, resource(), CONNECTION, "the_role", "pw")
     assert raised.value.reason is PlanReason.INVALID_SPEC
+
+
+def test_what_a_plan_may_take_over_is_what_its_annotation_says() -> None:
+    def adoption(annotations: dict[str, str]) -> Adoption | None:
+        return desired_role(managed(annotations), resource(), "blue").adoption
+
+    assert adoption({}) is None
+    assert adoption({"hoop.dev/adopt": "true"}) == Adoption()
+    assert adoption({"hoop.dev/adopt": "shop/old.plan"}) == Adoption(Identity("blue", "shop", "old.plan"))

@@ -22,8 +22,8 @@ from hoop_operator.crd import (
 )
 from hoop_operator.credentials.sources import ENDPOINT_SPELLING, SPELLINGS
 from hoop_operator.errors import PlanReason, ResourceReason
-from hoop_operator.planner.grants import object_privileges
 from hoop_operator.planner.model import ObjectKind
+from hoop_operator.planner.privileges import object_privileges
 from hoop_operator.planner.roles import DANGEROUS_ROLES
 from hoop_operator.settings import Settings
 
@@ -286,6 +286,20 @@ def test_the_operators_rights_are_those_of_its_cluster_role() -> None:
 
 
 # How a change is proven
+
+
+def test_every_promise_names_tests_that_there_are() -> None:
+    defined = [
+        name
+        for path in ROOT.glob("tests/**/test_*.py")
+        for name in re.findall(
+            r"^(?:async )?def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE
+        )
+    ]
+    for promise, tests in rows(read("docs/promises.md")):
+        named = CODE_SPAN.findall(tests)
+        assert named, promise
+        assert [name for name in named if defined.count(name) != 1] == [], promise
 
 
 def test_the_layout_that_contributors_read_names_what_there_is() -> None:

@@ -6,14 +6,9 @@ from hypothesis import strategies as st
 
 from hoop_operator.crd import Privilege
 from hoop_operator.errors import PlanReason
-from hoop_operator.planner.grants import (
-    ENTRIES_KEPT_FREE,
-    database_difference,
-    future_owners,
-    object_privileges,
-    restore_own_defaults,
-    shared_difference,
-)
+from hoop_operator.planner.acl_size import ENTRIES_KEPT_FREE
+from hoop_operator.planner.default_privileges import future_owners, restore_own_defaults
+from hoop_operator.planner.grants import database_difference, shared_difference
 from hoop_operator.planner.model import (
     CrowdedAcl,
     DatabaseObject,
@@ -21,6 +16,7 @@ from hoop_operator.planner.model import (
     DefaultAclEntry,
     ObjectKind,
 )
+from hoop_operator.planner.privileges import object_privileges
 from hoop_operator.planner.statements import GRANTEES_PER_STATEMENT, OBJECTS_PER_STATEMENT, Phase, merge
 from unit.planning import ADMIN, ROLE, Grant, Ledger, database, database_object, desired, schema, server
 

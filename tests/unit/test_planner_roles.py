@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoop_operator.errors import PlanReason
+from hoop_operator.planner.adoption import conflict
 from hoop_operator.planner.model import Membership, Role, Server
 from hoop_operator.planner.removal import lock_out
 from hoop_operator.planner.roles import (
     DANGEROUS_ROLES,
     alteration_problem,
-    conflict,
     dangers_of,
     foreign_memberships,
     password_statement,

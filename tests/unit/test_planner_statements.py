@@ -122,7 +122,7 @@ def test_an_approval_is_for_these_effects_on_these_objects_after_this_apply() ->
     other_size = Statement(Phase.GRANT, "db", one.head, ("r",), objects=4)
     other_place = Statement(Phase.GRANT, "db2", one.head, ("r",), objects=3)
 
-    assert checksum([one], "sid") == checksum([one], "sid")
+    assert checksum([one, other_place], "sid") == checksum([other_place, one], "sid")
     sums = {
         checksum([one], "sid"),
         checksum([one], "sid2"),

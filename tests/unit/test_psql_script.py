@@ -46,14 +46,25 @@ def body(shown: Preview) -> list[str]:
     return lines
 
 
+def test_what_waits_for_approval_says_so_before_its_statements() -> None:
+    shown = body(preview(statements=(grant("shop"),), approval="waits for approval"))
+    assert shown[:2] == ["-- waits for approval", '\\connect "shop"']
+    problem = (PlanReason.DATABASE_NOT_FOUND, "gone")
+    shown = body(preview(statements=(grant("shop"),), approval="waits for approval", problems=[problem]))
+    assert shown[1:3] == [
+        "-- waits for approval",
+        "-- what is extra is revoked all the same, once it is approved:",
+    ]
+
+
 def test_statements_stand_in_one_transaction_for_each_database() -> None:
     create = Statement(Phase.ROLE, None, 'CREATE ROLE "ours" LOGIN PASSWORD', verifier_of="ours")
     acting = Statement(Phase.GRANT, "shop", 'GRANT SELECT ON TABLE "t" TO', ("ours",), as_role="owner")
     assert body(preview(statements=(create, acting, grant("shop")))) == [
         '\\connect "postgres"',
         "BEGIN;",
-        "-- '********' stands for the password that a run generates; put one in before you run this",
-        "CREATE ROLE \"ours\" LOGIN PASSWORD '********';",
+        "-- a run generates the password; to run this by hand, put one in before: \\set password …",
+        "CREATE ROLE \"ours\" LOGIN PASSWORD :'password';",
         "COMMIT;",
         '\\connect "shop"',
         "BEGIN;",

@@ -13,11 +13,13 @@ from hoop_operator.crd.roleplan import MAX_HISTORY, MAX_STATEMENTS, STATEMENTS_B
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.planner.statements import Phase, Statement
 from hoop_operator.reconcile.objects import Plan
+from hoop_operator.reconcile.rotation import UNKNOWN, Cause, rotation_due
 from hoop_operator.reconcile.run import Run, status_of
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
 GRANT = Statement(Phase.GRANT, "shop", 'GRANT SELECT ON ALL TABLES IN SCHEMA "public" TO', ("ro",), objects=2)
+CHECKSUM = "0c" * 20
 STATUS_BYTES = 256 * 1024
 """A sixth of what etcd takes as one object."""
 MISSING = PlanFailure(PlanReason.DATABASE_NOT_FOUND, 'database "shop" does not exist; create it')
@@ -49,7 +51,8 @@ def succeeded(plan: Plan, *, applied: bool = True) -> Run:
         plan, "spec", new_input=plan.is_new_input, role="hoopdev_pg_ro", resource_name="pg", role_oid=16400
     )
     run.statements = (GRANT,) if applied else ()
-    run.applied = applied
+    run.checksum = CHECKSUM if applied else None
+    run.applied = run.committing = applied
     run.secret_ready = run.rotation_settled = True
     run.system_identifier = "7"
     return run
@@ -93,6 +96,19 @@ def test_a_look_that_finds_all_in_order_writes_nothing() -> None:
     assert status_of(succeeded(plan(status), applied=False), LATER) is None
 
 
+def test_a_rotation_that_no_status_tells_of_yet_is_told_although_nothing_had_to_be_done() -> None:
+    before = written(succeeded(plan(rotationInterval="10h")))
+    assert "nextRotationTime" not in before
+    told = succeeded(plan(before, rotationInterval="10h"), applied=False)
+    told.password_since = NOW
+    after = written(told, LATER)
+    assert after["lastRotationTime"] == "2030-01-01T12:00:00Z"
+    assert "2030-01-01T21:00:00Z" <= after["nextRotationTime"] <= "2030-01-01T22:00:00Z"
+    again = succeeded(plan(after, rotationInterval="10h"), applied=False)
+    again.password_since = NOW
+    assert status_of(again, LATER) is None
+
+
 def test_a_repair_is_a_run_although_nobody_asked_for_it() -> None:
     before = written(succeeded(plan()))
     after = written(succeeded(plan(before)), LATER)
@@ -118,6 +134,7 @@ def test_the_same_failure_met_again_writes_nothing_and_another_one_does() -> Non
         {"generation": 2},
         {"annotations": {"hoop.dev/reconcile-at": "now"}},
         {"annotations": {"hoop.dev/rotate-at": "now"}},
+        {"annotations": {"hoop.dev/approve": "anything"}},
     ],
 )
 def test_a_new_generation_or_annotation_value_is_answered_even_by_the_same_failure(changed: Any) -> None:
@@ -134,7 +151,7 @@ def test_an_annotation_that_is_taken_away_asks_for_nothing_and_its_value_stays_a
     status = written(succeeded(without))
     again = plan(status, annotations=asked)
     assert not again.is_new_input
-    assert not again.asks_for_rotation
+    assert rotation_due(again, UNKNOWN, LATER) is None
 
 
 def test_a_rotation_counts_as_made_only_by_the_run_that_made_it() -> None:
@@ -143,12 +160,13 @@ def test_a_rotation_counts_as_made_only_by_the_run_that_made_it() -> None:
     assert "observedRotateAt" not in status
     assert "rotatedGeneration" not in status
     pending = plan(status, annotations=asked, rotatePassword=True)
-    assert pending.asks_for_rotation
+    assert rotation_due(pending, UNKNOWN, LATER) is Cause.ANNOTATION
     status = written(succeeded(pending))
     assert (status["observedRotateAt"], status["rotatedGeneration"]) == ("1", 1)
-    assert not plan(status, annotations=asked, rotatePassword=True).asks_for_rotation
-    assert plan(status, generation=2, annotations=asked, rotatePassword=True).asks_for_rotation
-    assert not plan(status, generation=2, annotations=asked).asks_for_rotation
+    assert rotation_due(plan(status, annotations=asked, rotatePassword=True), UNKNOWN, LATER) is None
+    changed = plan(status, generation=2, annotations=asked, rotatePassword=True)
+    assert rotation_due(changed, UNKNOWN, LATER) is Cause.SPEC
+    assert rotation_due(plan(status, generation=2, annotations=asked), UNKNOWN, LATER) is None
 
 
 def test_to_be_suspended_is_no_failure_and_ends_with_a_condition_that_says_so() -> None:
@@ -198,6 +216,7 @@ def test_whatever_a_run_says_the_api_server_takes_it(
 ) -> None:
     run = failed(plan(), PlanFailure(PlanReason.APPLY_FAILED, message * repeat))
     run.statements = (Statement(Phase.REVOKE, None, "R" * length),) * statements
+    run.checksum = CHECKSUM
     status = written(run)
     assert stored_bytes(status["message"]) <= MESSAGE_BYTES
     assert all(stored_bytes(entry.get("message", "")) <= MESSAGE_BYTES for entry in status["conditions"])
@@ -215,12 +234,12 @@ def test_a_status_stays_far_below_what_etcd_takes(character: str) -> None:
     much = character * 40_000
     statements = tuple(Statement(Phase.REVOKE, "shop", f"{number} {much}") for number in range(300))
     run = succeeded(plan())
-    run.statements = statements
+    run.statements, run.checksum = statements, CHECKSUM
     run.withheld_routines = run.uncovered_owners = run.observations = (much,)
     status = written(run)
     for generation in range(2, MAX_HISTORY + 3):
         run = failed(plan(status, generation=generation), PlanFailure(PlanReason.APPLY_FAILED, much))
-        run.statements = statements if generation % 2 else None
+        run.statements, run.checksum = statements if generation % 2 else None, CHECKSUM
         status = written(run)
     assert len(status["history"]) == MAX_HISTORY
     text = json.dumps(status, ensure_ascii=False)

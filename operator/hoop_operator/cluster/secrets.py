@@ -142,26 +142,45 @@ async def update_secret(
         raise ObjectConflict(
             f"Secret {current.namespace}/{current.name} is controlled by {controller}", status=409
         )
-    contents = _beside_additions(current, _ours(data, labels, annotations))
-    references = list(current.owner_references)
-    if current.owner is None:
-        references.append(owner.reference())
     if type != current.type:
-        await delete_secret(api, current)
-        return await _create(api, current.namespace, current.name, type, contents, references)
+        return await replace_secret(
+            api, current, type=type, data=data, owner=owner, labels=labels, annotations=annotations
+        )
+    contents = _beside_additions(current, _ours(data, labels, annotations))
     patch: dict[str, Any] = {}
     if labels_patch := _difference(current.labels, contents.labels):
         patch["labels"] = labels_patch
     if annotations_patch := _difference(current.annotations, contents.annotations):
         patch["annotations"] = annotations_patch
     if current.owner is None:
-        patch["ownerReferences"] = references
+        patch["ownerReferences"] = [*current.owner_references, owner.reference()]
     data_patch = _difference(_encoded(current.data), _encoded(contents.data))
     if not patch and not data_patch:
         return current
     patch["resourceVersion"] = current.resource_version
     body = {"metadata": patch, "data": data_patch}
     return decode(await api.merge_patch(paths.secret(current.namespace, current.name), body))
+
+
+async def replace_secret(
+    api: KubernetesApi,
+    current: Secret,
+    *,
+    type: str,  # noqa: A002 -- the field's name in the API
+    data: Mapping[str, str | bytes],
+    owner: Owner,
+    labels: Mapping[str, str],
+    annotations: Mapping[str, str],
+) -> Secret:
+    """Put another Secret that `owner` controls in the place of one, with what others added to that.
+
+    Raises `ObjectConflict` when the Secret is no longer the one in `current`; that it is gone is fine.
+    """
+    contents = _beside_additions(current, _ours(data, labels, annotations))
+    others = [reference for reference in current.owner_references if not reference.get("controller")]
+    await delete_secret(api, current)
+    references = [*others, owner.reference()]
+    return await _create(api, current.namespace, current.name, type, contents, references)
 
 
 async def delete_secret(api: KubernetesApi, secret: Secret) -> None:
@@ -241,7 +260,7 @@ def _record(secret: Secret) -> dict[str, Any]:
     """Return what we put into the Secret last time; empty when that is not known: then nothing is removed."""
     try:
         record = json.loads(secret.annotations.get(MANAGED_ANNOTATION, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}
 

@@ -139,7 +139,7 @@ def clip_stored_list(limit: int) -> AfterValidator:
 
 
 def _in_whole_seconds(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC).replace(microsecond=0, tzinfo=None).isoformat() + "Z"
 
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"

@@ -291,8 +291,8 @@ class HoopRolePlanSpec(KubernetesModel):
     """Give the role a new password once with every change of the spec that has this true. Default: false."""
 
     rotation_interval: RotationInterval | None = None
-    """How old the password may grow, such as 720h or 1h30m; at least 1m. Default: it is not rotated on
-    schedule."""
+    """How old the password may grow, such as 720h or 1h30m; at least 1m. It is rotated up to a tenth of that
+    earlier. Default: it is not rotated on schedule."""
 
     secret_name: SecretName | None = None
     """Name of the Secret that receives the credentials, in the plan's namespace. A changed name removes the
@@ -302,8 +302,9 @@ class HoopRolePlanSpec(KubernetesModel):
     """Shapes the Secret for applications that expect other keys, labels or another type. Default: none."""
 
     approval: Approval = Approval.AUTOMATIC
-    """Automatic: the plan is applied as soon as it is computed. Manual: it is shown in status.plan and
-    applied when the annotation `hoop.dev/approve` has its checksum. Default: Automatic."""
+    """Automatic: the plan is applied as soon as it is computed. Manual: it is shown in status.plan, drift
+    included, and applied when the annotation `hoop.dev/approve` has its checksum; the password, its Secret and
+    deletion need no approval. Default: Automatic."""
 
     deletion_policy: DeletionPolicy = DeletionPolicy.DELETE
     """What becomes of the PostgreSQL role when this object is deleted. Delete: it is dropped, what it owns is
@@ -425,8 +426,15 @@ class HoopRolePlanStatus(KubernetesModel):
     last_applied_time: Timestamp | None = None
     """When a plan was last applied."""
 
+    last_applied_sid: Annotated[str, Field(max_length=36)] | None = None
+    """Identity of the run that last sent statements of its plan, or that took up an approval to do so. Every
+    checksum covers it, so that one approval is good for one apply."""
+
     last_rotation_time: Timestamp | None = None
     """When the password was last changed."""
+
+    next_rotation_time: Timestamp | None = None
+    """When the password is due by spec.rotationInterval, as of the last run; absent while suspended."""
 
     history: Annotated[
         tuple[HistoryEntry, ...], Field(max_length=MAX_HISTORY, json_schema_extra=ATOMIC), clip(MAX_HISTORY)
@@ -435,6 +443,9 @@ class HoopRolePlanStatus(KubernetesModel):
 
     observed_reconcile_at: AnnotationValueSeen | None = None
     """Value of the annotation `hoop.dev/reconcile-at` that was last acted on."""
+
+    observed_approve: AnnotationValueSeen | None = None
+    """Value of the annotation `hoop.dev/approve` that was last looked at."""
 
     observed_rotate_at: AnnotationValueSeen | None = None
     """Value of the annotation `hoop.dev/rotate-at` that was last acted on."""

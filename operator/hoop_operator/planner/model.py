@@ -151,6 +151,8 @@ class Role:
     """Whether the admin may grant membership in the role."""
     verifier: str | None = field(default=None, repr=False)
     """The stored password verifier; None where there is none or the admin may not read it."""
+    supports_admin: bool = False
+    """Whether the admin has its rights, by whatever chain, or works in a database that it owns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,6 +334,16 @@ def _grouped(items: Iterable[T], key: Callable[[T], str]) -> dict[str, tuple[T, 
 
 
 @dataclass(frozen=True, slots=True)
+class Adoption:
+    """Which role that exists already a plan may make its own."""
+
+    predecessor: Identity | None = None
+    """The plan whose role it is by its comment; None for a role that nobody claims."""
+    obstacle: str | None = None
+    """In words, why the predecessor's is not to be had now: only a plan that does not exist any more has one."""
+
+
+@dataclass(frozen=True, slots=True)
 class DesiredRole:
     """What a plan asks for."""
 
@@ -345,6 +357,8 @@ class DesiredRole:
     """Names that a guardrail of the resource lists literally."""
     known_oid: int | None = None
     """The OID of our role on this very server as we last saw it; None where we never did."""
+    adoption: Adoption | None = None
+    """None where only its own role is the plan's."""
 
     @property
     def manages_grants(self) -> bool:

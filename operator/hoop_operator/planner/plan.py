@@ -7,9 +7,11 @@ from psycopg import sql
 
 from hoop_operator.crd import Privilege
 from hoop_operator.errors import PlanReason
-from hoop_operator.planner.grants import Difference, database_difference, shared_difference
-from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
-from hoop_operator.planner.roles import conflict, foreign_memberships, role_difference, source_role_problems
+from hoop_operator.planner.adoption import conflict, role_to_take_over
+from hoop_operator.planner.difference import Difference
+from hoop_operator.planner.grants import database_difference, shared_difference
+from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
+from hoop_operator.planner.roles import foreign_memberships, role_difference, source_role_problems
 from hoop_operator.planner.statements import Phase, Statement, render
 
 
@@ -27,6 +29,8 @@ class RolePlan:
     """Owners whose future objects cannot be covered, with the SQL that would change that."""
     observations: tuple[str, ...]
     """What a person should know although nothing is done about it."""
+    takes_over: Role | None = None
+    """The role, somebody else's as yet, that becomes the plan's: as it was found, and has to be found still."""
 
 
 def databases_of(desired: DesiredRole, server: Server) -> frozenset[str]:
@@ -69,14 +73,19 @@ def plan_role(desired: DesiredRole, server: Server, databases: Mapping[str, Data
         for name in sorted(databases_of(desired, server) & databases.keys()):
             difference.extend(database_difference(desired, databases[name], server))
     statements = sorted(difference.statements, key=_order)
+    takes_over = role_to_take_over(desired, server)
     if difference.problems:
-        statements = [statement for statement in statements if statement.phase.takes_away]
+        # What is not ours yet is taken over with all that the plan asks, or left as it is.
+        statements = [
+            statement for statement in statements if statement.phase.takes_away and takes_over is None
+        ]
     return RolePlan(
         statements=tuple(statements),
         problems=tuple(difference.problems),
         withheld_routines=tuple(difference.withheld_routines),
         uncovered_owners=tuple(difference.uncovered_owners),
         observations=tuple(_observations(desired, server, databases)),
+        takes_over=takes_over,
     )
 
 

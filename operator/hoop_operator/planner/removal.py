@@ -15,12 +15,9 @@ from enum import StrEnum
 from psycopg import sql
 
 from hoop_operator.errors import PlanReason
-from hoop_operator.planner.grants import (
-    Difference,
-    database_difference,
-    restore_own_defaults,
-    shared_difference,
-)
+from hoop_operator.planner.default_privileges import restore_own_defaults
+from hoop_operator.planner.difference import Difference
+from hoop_operator.planner.grants import database_difference, shared_difference
 from hoop_operator.planner.model import (
     INHERIT_PER_MEMBERSHIP,
     DatabaseObject,

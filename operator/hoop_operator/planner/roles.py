@@ -6,7 +6,8 @@ from typing import LiteralString
 from psycopg import sql
 
 from hoop_operator.errors import PlanReason
-from hoop_operator.planner.grants import Difference
+from hoop_operator.planner.adoption import role_to_take_over
+from hoop_operator.planner.difference import Difference
 from hoop_operator.planner.model import (
     COMMENT_PREFIX,
     INHERIT_PER_MEMBERSHIP,
@@ -48,7 +49,9 @@ def role_difference(desired: DesiredRole, server: Server) -> Difference:
         difference.statements += _create(desired)
     else:
         statements = [*restored_comment(desired, role), *_attributes(role)]
-        if statements and (problem := alteration_problem(role, server, reset_attributes=True)):
+        adopted = role_to_take_over(desired, server) is not None
+        problem = alteration_problem(role, server, reset_attributes=True, adopted=adopted)
+        if statements and problem:
             difference.problems.append(problem)
         else:
             difference.statements += statements
@@ -56,7 +59,7 @@ def role_difference(desired: DesiredRole, server: Server) -> Difference:
 
 
 def alteration_problem(
-    role: Role, server: Server, *, reset_attributes: bool = False
+    role: Role, server: Server, *, reset_attributes: bool = False, adopted: bool = False
 ) -> tuple[PlanReason, str] | None:
     """Why the admin may not alter an existing role, its comment or its password, nor drop it; None where it may.
 
@@ -72,6 +75,8 @@ def alteration_problem(
         The server, and who its admin is.
     reset_attributes
         Whether the attributes that the role should not have are to be taken away, too.
+    adopted
+        Whether the role is somebody else's as yet: the admin is to administer it and gets no rights of it.
     """
     if server.admin_is_superuser:
         return None
@@ -88,7 +93,7 @@ def alteration_problem(
     ]
     remedy = [statement.by_hand for statement in _alteration(role, out_of_reach)]
     if not before_16 and not role.admin_option:
-        remedy.append(_grant_admin_option(role.name, server))
+        remedy.append(_grant_admin_option(role.name, server, alone=adopted))
     if not remedy:
         return None
     return (
@@ -98,27 +103,12 @@ def alteration_problem(
     )
 
 
-def _grant_admin_option(role: str, server: Server) -> str:
-    return render("GRANT {} TO {} WITH ADMIN OPTION;", sql.Identifier(role), sql.Identifier(server.admin))
-
-
-def conflict(desired: DesiredRole, server: Server) -> str | None:
-    """Why an existing role of that name is not this plan's to touch; None where it is, or where there is none."""
-    role = server.roles.get(desired.name)
-    if role is None or role.comment == desired.identity.comment:
-        return None
-    if role.comment is not None and role.comment.startswith(COMMENT_PREFIX):
-        claimant = role.comment.removeprefix(COMMENT_PREFIX)
-        return (
-            f'role "{role.name}" already belongs to the plan {claimant} (instance/namespace/plan), as its comment '
-            f"says; choose another spec.role, or delete that plan, or, where it is gone and left the role behind, drop "
-            f"the role"
-        )
-    if role.oid == desired.known_oid and not role.superuser:
-        return None
-    return (
-        f'role "{role.name}" exists already and was not created by this operator; it stays untouched: choose another '
-        f"spec.role, or drop or rename the existing role"
+def _grant_admin_option(role: str, server: Server, *, alone: bool = False) -> str:
+    return render(
+        "GRANT {} TO {} WITH ADMIN OPTION{};",
+        sql.Identifier(role),
+        sql.Identifier(server.admin),
+        sql.SQL(", INHERIT FALSE, SET FALSE" if alone else ""),
     )
 
 

@@ -13,6 +13,8 @@ from hoop_operator.planner.model import DatabaseObject, ObjectKind
 
 GRANTEES_PER_STATEMENT = 500
 OBJECTS_PER_STATEMENT = 200
+CHECKSUM_LENGTH = 40
+"""In hexadecimal digits."""
 
 T = TypeVar("T")
 
@@ -153,10 +155,12 @@ def checksum(statements: Sequence[Statement], last_applied_sid: str | None) -> s
     """A digest of a plan's effects, to be approved by a person.
 
     It covers the statements as shown, how many objects each bulk statement meets, and the sid of the last apply, so
-    that one approval is good for one apply.
+    that one approval is good for one apply. It is long enough that nobody finds two plans with the same one, of which
+    the harmless would be approved and the other be applied.
     """
     digest = hashlib.sha256()
-    for statement in statements:
-        digest.update(f"{statement.database or ''}\0{statement.text}\0{statement.objects}\n".encode())
+    # Sorted: within a phase the planner's order means nothing, and may be another one in another process.
+    for effect in sorted(f"{s.database or ''}\0{s.text}\0{s.objects}\n" for s in statements):
+        digest.update(effect.encode())
     digest.update((last_applied_sid or "").encode())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:CHECKSUM_LENGTH]

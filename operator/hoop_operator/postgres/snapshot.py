@@ -79,6 +79,11 @@ WITH RECURSIVE reached AS (
     SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname = ANY (%(sources)s) OR r.rolname = ANY (%(names)s)
     UNION
     SELECT m.roleid FROM reached AS r JOIN pg_catalog.pg_auth_members AS m ON m.member = r.oid
+), relied_on AS (
+    SELECT m.roleid AS oid FROM pg_catalog.pg_auth_members AS m JOIN pg_catalog.pg_roles AS a ON a.oid = m.member
+     WHERE a.rolname = current_user AND ({gives_rights})
+    UNION
+    SELECT m.roleid FROM relied_on AS r JOIN pg_catalog.pg_auth_members AS m ON m.member = r.oid WHERE {gives_rights}
 )
 SELECT r.oid, r.rolname, r.rolcanlogin, r.rolinherit, r.rolsuper, r.rolcreatedb, r.rolcreaterole, r.rolreplication,
        r.rolbypassrls, r.rolconnlimit,
@@ -86,7 +91,10 @@ SELECT r.oid, r.rolname, r.rolcanlogin, r.rolinherit, r.rolsuper, r.rolcreatedb,
        d.description AS comment,
        pg_catalog.pg_has_role(r.oid, 'MEMBER WITH ADMIN OPTION') AS admin_option,
        a.rolsuper OR NOT r.rolsuper AND ({may_grant}) AS admin_may_grant,
-       {verifier} AS verifier
+       {verifier} AS verifier,
+       r.oid IN (SELECT oid FROM relied_on)
+       OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
+         AS supports_admin
   FROM {source} AS r JOIN pg_catalog.pg_roles AS a ON a.rolname = current_user
   LEFT JOIN pg_catalog.pg_shdescription AS d
     ON d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.objoid = r.oid
@@ -426,6 +434,7 @@ async def read_server(
     options = capabilities.version >= INHERIT_PER_MEMBERSHIP
     roles_query = sql.SQL(SERVER_ROLES).format(
         may_grant=sql.SQL(MAY_GRANT if options else MAY_GRANT_BEFORE_16),
+        gives_rights=sql.SQL("m.inherit_option OR m.set_option" if options else "true"),
         verifier=sql.SQL("r.rolpassword" if verifiers else "NULL"),
         source=sql.SQL("pg_catalog.pg_authid" if verifiers else "pg_catalog.pg_roles"),
     )

@@ -24,31 +24,52 @@ def plan_events(run: Run) -> list[Announcement]:
     plan = run.plan
     before = plan.condition("Ready")
     events: list[Announcement] = []
-    if run.reason is PlanReason.SUSPENDED:
-        pass
-    elif not run.succeeded:
+    if run.waiting is not None and not _was_told(run):
+        events.append(Announcement("Normal", PlanReason.PENDING_APPROVAL, run.waiting))
+    if run.failed:
         if (before.get("reason"), before.get("message")) != (run.reason, run.message):
             events.append(Announcement("Warning", run.reason, run.message))
-    elif before.get("status") == "False":
-        events.append(Announcement("Normal", run.reason, f"role {run.role} is as the plan asks"))
+    elif run.succeeded and before.get("status") == "False":
+        healed = f"role {run.role} is as the plan asks"
+        events.append(
+            Announcement("Normal", run.reason, "; ".join([healed, *_what_became_of_the_password(run)]))
+        )
     elif before and run.applied:
-        events.append(Announcement("Normal", run.reason, _what_changed(run)))
+        events.append(Announcement("Normal", PlanReason.APPLIED, _what_changed(run)))
+    if run.taken_over:
+        events.append(Announcement("Normal", "Adopted", "; ".join(run.taken_over)))
+    if run.sessions_left:
+        events.append(Announcement("Warning", "SessionsNotEnded", run.sessions_left))
     if plan.status.get("observedGeneration") != plan.generation:
         events += _advice(plan)
     return events
 
 
+def _was_told(run: Run) -> bool:
+    """Whether it was said before that this very plan waits."""
+    shown = run.plan.status.get("plan") or {}
+    return (
+        run.plan.condition("PendingApproval").get("status") == "True"
+        and shown.get("checksum") == run.checksum
+    )
+
+
 def _what_changed(run: Run) -> str:
     parts = []
-    if run.statements:
-        shown = "; ".join(statement.text for statement in run.statements[:3])
-        more = f" and {len(run.statements) - 3} more" if len(run.statements) > 3 else ""
+    if run.due:
+        shown = "; ".join(statement.text for statement in run.due[:3])
+        more = f" and {len(run.due) - 3} more" if len(run.due) > 3 else ""
         parts.append(f"statements were applied: {shown}{more}")
-    if run.rotated:
-        parts.append("the password was changed")
-    elif run.password_set:
-        parts.append("the server was given the Secret's password")
+    parts += _what_became_of_the_password(run)
     return "; ".join(parts) or "the Secret was brought up to date"
+
+
+def _what_became_of_the_password(run: Run) -> list[str]:
+    if run.rotation is not None:
+        return [f"the password was rotated, {run.rotation}"]
+    if run.rotated:
+        return ["the password was changed"]
+    return ["the server was given the Secret's password"] if run.password_set else []
 
 
 def _advice(plan: Plan) -> list[Announcement]:

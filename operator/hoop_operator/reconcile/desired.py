@@ -3,14 +3,16 @@
 import fnmatch
 from collections.abc import Mapping
 
-from hoop_operator.crd import Approval, Guardrails, PlanType
+from hoop_operator.crd import Guardrails, PlanType
 from hoop_operator.credentials.connection import Connection
 from hoop_operator.credentials.output import output_data, render_template
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.naming import role_name
-from hoop_operator.planner.model import DesiredRole, Identity
+from hoop_operator.planner.model import Adoption, DesiredRole, Identity
 from hoop_operator.planner.scopes import Scope, parse_scope, scope_matches
-from hoop_operator.reconcile.objects import ADOPT, ROTATE_AT, Plan, Resource
+from hoop_operator.reconcile.adoption import adoption_of
+from hoop_operator.reconcile.objects import Plan, Resource
+from hoop_operator.reconcile.rotation import interval_of
 
 
 def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
@@ -55,20 +57,15 @@ def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
         # The driver refuses it, and with it the one query that reads the roles of all plans at hand.
         problems.append("spec.sourceRole: the name holds a NUL character; remove it")
     guardrails = resource.spec.guardrails
-    if Approval.MANUAL in {spec.approval, guardrails.approval if guardrails else None}:
-        problems.append(
-            "approval Manual (of spec.approval, or of the resource's spec.guardrails.approval) is not available in "
-            "this version, so nothing is applied; use Automatic"
-        )
-    if ADOPT in plan.annotations:
-        problems.append(
-            f"the annotation {ADOPT} is not available in this version, so nothing is applied; remove it"
-        )
-    if spec.rotation_interval is not None:
-        problems.append(
-            "spec.rotationInterval is not available in this version, so nothing is applied; remove it, and rotate with "
-            f"spec.rotatePassword or the annotation {ROTATE_AT}"
-        )
+    adoption: Adoption | None = None
+    try:
+        adoption = adoption_of(plan, instance)
+    except ValueError as error:
+        problems.append(str(error))
+    try:
+        interval_of(plan)
+    except ValueError as error:
+        problems.append(f"spec.rotationInterval: {error}")
     violations = _violations(plan, scopes, guardrails)
     if problems or violations:
         reason = PlanReason.INVALID_SPEC if problems else PlanReason.GUARDRAIL_VIOLATION
@@ -81,8 +78,15 @@ def desired_role(plan: Plan, resource: Resource, instance: str) -> DesiredRole:
             identity,
             source_role=spec.source_role,
             dangerous_source_roles_allowed=frozenset(listed or ()),
+            adoption=adoption,
         )
-    return DesiredRole(name, identity, scopes=frozenset(scopes), privileges=frozenset(spec.privileges))
+    return DesiredRole(
+        name,
+        identity,
+        scopes=frozenset(scopes),
+        privileges=frozenset(spec.privileges),
+        adoption=adoption,
+    )
 
 
 def _violations(plan: Plan, scopes: list[Scope], guardrails: Guardrails | None) -> list[str]:

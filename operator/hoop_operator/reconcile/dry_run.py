@@ -15,12 +15,15 @@ from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.credentials.role_secret import connection_secret
 from hoop_operator.errors import PlanFailure, PlanReason, ResourceFailure, ResourceReason, ServerError
 from hoop_operator.naming import role_name
+from hoop_operator.planner.adoption import account_of
 from hoop_operator.planner.model import DesiredRole
 from hoop_operator.planner.plan import plan_role
 from hoop_operator.planner.statements import Statement
 from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import read_capabilities
+from hoop_operator.reconcile import approval
 from hoop_operator.reconcile.admission import admit, check_secret_name, deciding_selector, not_ready, usable
+from hoop_operator.reconcile.adoption import still_there
 from hoop_operator.reconcile.context import address_allowed, limits_of, serves
 from hoop_operator.reconcile.desired import desired_role, secret_contents
 from hoop_operator.reconcile.manifests import Manifests
@@ -45,6 +48,8 @@ class Preview:
     suspended: bool = False
     statements: tuple[Statement, ...] = ()
     """In order. Where there are problems these are revokes alone, which a run makes all the same."""
+    approval: str | None = None
+    """What the statements wait for, or that they are approved; None where they need no approval."""
     problems: list[tuple[PlanReason, str]] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     """What a person should know although nothing is done about it."""
@@ -183,7 +188,17 @@ def _desired(
     except PlanFailure as failure:
         preview.fail(failure)
         return None
-    return desired
+    return _with_predecessor_looked_for(desired, manifests)
+
+
+def _with_predecessor_looked_for(desired: DesiredRole, manifests: Manifests) -> DesiredRole:
+    """As far as files can tell: what they do not hold may be in the cluster all the same."""
+    adoption = desired.adoption
+    if adoption is None or adoption.predecessor is None:
+        return desired
+    key = Key(adoption.predecessor.namespace, adoption.predecessor.plan)
+    obstacle = still_there(key) if key in manifests.plans else None
+    return replace(desired, adoption=replace(adoption, obstacle=obstacle))
 
 
 async def _ask(
@@ -224,8 +239,12 @@ async def _ask(
                 )
                 continue
         planned = plan_role(desired, server, databases)
+        if planned.takes_over is not None:
+            preview.remarks.append(account_of(desired, planned.takes_over))
         preview.statements = planned.statements
         preview.problems += planned.problems
+        if planned.statements and approval.is_manual(preview.plan, resource):
+            preview.approval = approval.foretell(preview.plan, planned.statements)
         preview.remarks += [
             *(
                 f"not covered are objects that this owner creates later: {owner}"

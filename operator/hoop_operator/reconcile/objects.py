@@ -7,14 +7,14 @@ from typing import Any, Literal, NamedTuple
 from hoop_operator.cluster.secrets import Owner
 from hoop_operator.crd import DeletionPolicy, HoopResourceSpec, HoopRolePlanSpec
 from hoop_operator.errors import PlanReason
-from hoop_operator.naming import connection_secret_name, default_secret_name
+from hoop_operator.naming import ADOPT, connection_secret_name, default_secret_name
 
 FINALIZER = "hoop.dev/operator"
 
 RECONCILE_AT = "hoop.dev/reconcile-at"
 ROTATE_AT = "hoop.dev/rotate-at"
 ABANDON = "hoop.dev/abandon"
-ADOPT = "hoop.dev/adopt"
+APPROVE = "hoop.dev/approve"
 
 
 class Key(NamedTuple):
@@ -99,7 +99,7 @@ class KubernetesObject:
     @property
     def fingerprint(self) -> Fingerprint:
         """What of it asks for a run when it changes."""
-        watched = (RECONCILE_AT, ROTATE_AT, ABANDON, ADOPT)
+        watched = (RECONCILE_AT, ROTATE_AT, ABANDON, ADOPT, APPROVE)
         return Fingerprint(
             self.uid, self.generation, self.deleting, tuple(self.annotations.get(name) for name in watched)
         )
@@ -226,13 +226,8 @@ class Plan(KubernetesObject):
             status.get("observedGeneration") != self.generation
             or self._is_new(RECONCILE_AT, "observedReconcileAt")
             or self._is_new(ROTATE_AT, "observedRotateAt")
+            or self._is_new(APPROVE, "observedApprove")
         )
-
-    @property
-    def asks_for_rotation(self) -> bool:
-        """Whether a rotation has been asked for that no run has made yet."""
-        asked_by_spec = self.spec.rotate_password and self.status.get("rotatedGeneration") != self.generation
-        return asked_by_spec or self._is_new(ROTATE_AT, "observedRotateAt")
 
     def _is_new(self, annotation: str, observed: str) -> bool:
         """Whether an annotation has a value that no run has acted on; to take one away asks for nothing."""

@@ -29,8 +29,10 @@ from hoop_operator.planner.model import DesiredRole, Identity
 from hoop_operator.planner.scopes import Scope, parse_scope
 from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
+from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
+from hoop_operator.reconcile.adoption import with_predecessor_asked_for
 from hoop_operator.reconcile.announce import plan_events
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.desired import desired_role, secret_contents
@@ -38,6 +40,7 @@ from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Reading, Resource
 from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.remove import remove_roles
+from hoop_operator.reconcile.rotation import TRIGGER, Schedule
 from hoop_operator.reconcile.run import Run, status_of
 from hoop_operator.reconcile.single import SingleFlight
 from hoop_operator.reconcile.turn import Agreements, Turn, carry_out
@@ -69,16 +72,26 @@ class Plans:
         self._told_in_turn: dict[Key, str | None] = {}
         self._endings: dict[Key, asyncio.Task[None]] = {}
         self._flight = SingleFlight(self._route, self._retry)
+        self._rotations = Schedule(
+            context.clock, lambda: datetime.now(UTC), lambda key: self.wake(key, TRIGGER)
+        )
 
     def seen(self, plan: Plan) -> None:
         """Take note of a plan as the API server has it now; see to it if it asks for something new."""
         known = self._context.memory.plans.get(plan.key)
-        if not self._context.memory.see_plan(plan):
+        if not self._see(plan):
             return
         if known is not None and known.uid != plan.uid:
             self._agreements.forget(known)
         if self._handled.get(plan.key) != plan.fingerprint or (known and _was_wiped(known, plan)):
             self.wake(plan.key, "spec")
+
+    def _see(self, plan: Plan) -> bool:
+        """Keep a plan, and when its password is due, unless a newer version is known; tell whether it was kept."""
+        if not self._context.memory.see_plan(plan):
+            return False
+        self._rotations.note(plan)
+        return True
 
     def gone(self, key: Key) -> None:
         """Take note that a plan does not exist any more."""
@@ -86,6 +99,7 @@ class Plans:
         if plan is None:
             return
         self._context.memory.forget_plan(key)
+        self._rotations.forget(key)
         self._context.clock.settle(("plan", key))
         self._agreements.forget(plan)
         for known in (self._handled, self._reported, self._secret_versions, self._told_in_turn):
@@ -373,7 +387,16 @@ class Plans:
                 return
             async with self._sessions(connection) as sessions:
                 capabilities = await _capabilities(sessions)
-                turn = Turn(self._context.api, sessions, resource, connection, capabilities, self._agreements)
+                turn = Turn(
+                    self._context.api,
+                    sessions,
+                    resource,
+                    connection,
+                    capabilities,
+                    self._agreements,
+                    self._context.settings.end_sessions_on_rotation,
+                    self._context.memory.readers_of,
+                )
                 known = {
                     replace(desired, known_oid=run.plan.known_oid(capabilities.system_identifier)): run
                     for desired, run in asked.items()
@@ -398,6 +421,7 @@ class Plans:
                 reading = Reading("Secret", run.plan.key.namespace, run.plan.secret_name)
                 check_secret_name(run.plan, self._context.memory.readers_of(reading))
                 desired = desired_role(run.plan, resource, self._context.settings.instance)
+                desired = await with_predecessor_asked_for(self._context.api, desired)
                 secret_contents(run.plan, resource, connection, desired.name, "")
             except PlanFailure as failure:
                 run.fail(failure)
@@ -485,7 +509,8 @@ class Plans:
             return
         if run.secret_version is not None:
             self._secret_versions[plan.key] = run.secret_version
-        if run.succeeded or run.reason is PlanReason.SUSPENDED:
+        approval.conclude(run)
+        if not run.failed:
             clock.settle(("plan", plan.key))
         else:
             self._retry(plan.key, "retry")
@@ -493,7 +518,7 @@ class Plans:
             patch = status_of(run, datetime.now(UTC))
             if patch is not None:
                 body = await api.merge_patch(paths.status(paths.custom_object(plan.body)), {"status": patch})
-                self._context.memory.see_plan(Plan.parse(body))
+                self._see(Plan.parse(body))
             self._reported[plan.key] = plan.fingerprint
             if patch is not None:
                 logger.info("Plan %s, for %s: %s %s", plan.key, run.trigger, run.reason, run.message)

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequenc
 
 from hoop_operator.errors import DatabaseUnavailable, PlanFailure, PlanReason, StatementFailed
 from hoop_operator.planner import removal
+from hoop_operator.planner.adoption import conflict
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
-from hoop_operator.planner.roles import alteration_problem, conflict
+from hoop_operator.planner.roles import alteration_problem
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres.executor import end_sessions, execute_singly
 from hoop_operator.postgres.removal import (

@@ -18,8 +18,9 @@ from hoop_operator.crd import (
     ServiceBinding,
 )
 from hoop_operator.errors import PlanFailure, PlanReason
-from hoop_operator.planner.statements import Statement, checksum
-from hoop_operator.reconcile.objects import RECONCILE_AT, ROTATE_AT, Plan
+from hoop_operator.planner.statements import Statement
+from hoop_operator.reconcile.objects import APPROVE, RECONCILE_AT, ROTATE_AT, Plan
+from hoop_operator.reconcile.rotation import Cause, is_untold, next_due
 
 
 @dataclass(slots=True)
@@ -37,11 +38,31 @@ class Run:
     message: str = ""
     statements: tuple[Statement, ...] | None = None
     """What had to be done to grants, memberships and attributes; None where it could not be computed."""
+    checksum: str | None = None
+    """The checksum of `statements`; None where there are none."""
+    due: tuple[Statement, ...] = ()
+    """Those of `statements` that may be sent: all, or none while they wait for approval."""
+    waiting: str | None = None
+    """What waits for approval, in words; None where nothing does."""
+    approved: frozenset[Statement] = frozenset()
+    """What a person has approved for this run."""
+    claimed: bool = False
+    """Whether the approval was taken up on the object."""
+    committing: bool = False
+    """Whether statements came as far as their COMMIT: one that breaks off may have taken effect."""
     applied: bool = False
     """Whether anything was changed on the server or in the Secret."""
     password_set: bool = False
     """Whether a role that was there already was given a password."""
     rotated: bool = False
+    rotation: Cause | None = None
+    """Why the password was rotated; None where it was not, or is new for another reason."""
+    password_since: datetime | None = None
+    """Since when the Secret has its password; None where the run did not come as far as that, or nobody knows."""
+    sessions_left: str = ""
+    """Why sessions that began with a former password were not ended, and the SQL that ends them."""
+    taken_over: list[str] = field(default_factory=list)
+    """In words, what of others became the plan's."""
     rotation_settled: bool = False
     """Whether the rotations asked for so far have been made, or had nothing to rotate."""
     secret_ready: bool = False
@@ -54,11 +75,30 @@ class Run:
     observations: tuple[str, ...] = ()
     sid: str = field(default_factory=lambda: str(uuid4()))
     started: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _former_sid: str | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._former_sid = self.plan.status.get("lastAppliedSid")
 
     @property
     def succeeded(self) -> bool:
         """Whether the plan holds."""
         return self.reason is PlanReason.APPLIED
+
+    @property
+    def failed(self) -> bool:
+        """Whether something went wrong: to wait for a person is no failure."""
+        return self.reason not in {PlanReason.APPLIED, PlanReason.PENDING_APPROVAL, PlanReason.SUSPENDED}
+
+    @property
+    def last_applied_sid(self) -> str | None:
+        """The sid of the last apply: of this run as soon as it may have changed something by its statements."""
+        return self.sid if self.committing else self._former_sid
+
+    @property
+    def may_rotate(self) -> bool:
+        """Whether a rotation may be made: it waits while the plan fails, and does not while that waits for approval."""
+        return self.reason in {PlanReason.APPLIED, PlanReason.PENDING_APPROVAL}
 
     def fail(self, failure: PlanFailure) -> None:
         """End the run with a failure; one that has failed already keeps its reason and tells of the further one."""
@@ -81,45 +121,46 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
     """The patch of the status after a run; None where it was but a look, or the same failure met again.
 
     What the status says already is not said again: only a new input, a change that was made, or another outcome is
-    worth a write.
+    worth a write. An approval that was taken up and not made use of is given back in any case.
     """
     plan = run.plan
     previous = plan.status
     said_before = previous.get("conditions") or ()
     conditions = merge_conditions(said_before, _conditions(run, now))
-    if not run.new_input and not run.applied and said(conditions) == said(said_before):
-        return None
+    rotated_untold = is_untold(plan, run.password_since)
+    if not (run.new_input or run.applied or rotated_untold) and said(conditions) == said(said_before):
+        return {"lastAppliedSid": run.last_applied_sid} if run.claimed else None
     before = HoopRolePlanStatus.model_validate({**previous, "conditions": ()})
     computed = before.plan
-    if run.statements:
+    if run.statements and run.checksum:
         texts = tuple(_text(statement) for statement in run.statements)
         computed = ComputedPlan(
             sid=run.sid,
-            checksum=checksum(run.statements, before.sid),
+            checksum=run.checksum,
             statements=texts,
             count=len(texts),
             computed_at=now,
         )
-    failed = not run.succeeded and run.reason is not PlanReason.SUSPENDED
     entry = HistoryEntry(
         sid=run.sid,
         trigger=run.trigger,
-        checksum=computed.checksum if computed and run.statements else None,
-        status=Outcome.FAILED if failed else Outcome.SUCCESS,
-        message=run.message if failed else "",
+        checksum=run.checksum if run.statements else None,
+        status=Outcome.FAILED if run.failed else Outcome.SUCCESS,
+        message=run.message if run.failed else "",
         statement_count=len(run.statements or ()),
         started_at=run.started,
         finished_at=now,
     )
     settled = run.rotation_settled
     rotate_at = plan.annotations.get(ROTATE_AT) if settled else None
+    since = run.password_since or before.last_rotation_time
     # Validated as a whole, because that is what cuts texts and lists to the length which the API server takes.
     status = HoopRolePlanStatus.model_validate(
         dict(before)
         | {
             "sid": run.sid,
             "status": entry.status,
-            "message": run.message if failed else "",
+            "message": run.message if run.failed else "",
             "resource_name": run.resource_name or before.resource_name,
             "role": run.role or before.role,
             # By these two a role is known again whose comment was lost: never that of a role that is not ours.
@@ -132,9 +173,12 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
             "binding": ServiceBinding(name=plan.secret_name) if run.secret_ready else before.binding,
             "plan": computed,
             "last_applied_time": now if run.applied else before.last_applied_time,
-            "last_rotation_time": now if run.rotated else before.last_rotation_time,
+            "last_applied_sid": run.last_applied_sid,
+            "last_rotation_time": since,
+            "next_rotation_time": next_due(plan, since),
             "history": (entry, *before.history),
             "observed_reconcile_at": plan.annotations.get(RECONCILE_AT) or before.observed_reconcile_at,
+            "observed_approve": plan.annotations.get(APPROVE) or before.observed_approve,
             "observed_rotate_at": rotate_at or before.observed_rotate_at,
             "rotated_generation": (
                 plan.generation if settled and plan.spec.rotate_password else before.rotated_generation
@@ -157,7 +201,12 @@ def _conditions(run: Run, now: datetime) -> list[Condition]:
     failed = run.reason.value
     conditions = [say("Ready", run.succeeded, failed, run.message)]
     suspended = run.reason is PlanReason.SUSPENDED
-    if suspended or any(known["type"] == "Suspended" for known in plan.status.get("conditions") or ()):
+    known = {condition["type"] for condition in plan.status.get("conditions") or ()}
+    if run.waiting is not None:
+        conditions.append(say("PendingApproval", True, "PendingApproval", run.waiting))
+    elif run.statements is not None and "PendingApproval" in known:
+        conditions.append(say("PendingApproval", False, "NothingWaits"))
+    if suspended or "Suspended" in known:
         conditions.append(say("Suspended", suspended, "Suspended" if suspended else "NotSuspended"))
     if suspended:
         return conditions

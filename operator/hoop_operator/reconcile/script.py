@@ -8,6 +8,9 @@ from urllib.parse import quote
 from hoop_operator.planner.statements import REDACTED
 from hoop_operator.reconcile.dry_run import Preview
 
+PASSWORD_VARIABLE = "password"
+"""The variable of psql that stands where a run puts the verifier: unset, it is a syntax error, and nothing is run."""
+
 _PLAIN_DATABASE = re.compile(r"[\w .-]+")
 """Names that psql's `\\connect` takes for nothing but a name, once they stand in double quotes."""
 
@@ -41,8 +44,11 @@ def _plan(preview: Preview) -> Iterator[str]:
     if preview.suspended:
         yield _comment("suspended: nothing is done until spec.suspend is false")
     elif preview.statements:
+        if preview.approval:
+            yield _comment(preview.approval)
         if preview.problems:
-            yield _comment("what is extra is revoked all the same:")
+            once = ", once it is approved" if preview.approval else ""
+            yield _comment(f"what is extra is revoked all the same{once}:")
         yield from _statements(preview)
     elif not preview.problems:
         yield _comment("nothing to do")
@@ -57,11 +63,13 @@ def _statements(preview: Preview) -> Iterator[str]:
         yield from _connect(name)
         yield "BEGIN;"
         for statement in statements:
+            text = _printable(statement.text)
             if statement.verifier_of is not None:
                 yield _comment(
-                    f"{REDACTED} stands for the password that a run generates; put one in before you run this"
+                    f"a run generates the password; to run this by hand, put one in before: \\set {PASSWORD_VARIABLE} …"
                 )
-            yield f"{_printable(statement.text)};"
+                text = text.removesuffix(REDACTED) + f":'{PASSWORD_VARIABLE}'"
+            yield f"{text};"
         yield "COMMIT;"
 
 

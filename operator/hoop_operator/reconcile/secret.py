@@ -1,14 +1,25 @@
 """A plan's Secret: the truth for the password, and never somebody else's."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from hoop_operator.cluster.api import KubernetesApi
-from hoop_operator.cluster.secrets import Secret, create_secret, delete_secret, read_secret, update_secret
+from hoop_operator.cluster.secrets import (
+    Secret,
+    create_secret,
+    delete_secret,
+    read_secret,
+    replace_secret,
+    update_secret,
+)
 from hoop_operator.crd import SecretTemplate
 from hoop_operator.errors import ObjectConflict, PlanFailure, PlanReason
-from hoop_operator.reconcile.objects import Plan
+from hoop_operator.naming import ADOPT
+from hoop_operator.planner.model import Adoption, DesiredRole
+from hoop_operator.reconcile.adoption import UNCLAIMED, is_what_we_wrote, may_take_over
+from hoop_operator.reconcile.objects import Key, Plan
+from hoop_operator.reconcile.rotation import UNKNOWN, Record, read_record
 
 DEFAULT_TYPE = "servicebinding.io/postgresql"
 
@@ -21,13 +32,30 @@ class PlanSecret:
     """None where there is none, or it is about to go."""
     password: str | None = field(repr=False)
     """The password in it, or in the plan's Secret of another name before; None where there is none or it is empty."""
+    record: Record = UNKNOWN
+    """What it says of that password."""
+    adopted: bool = False
+    """Whether it is somebody else's as yet, and becomes the plan's when it is written."""
 
 
 NOTHING = PlanSecret(None, None)
 
 
-async def find(api: KubernetesApi, plan: Plan) -> PlanSecret:
-    """Read a plan's Secret.
+async def find(
+    api: KubernetesApi, plan: Plan, desired: DesiredRole, readers: Collection[Key] = ()
+) -> PlanSecret:
+    """Read a plan's Secret, or the one that it takes over.
+
+    Parameters
+    ----------
+    api
+        The API server.
+    plan
+        The plan.
+    desired
+        What it asks for.
+    readers
+        The resources that read the Secret of that name, or write it for one of their roles.
 
     Raises
     ------
@@ -39,26 +67,34 @@ async def find(api: KubernetesApi, plan: Plan) -> PlanSecret:
     secret = await read_secret(api, plan.key.namespace, plan.secret_name)
     if secret is None or secret.deleting:
         former = await _read_former(api, plan)
-        return PlanSecret(None, _password(former)) if former is not None else NOTHING
+        if former is None:
+            return NOTHING
+        return replace(_found(former), current=None)
     owner = secret.owner
-    if owner is None or replace(owner, uid=plan.uid) != plan.owner:
-        controller = (
-            f"is controlled by {owner.kind} {owner.name}" if owner else "was not created by this plan"
+    if owner is not None and replace(owner, uid=plan.uid) == plan.owner:
+        return _found(secret)
+    if is_what_we_wrote(secret, desired.name):
+        return _found(secret)
+    if may_take_over(plan, secret, desired.adoption, readers):
+        return replace(_found(secret), adopted=True)
+    controller = f"is controlled by {owner.kind} {owner.name}" if owner else "was not created by this plan"
+    remedy = "choose another spec.secretName"
+    if may_take_over(plan, secret, Adoption(), readers):
+        remedy += (
+            f', or, if it is to be this plan\'s, take it over with the annotation {ADOPT}: "{UNCLAIMED}"'
         )
-        raise PlanFailure(
-            PlanReason.SECRET_CONFLICT,
-            f"Secret {secret.name} exists already and {controller}; it stays untouched: choose another "
-            f"spec.secretName",
-        )
-    return PlanSecret(secret, _password(secret))
+    raise PlanFailure(
+        PlanReason.SECRET_CONFLICT,
+        f"Secret {secret.name} exists already and {controller}; it stays untouched: {remedy}",
+    )
 
 
 async def write(
-    api: KubernetesApi, plan: Plan, found: PlanSecret, data: Mapping[str, str]
+    api: KubernetesApi, plan: Plan, found: PlanSecret, data: Mapping[str, str], record: Record
 ) -> tuple[Secret, bool]:
-    """Make a plan's Secret hold `data`, and tell whether anything had to be written for that.
+    """Make a plan's Secret hold `data` and say `record`, and tell whether anything had to be written for that.
 
-    A Secret of an earlier object of the same name, about to be collected with that object, is replaced.
+    A Secret of an earlier object, about to be collected with that object, is replaced.
 
     Raises
     ------
@@ -69,10 +105,8 @@ async def write(
     """
     template = plan.spec.secret_template or SecretTemplate()
     secret_type = template.type or DEFAULT_TYPE
+    annotations = {**template.annotations, **record.annotations}
     current = found.current
-    if current is not None and current.owner is not None and current.owner.uid != plan.uid:
-        await delete_secret(api, current)
-        current = None
     if current is None:
         secret = await create_secret(
             api,
@@ -82,17 +116,19 @@ async def write(
             data=data,
             owner=plan.owner,
             labels=template.labels,
-            annotations=template.annotations,
+            annotations=annotations,
         )
         return secret, True
-    secret = await update_secret(
+    owned_by_other = current.owner is not None and current.owner.uid != plan.uid
+    change = replace_secret if owned_by_other else update_secret
+    secret = await change(
         api,
         current,
         type=secret_type,
         data=data,
         owner=plan.owner,
         labels=template.labels,
-        annotations=template.annotations,
+        annotations=annotations,
     )
     return secret, secret is not current
 
@@ -139,6 +175,10 @@ async def _read_own(api: KubernetesApi, plan: Plan, name: str) -> Secret | None:
     secret = await read_secret(api, plan.key.namespace, name)
     ours = secret is not None and secret.owner is not None and secret.owner.uid == plan.uid
     return secret if ours else None
+
+
+def _found(secret: Secret) -> PlanSecret:
+    return PlanSecret(secret, _password(secret), read_record(secret.annotations))
 
 
 def _password(secret: Secret) -> str | None:

@@ -2,6 +2,7 @@
 
     look            the server and every database concerned, in one query each
     plan            each role against what was seen
+    claim           the approvals of those that needed one, before anything is done
     prepare         what must be there before the server is touched: finalizer, Secret of a new role
     apply           the statements of all plans, merged, in one transaction per database
     agree           passwords and Secrets of roles that were there already, also of plans that failed
@@ -15,8 +16,9 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from functools import partial
 
 from hoop_operator.cluster.api import KubernetesApi
@@ -31,19 +33,30 @@ from hoop_operator.errors import (
     ServerError,
     StatementFailed,
 )
-from hoop_operator.planner.grants import GRANTEE_LIMIT_REMEDY
+from hoop_operator.planner.acl_size import GRANTEE_LIMIT_REMEDY
+from hoop_operator.planner.adoption import account_of
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
 from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
 from hoop_operator.planner.roles import alteration_problem, password_statement
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres import scram
-from hoop_operator.postgres.executor import execute, execute_singly
+from hoop_operator.postgres.executor import execute, execute_singly, hold_role, server_time
 from hoop_operator.postgres.session import Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
+from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another, persist
 from hoop_operator.reconcile.desired import first_database, secret_contents
-from hoop_operator.reconcile.objects import FINALIZER, Plan, Resource
+from hoop_operator.reconcile.former_sessions import end_former_sessions
+from hoop_operator.reconcile.objects import FINALIZER, Key, Plan, Reading, Resource
+from hoop_operator.reconcile.rotation import (
+    TRIGGER,
+    Cause,
+    is_untold,
+    password_since,
+    record_of_new_password,
+    rotation_due,
+)
 from hoop_operator.reconcile.run import Run, failure_of
 
 HANDS_OFF = frozenset(
@@ -86,6 +99,10 @@ class Turn:
     connection: Connection
     capabilities: Capabilities
     agreements: Agreements
+    ends_sessions: bool
+    """Whether the sessions that began with a former password are ended."""
+    readers_of: Callable[[Reading], Collection[Key]]
+    """The resources that read a Secret, or write it for one of their roles."""
 
 
 @dataclass(slots=True)
@@ -102,11 +119,19 @@ class Work:
     """The password to set; None where the server's is to stay."""
     verifier: str | None = field(default=None, repr=False)
     """What the server is to store for a new role's password; None where only the server's library can tell."""
+    rotation: Cause | None = None
+    """Why the password is to be rotated."""
 
     @property
     def plan(self) -> Plan:
         """The plan."""
         return self.run.plan
+
+    @property
+    def rests(self) -> bool:
+        """Whether nothing at all may be done: the role is to be created or taken over, and that waits for approval."""
+        is_ours = self.run.role_oid is not None and self.planned.takes_over is None
+        return self.run.waiting is not None and not is_ours
 
 
 async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int = ATTEMPTS) -> None:
@@ -128,6 +153,8 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int =
         The server could not be reached or read at all; runs that have no outcome of their own share this one.
     """
     works = await _look_and_plan(turn, runs)
+    await _each(works, lambda work: approval.claim(turn.api, work.run))
+    works = [work for work in works if not work.rests]
     refused = [work for work in works if not work.run.succeeded]
     ready = [work for work in works if work.run.succeeded]
     ready = await _each(ready, lambda work: _prepare(turn, work))
@@ -149,6 +176,8 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int =
         else:
             run.fail(_refusal(failure, turn))
             for work in ready:
+                if work.planned.takes_over is not None:
+                    work.login = None  # not ours, or so late that the next run will see to it
                 work.password = await _password_to_set(turn, work) if work.login is not None else None
     with_login = [work for work in (*ready, *refused) if work.run.succeeded or work.login is not None]
     await _each(with_login, lambda work: _agree(turn, work))
@@ -243,12 +272,13 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
         with _ending(run):
             if problems or role is not None or run.plan.status.get("secretName"):
                 try:
-                    work.found = await plan_secret.find(turn.api, run.plan)
+                    work.found = await _find_secret(turn, run.plan, desired)
                 except PlanFailure as conflict:
                     problems.append((conflict.reason, conflict.message))
             if problems:
                 run.fail(failure_of(problems))
-            if not HANDS_OFF.intersection(reason for reason, _ in problems):
+            is_left_alone = problems and planned.takes_over is not None
+            if not is_left_alone and not HANDS_OFF.intersection(reason for reason, _ in problems):
                 work.login = role
             if work.login is not None or run.succeeded:
                 work.password = await _password_to_set(turn, work)
@@ -262,7 +292,10 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
                 if refusal is not None and refusal not in problems:
                     run.fail(PlanFailure(*refusal))
         if not run.succeeded:
-            run.statements = tuple(s for s in planned.statements if s.phase.takes_away)
+            run.statements = tuple(
+                s for s in planned.statements if s.phase.takes_away and planned.takes_over is None
+            )
+        approval.decide(run, turn.resource)
         return work
 
     return await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
@@ -274,7 +307,9 @@ async def _password_to_set(turn: Turn, work: Work) -> str | None:
     A run that has failed rotates nothing: that waits for one that succeeds.
     """
     kept = work.found.password
-    if kept is None or (work.login is not None and work.run.succeeded and work.plan.asks_for_rotation):
+    may_rotate = work.login is not None and kept is not None and work.run.may_rotate
+    work.rotation = rotation_due(work.plan, work.found.record, work.run.started) if may_rotate else None
+    if kept is None or work.rotation is not None:
         return scram.generate_password()
     if work.login is None or not await _fits(turn, work, work.login.verifier):
         return kept
@@ -310,7 +345,7 @@ async def _prepare(turn: Turn, work: Work) -> None:
             await _write_secret(turn, work, work.password)
         except ObjectConflict:
             # There was no reason to expect a Secret, so it was not read before: one request less for a new plan.
-            work.found = await plan_secret.find(turn.api, plan)
+            work.found = await _find_secret(turn, plan, work.desired)
             work.password = work.found.password or work.password
             await _write_secret(turn, work, work.password)
         if work.password.isascii():
@@ -320,10 +355,19 @@ async def _prepare(turn: Turn, work: Work) -> None:
         work.run.plan = Plan.parse(body)
 
 
+async def _find_secret(turn: Turn, plan: Plan, desired: DesiredRole) -> plan_secret.PlanSecret:
+    readers = turn.readers_of(Reading("Secret", plan.key.namespace, plan.secret_name))
+    return await plan_secret.find(turn.api, plan, desired, readers)
+
+
 async def _write_secret(turn: Turn, work: Work, password: str) -> None:
     data = secret_contents(work.plan, turn.resource, turn.connection, work.desired.name, password)
-    secret, written = await plan_secret.write(turn.api, work.plan, work.found, data)
-    work.found = plan_secret.PlanSecret(secret, password)
+    is_new = password != work.found.password
+    record = record_of_new_password(work.plan, datetime.now(UTC)) if is_new else work.found.record
+    secret, written = await plan_secret.write(turn.api, work.plan, work.found, data, record)
+    if work.found.adopted:
+        work.run.taken_over.append(f"Secret {secret.name} is taken over")
+    work.found = plan_secret.PlanSecret(secret, password, record)
     work.run.applied |= written
     work.run.secret_ready = True
 
@@ -336,7 +380,7 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
     StatementFailed
         One of the transactions was rolled back; others may have been committed.
     """
-    statements = [statement for work in works for statement in work.run.statements or ()]
+    statements = [statement for work in works for statement in work.run.due]
     created = [work for work in works if work.run.role_oid is None and work.run.succeeded]
     by_database: dict[str | None, list[Statement]] = defaultdict(list)
     for statement in statements:
@@ -351,12 +395,23 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
                 for work in created
                 if database is None
             }
+            if database is None:
+                for work in works:
+                    if work.planned.takes_over is not None and work.run.succeeded:
+                        own_comment = work.desired.identity.comment
+                        await hold_role(transaction, work.planned.takes_over, own_comment)
             await run_statements(transaction, merge(by_database[database]), verifiers)
-        for work in works:
-            work.run.applied |= any(s.database == database for s in work.run.statements or ())
+            concerned = [w.run for w in works if any(s.database == database for s in w.run.due)]
+            for run in concerned:
+                run.committing = True
+        for run in concerned:
+            run.applied = True
 
     if None in by_database:
         await run_in(None)
+    for work in works:
+        if work.planned.takes_over is not None and work.run.succeeded:
+            work.run.taken_over.append(account_of(work.desired, work.planned.takes_over))
     for work in created:
         work.run.rotated = True
     results = await asyncio.gather(
@@ -394,16 +449,20 @@ async def _agree(turn: Turn, work: Work) -> None:
         raise PlanFailure(
             PlanReason.APPLY_FAILED, f"role {name} was there and is not any more; it will be tried again"
         )
+    is_new = work.password is not None and work.password != work.found.password
+    since_on_server: datetime | None = None
     if work.password is None:
         await _write_secret(turn, work, password)
     else:
-        is_new = work.password != work.found.password
 
         async def set_password() -> None:
+            nonlocal since_on_server
             async with turn.sessions.transaction(write=True) as transaction:
                 verifier = transaction.make_verifier(name, password)
                 await execute_singly(transaction, [password_statement(name)], {name: verifier})
                 await _write_secret(turn, work, password)
+                if is_new and turn.ends_sessions:
+                    since_on_server = await server_time(transaction)
             if work.found.current is not None:
                 # Where a login tells nothing, for a pooler may not know the role, it shall not be set again and again.
                 seen = verifier if turn.capabilities.verifiers_readable else ""
@@ -416,7 +475,17 @@ async def _agree(turn: Turn, work: Work) -> None:
         run.applied = True
         run.password_set = True
         run.rotated = is_new
-    run.rotation_settled = run.succeeded
+        run.rotation = work.rotation
+    since = password_since(work.plan, work.found.record, datetime.now(UTC))
+    # A run before may have ended between a rotation and the status.
+    cut_short = not is_new and is_untold(work.plan, since)
+    if not run.new_input and (cut_short or run.rotation is Cause.SCHEDULE):
+        run.trigger = TRIGGER
+    if turn.ends_sessions and work.login is not None and since is not None and (is_new or cut_short):
+        before = since_on_server or since
+        run.sessions_left = await end_former_sessions(turn.sessions, turn.capabilities, work.desired, before)
+    run.password_since = since
+    run.rotation_settled = run.may_rotate
     run.secret_version = work.found.current.resource_version if work.found.current else None
     await plan_secret.remove_former(turn.api, work.plan)
 
