@@ -126,7 +126,7 @@ class Stack:
                 postgresql.stop(self.directory, version)
 
     def start_operator(self, settings: Mapping[str, str] | None = None) -> None:
-        """Start the operator as its own account unless it runs, and wait until it is alive.
+        """Start the operator as its own account unless it runs, and wait until it is ready.
 
         Parameters
         ----------
@@ -152,7 +152,7 @@ class Stack:
                 inherited = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
                 own = {
                     "KUBECONFIG": str(self.operator_kubeconfig),
-                    "HOOP_LIVENESS_PORT": str(ports.choose(port_file)),
+                    "HOOP_HTTP_PORT": str(ports.choose(port_file)),
                 }
                 processes.start(
                     record,
@@ -162,7 +162,7 @@ class Stack:
                 )
             port = ports.remembered(port_file)
             processes.wait_until(
-                lambda: cluster.answers(http.client.HTTPConnection("127.0.0.1", port, timeout=2), "/livez"),
+                lambda: cluster.answers(http.client.HTTPConnection("127.0.0.1", port, timeout=2), "/readyz"),
                 record,
                 log=self.operator_log,
                 seconds=60,

@@ -10,6 +10,7 @@ from typing import NoReturn
 from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
+from hoop_operator.health import PortUnavailable
 from hoop_operator.postgres.session import forget_libpq_environment
 from hoop_operator.reconcile.dry_run import preview_plans
 from hoop_operator.reconcile.manifests import read_manifests
@@ -52,8 +53,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand and return its exit code.
 
-    `run` has 0 on success, and 2 for wrong usage or settings. `plan` has 0 where there is nothing to do, 2 where there
-    are changes to make, and 1 for everything else.
+    `run` has 0 on success, 1 where it cannot listen on its port, and 2 for wrong usage or settings. `plan` has 0 where
+    there is nothing to do, 2 where there are changes to make, and 1 for everything else.
     """
     parser = _Parser(
         prog="hoop-operator", description="PostgreSQL roles for hoop.dev, declared as Kubernetes objects."
@@ -148,23 +149,15 @@ def _plan(settings: Settings, filenames: list[str], namespace: str) -> int:
 
 def _run(settings: Settings) -> int:
     # Imported here, because kopf takes most of the time that it takes to start.
-    import kopf
+    from hoop_operator.handlers.process import operate
 
-    from hoop_operator.handlers.registry import Handlers
-
-    # What these two have to say below a warning is every object as a whole, and every look at the liveness endpoint.
+    # What it has to say below a warning is every object as a whole.
     logging.getLogger("kopf").setLevel(logging.WARNING)
-    logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
-    kopf.run(
-        registry=Handlers(settings).registry(),
-        clusterwide=not settings.watch_namespaces,
-        namespaces=settings.watch_namespaces,
-        standalone=True,
-        liveness_endpoint=f"http://0.0.0.0:{settings.liveness_port}/livez"
-        if settings.liveness_port
-        else None,
-    )
-    return 0
+    try:
+        return asyncio.run(operate(settings))
+    except PortUnavailable as failure:
+        sys.stderr.write(f"{failure}\n")
+        return 1
 
 
 if __name__ == "__main__":

@@ -11,7 +11,10 @@ object as they are.
     │   ├── ServerUnreachable     no connection, or it broke
     │   ├── AuthenticationFailed  the server knows us not, or asks for a cleartext password
     │   ├── DatabaseUnavailable   the server answers, but not for this database
-    │   └── StatementFailed       the server refused a statement
+    │   ├── StatementFailed       the server refused a statement
+    │   └── Overtaken             somebody else is at work in our place
+    │       ├── RolesChanged          they changed roles that we were about to change
+    │       └── NoLongerLeading       our lease has run out
     └── ClusterError          the Kubernetes API
         ├── ObjectNotFound        404
         ├── ObjectConflict        409: it exists already, or changed meanwhile
@@ -20,6 +23,7 @@ object as they are.
         └── ClusterUnavailable    no answer, 429, 5xx
 """
 
+from collections.abc import Iterable
 from enum import StrEnum
 
 
@@ -128,6 +132,27 @@ class StatementFailed(ServerError):
     def is_transient(self) -> bool:
         """Whether others who change the same catalogs may be the cause, so that looking again may be the cure."""
         return self.sqlstate in OTHERS_AT_WORK
+
+
+class Overtaken(ServerError):
+    """Somebody else is at work in our place, and the transaction was rolled back.
+
+    What is to become of the roles has to be found out anew, from the Kubernetes API on; nothing is told on the objects.
+    """
+
+
+class NoLongerLeading(Overtaken):
+    """Another operator may be leading by now."""
+
+
+class RolesChanged(Overtaken):
+    """Roles, `names`, are not any more what they were when they were looked at."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = frozenset(names)
+        super().__init__(
+            f"changed by somebody else since they were looked at: {', '.join(sorted(self.names))}"
+        )
 
 
 class ClusterError(HoopError):

@@ -6,6 +6,7 @@ from uuid import UUID
 from pydantic import Field, StringConstraints
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 
@@ -14,14 +15,21 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="HOOP_", frozen=True)
 
-    instance: Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] = (
-        "default"
-    )
+    instance: DnsLabel = "default"
     """Who we are to the servers: part of every role's ownership comment. A rebuilt cluster keeps it, a copy of a
     cluster that runs beside the original must be given another."""
 
     agent_id: UUID | None = None
     """With one, only resources of that `spec.agentId` are served; without, only those that name none."""
+
+    lease_namespace: (
+        Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)] | None
+    ) = None
+    """Where the Lease is by which one of several processes leads. Without, that is the Pod's own namespace; outside a
+    Pod there is no election then."""
+
+    lease_seconds: Annotated[int, Field(ge=5, le=300)] = 15
+    """How long a process that vanished is still taken for the leader."""
 
     watch_namespaces: list[str] = []
     """Namespaces to serve, as a JSON list; empty serves the whole cluster."""
@@ -51,8 +59,8 @@ class Settings(BaseSettings):
     retry_seconds_max: Annotated[float, Field(ge=1, le=50)] = 30.0
     """The longest pause between two attempts at something that failed; it starts at one second and doubles."""
 
-    liveness_port: Annotated[int, Field(ge=0, le=65535)] = 8080
-    """Port of the liveness endpoint; 0 serves none."""
+    http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
+    """Port of the probes and the metrics; 0 serves none."""
 
     log_level: Annotated[str, StringConstraints(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     """Least severe level that is logged."""

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sysconfig
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ class OperatorProcess:
     def __init__(self, kubeconfig: Path, log: Path, settings: Mapping[str, str]) -> None:
         self.agent_id = str(uuid.uuid4())
         self.log = log
-        self.port = _free_port()
+        self.port = free_port()
         self.kubeconfig = kubeconfig
         self.settings = dict(settings)
         self._process: subprocess.Popen[bytes] | None = None
@@ -35,7 +34,7 @@ class OperatorProcess:
             "PATH": os.environ["PATH"],
             "KUBECONFIG": str(self.kubeconfig),
             "HOOP_AGENT_ID": self.agent_id,
-            "HOOP_LIVENESS_PORT": str(self.port),
+            "HOOP_HTTP_PORT": str(self.port),
             **self.settings,
         }
 
@@ -53,20 +52,39 @@ class OperatorProcess:
             )
 
     async def start(self) -> None:
-        """Start the process and wait until it says that it is alive."""
+        """Start the process and wait until it says that it is ready."""
         self.spawn()
-        await eventually(self.alive, seconds=30, what="the operator is alive")
+        await eventually(self.ready, seconds=60, what="the operator is ready")
 
     async def alive(self) -> bool:
-        """Whether the liveness endpoint answers, and soon."""
-        return await asyncio.to_thread(self._answers)
+        """Whether the process says that it is alive, and soon."""
+        return await self._says_yes("livez")
 
-    def _answers(self) -> bool:
+    async def ready(self) -> bool:
+        """Whether the process says that it knows the cluster, and soon."""
+        return await self._says_yes("readyz")
+
+    async def _says_yes(self, path: str) -> bool:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/livez", timeout=1) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+            await self.get(path)
+        except OSError:
             return False
+        return True
+
+    async def get(self, path: str) -> str:
+        """What the process answers over HTTP.
+
+        Raises
+        ------
+        OSError
+            It does not within a second, or says that something is wrong.
+        """
+        return await asyncio.to_thread(self._get, path)
+
+    def _get(self, path: str) -> str:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=1) as answer:
+            text: str = answer.read().decode()
+            return text
 
     def kill(self) -> None:
         """End the process without giving it a chance."""
@@ -89,6 +107,17 @@ class OperatorProcess:
         """
         assert self._process is not None
         self._process.send_signal(signal.SIGTERM)
+        return await self.ended(seconds)
+
+    async def ended(self, seconds: float) -> int:
+        """Wait until the process has ended, and return its exit code.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired
+            It did not within that time.
+        """
+        assert self._process is not None
         return await asyncio.to_thread(self._process.wait, seconds)
 
     def said(self) -> str:
@@ -96,7 +125,7 @@ class OperatorProcess:
         return self.log.read_text(errors="replace")
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -11,7 +11,7 @@ from psycopg.rows import TupleRow
 
 from hoop_operator.crd import Privilege
 from hoop_operator.credentials.connection import Connection, SslMode
-from hoop_operator.errors import PlanFailure, PlanReason
+from hoop_operator.errors import PlanFailure, PlanReason, RolesChanged
 from hoop_operator.planner.model import DesiredRole, Identity
 from hoop_operator.planner.plan import RolePlan, plan_role
 from hoop_operator.planner.scopes import parse_scope
@@ -20,7 +20,7 @@ from hoop_operator.postgres import scram
 from hoop_operator.postgres.executor import execute_singly
 from hoop_operator.postgres.session import Limits, Sessions, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
-from hoop_operator.reconcile.remove import remove_roles
+from hoop_operator.reconcile.remove import Removal, remove_roles
 from hoop_operator.reconcile.turn import look
 from integration.administrator import Administrator
 from local.postgresql import Server
@@ -182,7 +182,9 @@ class Roles:
     async def remove_together(self, desired: Sequence[DesiredRole]) -> Mapping[str, str | PlanFailure | None]:
         """Remove roles as the deletion of their plans in one turn does."""
         async with open_sessions(self.connection, LIMITS, lambda _: True) as sessions:
-            return await remove_roles(sessions, await _capabilities(sessions), desired)
+            removal = Removal(sessions, await _capabilities(sessions), _wanted)
+            outcomes = await remove_roles(removal, desired)
+        return {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, RolesChanged)}
 
     async def exists(self, name: str) -> bool:
         """Whether a role exists."""
@@ -287,6 +289,11 @@ def administrator_connection(server: Server) -> Connection:
         client_key=None,
         connect_timeout=None,
     )
+
+
+async def _wanted(role: DesiredRole) -> bool:
+    del role
+    return True
 
 
 async def _capabilities(sessions: Sessions) -> Capabilities:

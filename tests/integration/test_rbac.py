@@ -53,10 +53,20 @@ def test_the_operator_may_do_its_work(stack: Stack, namespace: str, verb: str, r
         ("impersonate", "users"),
         ("escalate", "clusterroles.rbac.authorization.k8s.io"),
         ("create", "pods"),
+        ("get", "leases.coordination.k8s.io"),
     ],
 )
 def test_the_operator_may_do_nothing_else(stack: Stack, namespace: str, verb: str, resource: str) -> None:
     assert not may(stack, (f"--as={OPERATOR}",), verb, resource, namespace)
+
+
+@pytest.mark.parametrize(
+    ("verb", "allowed"),
+    [("get", True), ("create", True), ("patch", True), ("list", False), ("update", False), ("delete", False)],
+)
+def test_the_operator_may_be_elected_in_its_own_namespace(stack: Stack, verb: str, allowed: bool) -> None:
+    who = (f"--as={OPERATOR}",)
+    assert may(stack, who, verb, "leases.coordination.k8s.io", "hoop-system") is allowed
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ from psycopg.rows import TupleRow
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.session import open_sessions
 from hoop_operator.postgres.snapshot import read_capabilities
 from hoop_operator.reconcile.former_sessions import end_former_sessions
+from hoop_operator.reconcile.turn import look
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
 from integration.roles import LIMITS, Roles, quoted
@@ -215,7 +217,9 @@ async def test_sessions_that_began_before_a_moment_are_ended_and_later_ones_are_
     async with open_sessions(roles.connection, LIMITS, lambda _: True) as sessions:
         async with sessions.transaction() as transaction:
             capabilities = await read_capabilities(transaction)
-        assert await end_former_sessions(sessions, capabilities, desired, moment) == ""
+        server, _ = await look(sessions, capabilities, [desired])
+        fence = Fence(sessions, server, [desired])
+        assert await end_former_sessions(sessions, fence, capabilities, desired, moment) == ""
     await eventually(lambda: is_over(early), seconds=5, what="the early session is ended")
     assert not await is_over(late)
     assert await members(roles, desired.name) == granted

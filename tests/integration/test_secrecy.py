@@ -289,7 +289,7 @@ async def test_it_ends_within_ten_seconds_while_a_server_hangs(
     assert not await roles_of(await admin.connect(), namespace, "ro")
 
 
-async def test_it_is_alive_while_the_databases_are_down(
+async def test_it_is_alive_and_ready_while_the_databases_are_down(
     own_operator: MakeOperator, api: KubernetesApi, namespace: str, postgres: Server
 ) -> None:
     process = own_operator({"HOOP_CONNECT_TIMEOUT_SECONDS": "2"})
@@ -301,12 +301,13 @@ async def test_it_is_alive_while_the_databases_are_down(
     resource = await tenant.resource(postgres, user="nobody", password="none", port=proxy.port)
     await tenant.until_resource(resource, "ServerUnreachable")
     assert await process.alive()
+    assert await process.ready()
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("HOOP_LIVENESS_PORT", "http"),
+        ("HOOP_HTTP_PORT", "http"),
         ("HOOP_WATCH_NAMESPACES", "shop"),
         ("HOOP_WATCH_NAMESPACES", "[1"),
         ("HOOP_ALLOWED_HOSTS", '["ok", ""]'),

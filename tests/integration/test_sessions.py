@@ -233,7 +233,6 @@ async def test_every_transaction_says_who_it_is_and_what_it_may_do(
         "search_path": "pg_catalog, pg_temp",
         "lock_timeout": "3s",
         "statement_timeout": "4s",
-        "idle_in_transaction_session_timeout": "0",
         "idle_session_timeout": "0",
         "standard_conforming_strings": "on",
         "transform_null_equals": "off",
@@ -252,6 +251,9 @@ async def test_every_transaction_says_who_it_is_and_what_it_may_do(
             async with sessions.transaction(database, write=write) as transaction:
                 (found,) = await transaction.fetch(settings, {})
                 assert found == expected
+                # Others wait for the locks of one that writes, and who is frozen must not keep them for ever.
+                idle = "SELECT pg_catalog.current_setting('idle_in_transaction_session_timeout')"
+                assert await ask(transaction, idle) == ("30s" if write else "0")
                 await transaction.execute("SELECT pg_catalog.pg_sleep(0.04)")
                 assert await ask(transaction, "SELECT session_user = current_user")
                 read_only = await ask(

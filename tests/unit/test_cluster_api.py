@@ -95,6 +95,7 @@ def test_paths_lead_where_the_objects_are() -> None:
     assert paths.config_map("a", "b") == "/api/v1/namespaces/a/configmaps/b"
     assert paths.namespace("a") == "/api/v1/namespaces/a"
     assert paths.events("a") == "/apis/events.k8s.io/v1/namespaces/a/events"
+    assert paths.lease("a", "b") == "/apis/coordination.k8s.io/v1/namespaces/a/leases/b"
     assert paths.hoop_resource("a", "b") == "/apis/hoop.dev/v1alpha1/namespaces/a/hoopresources/b"
     assert paths.custom_object(body) == "/apis/hoop.dev/v1alpha1/namespaces/a/hooproleplans/b"
     assert paths.status(paths.custom_object(body)).endswith("/hooproleplans/b/status")

@@ -44,6 +44,16 @@ def events(namespace: str) -> str:
     return _collection("/apis/events.k8s.io/v1", "events", namespace)
 
 
+def leases(namespace: str) -> str:
+    """Return the path of a namespace's Leases."""
+    return _collection("/apis/coordination.k8s.io/v1", "leases", namespace)
+
+
+def lease(namespace: str, name: str) -> str:
+    """Return the path of a Lease."""
+    return _member(leases(namespace), name)
+
+
 def hoop_resources(namespace: str | None = None) -> str:
     """Return the path of all HoopResources of a namespace, or of the cluster when there is none."""
     return _collection(_HOOP, HOOP_RESOURCE.plural, namespace)

@@ -1,6 +1,7 @@
 """What kopf is told to watch and how to behave."""
 
 import itertools
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -9,6 +10,7 @@ import kopf
 from hoop_operator.cluster.api import connect
 from hoop_operator.crd import GROUP, HOOP_RESOURCE, HOOP_ROLE_PLAN, VERSION
 from hoop_operator.errors import ClusterError
+from hoop_operator.health import Health
 from hoop_operator.reconcile.reconciler import Reconciler
 from hoop_operator.settings import Settings
 
@@ -34,8 +36,12 @@ class NothingKept(kopf.DiffBaseStorage):
 class Handlers:
     """kopf's handlers around one reconciler, which lives as long as kopf's event loop."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(
+        self, settings: Settings, health: Health, leading: Callable[[], bool] = lambda: True
+    ) -> None:
         self._settings = settings
+        self._leading = leading
+        self._health = health
         self._opened = AsyncExitStack()
         self._reconciler: Reconciler | None = None
 
@@ -61,16 +67,18 @@ class Handlers:
         async with AsyncExitStack() as opened:
             try:
                 api = await opened.enter_async_context(connect())
-                reconciler = Reconciler(api, self._settings)
+                reconciler = Reconciler(api, self._settings, self._leading)
                 opened.push_async_callback(reconciler.stop)
                 await reconciler.start()
             except ClusterError as error:
                 raise kopf.TemporaryError(str(error), delay=RETRY_SECONDS) from None
             self._opened = opened.pop_all()
         self._reconciler = reconciler
+        self._health.ready = True
 
     async def stop(self, **_: Any) -> None:
         """Stop the reconciler."""
+        self._health.ready = False
         await self._opened.aclose()
 
     async def resource_event(self, event: kopf.RawEvent, **_: Any) -> None:
@@ -92,6 +100,8 @@ class Handlers:
 
 def _configure(settings: kopf.OperatorSettings) -> None:
     settings.posting.enabled = False
+    # It would kill the process a while after kopf has ended, although kopf may have been run anew.
+    settings.process.ultimate_exiting_timeout = None
     settings.networking.connect_timeout = 10
     settings.networking.request_timeout = 30
     # Without an end: after its last retry kopf would give up the watch, and with it the process.

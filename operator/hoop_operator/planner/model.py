@@ -153,6 +153,8 @@ class Role:
     """The stored password verifier; None where there is none or the admin may not read it."""
     supports_admin: bool = False
     """Whether the admin has its rights, by whatever chain, or works in a database that it owns."""
+    version: str | None = None
+    """Another one whenever the role is commented on or made anew; none is ever used twice."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ from hoop_operator.credentials.connection import Connection
 from hoop_operator.errors import (
     AuthenticationFailed,
     DatabaseUnavailable,
+    NoLongerLeading,
     ServerError,
     ServerUnreachable,
     StatementFailed,
@@ -117,6 +118,10 @@ VERIFYING_SSL_MODES = frozenset({"verify-ca", "verify-full"})
 DEADLOCK = "40P01"
 LOCK_NOT_AVAILABLE = "55P03"
 
+IDLE_IN_TRANSACTION_SECONDS = 30.0
+"""How long a transaction that writes may wait for us: as long as a request to the Kubernetes API may take. It holds
+locks that others wait for, and who is silent for longer may be frozen and never come back."""
+
 LOCK_SECONDS_MIN = 0.1
 """The shortest time for which locks are waited for."""
 
@@ -192,30 +197,41 @@ class Transaction:
 class Sessions:
     """The sessions of one resource during one turn: at most `limits.sessions`, all closed in the end.
 
+    One of them is kept for transactions beside open ones, so that no transaction waits for a session that only its own
+    end would free. With a limit of one that is a second session, opened for as long as it is needed.
+
     Only those in the admin's own database are kept between transactions, and not for long: elsewhere an idle session
     would stand in the way of DROP DATABASE, and in a template in the way of CREATE DATABASE.
     """
 
     def __init__(
-        self, connection: Connection, limits: Limits, address_allowed: Callable[[str], bool]
+        self,
+        connection: Connection,
+        limits: Limits,
+        address_allowed: Callable[[str], bool],
+        leading: Callable[[], bool] = lambda: True,
     ) -> None:
         self._admin = connection
+        self._leading = leading
         self._limits = limits
         self._address_allowed = address_allowed
         self._idle: list[psycopg.AsyncConnection[TupleRow]] = []
         self._closing: set[asyncio.Task[None]] = set()
         self._options = STARTUP_OPTIONS
         self._lock_seconds = limits.lock_seconds
-        self._slots = asyncio.Semaphore(limits.sessions)
+        self._slots = asyncio.Semaphore(max(1, limits.sessions - 1))
+        self._slot_beside = asyncio.Semaphore(1)
         self._open = 0
         # The server keeps the statement timeout itself; who keeps silent for longer than that is not there any more.
         self._answer_seconds = limits.statement_seconds + limits.connect_seconds
 
     @contextlib.asynccontextmanager
     async def transaction(
-        self, database: str | None = None, *, write: bool = False
+        self, database: str | None = None, *, write: bool = False, beside: bool = False
     ) -> AsyncIterator[Transaction]:
         """Run a transaction in a database, by default the admin's own; it commits unless the body raises.
+
+        With `beside` the caller has another transaction open.
 
         A transaction that does not write sees one snapshot throughout. Locks are waited for half as long after every
         one that was not to be had: many transactions that need the same one do not wait for it one after another.
@@ -226,14 +242,18 @@ class Sessions:
             No session could be had, or it broke.
         StatementFailed
             The server refused a statement or the commit.
+        NoLongerLeading
+            Nothing may be written any more.
         """
         name = database if database is not None else self._admin.database
-        async with self._slots:
+        async with self._slot_beside if beside else self._slots:
             connection = await self._session(name)
             try:
                 transaction = Transaction(connection, self._answer_seconds)
                 await transaction.execute(self._preamble(connection.info.server_version, write=write))
                 yield transaction
+                if write:
+                    self._insist_on_leading()
                 await transaction.execute("COMMIT")
             except BaseException as failure:
                 if isinstance(failure, StatementFailed) and failure.sqlstate == LOCK_NOT_AVAILABLE:
@@ -285,6 +305,10 @@ class Sessions:
             await self._close(self._idle.pop())
         await asyncio.gather(*self._closing)
 
+    def _insist_on_leading(self) -> None:
+        if not self._leading():
+            raise NoLongerLeading("another operator may be leading by now; nothing was changed")
+
     async def _session(self, database: str) -> psycopg.AsyncConnection[TupleRow]:
         if self._idle and database == self._admin.database:
             return self._idle.pop()
@@ -299,8 +323,8 @@ class Sessions:
             raise DatabaseUnavailable(str(refusal)) from None
 
     async def _make_room(self) -> None:
-        """Close an idle session if no further one may be opened: who holds a slot is entitled to a session."""
-        if self._open >= self._limits.sessions and self._idle:
+        """Close idle sessions if no further one may be opened: who holds a slot is entitled to a session."""
+        while self._open >= self._limits.sessions and self._idle:
             await self._close(self._idle.pop(0))
 
     async def _give_back(self, database: str, connection: psycopg.AsyncConnection[TupleRow]) -> None:
@@ -333,8 +357,13 @@ class Sessions:
     def _preamble(self, version: int, *, write: bool) -> str:
         """Open a transaction that owes nothing to the settings of the database it runs in."""
         mode = "READ COMMITTED, READ WRITE" if write else "REPEATABLE READ, READ ONLY"
-        lock, statement = (
-            int(seconds * 1000) for seconds in (self._lock_seconds, self._limits.statement_seconds)
+        lock, statement, idle = (
+            int(seconds * 1000)
+            for seconds in (
+                self._lock_seconds,
+                self._limits.statement_seconds,
+                IDLE_IN_TRANSACTION_SECONDS if write else 0,
+            )
         )
         return "; ".join(
             [
@@ -342,7 +371,7 @@ class Sessions:
                 # Those that end statements and sessions come first: they may be as short as a millisecond.
                 *(["SET LOCAL transaction_timeout = 0"] if version >= TRANSACTION_TIMEOUT_SINCE else []),
                 f"SET LOCAL statement_timeout = {statement}",
-                "SET LOCAL idle_in_transaction_session_timeout = 0",
+                f"SET LOCAL idle_in_transaction_session_timeout = {idle}",
                 f"SET LOCAL lock_timeout = {lock}",
                 "SET LOCAL ROLE NONE",
                 "SET LOCAL quote_all_identifiers = off",
@@ -434,10 +463,16 @@ class Sessions:
 
 @contextlib.asynccontextmanager
 async def open_sessions(
-    connection: Connection, limits: Limits, address_allowed: Callable[[str], bool]
+    connection: Connection,
+    limits: Limits,
+    address_allowed: Callable[[str], bool],
+    leading: Callable[[], bool] = lambda: True,
 ) -> AsyncIterator[Sessions]:
-    """Sessions for one resource; all are closed at the end, whatever happens."""
-    sessions = Sessions(connection, limits, address_allowed)
+    """Sessions for one resource; all are closed at the end, whatever happens.
+
+    What writes is committed only while we are `leading`.
+    """
+    sessions = Sessions(connection, limits, address_allowed, leading)
     try:
         yield sessions
     finally:

@@ -74,6 +74,16 @@ SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4 AS vers
 
 SYSTEM_IDENTIFIER: LiteralString = "SELECT system_identifier::text FROM pg_catalog.pg_control_system()"
 
+ROLE_VERSION: LiteralString = "pg_catalog.concat(r.oid, '/', d.xmin)"
+"""The role's OID, and the transaction that wrote its comment: every `COMMENT ON ROLE` stores the comment anew."""
+
+ROLE_VERSIONS: LiteralString = """
+SELECT r.rolname AS name, {version} AS version, d.description AS comment
+  FROM pg_catalog.pg_roles AS r LEFT JOIN pg_catalog.pg_shdescription AS d
+    ON d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.objoid = r.oid
+ WHERE r.rolname = ANY (%(names)s)
+"""
+
 SERVER_ROLES: LiteralString = """
 WITH RECURSIVE reached AS (
     SELECT r.oid FROM pg_catalog.pg_roles AS r WHERE r.rolname = ANY (%(sources)s) OR r.rolname = ANY (%(names)s)
@@ -94,7 +104,8 @@ SELECT r.oid, r.rolname, r.rolcanlogin, r.rolinherit, r.rolsuper, r.rolcreatedb,
        {verifier} AS verifier,
        r.oid IN (SELECT oid FROM relied_on)
        OR r.oid = (SELECT d.datdba FROM pg_catalog.pg_database AS d WHERE d.datname = pg_catalog.current_database())
-         AS supports_admin
+         AS supports_admin,
+       {version} AS version
   FROM {source} AS r JOIN pg_catalog.pg_roles AS a ON a.rolname = current_user
   LEFT JOIN pg_catalog.pg_shdescription AS d
     ON d.classoid = 'pg_catalog.pg_authid'::pg_catalog.regclass AND d.objoid = r.oid
@@ -437,6 +448,7 @@ async def read_server(
         gives_rights=sql.SQL("m.inherit_option OR m.set_option" if options else "true"),
         verifier=sql.SQL("r.rolpassword" if verifiers else "NULL"),
         source=sql.SQL("pg_catalog.pg_authid" if verifiers else "pg_catalog.pg_roles"),
+        version=sql.SQL(ROLE_VERSION),
     )
     roles = {
         row["rolname"]: Role(*row.values())
@@ -488,6 +500,26 @@ async def read_server(
         not_assumable=frozenset(rest["not_assumable"] or ()),
         contested=_oids_by_kind((kind, [oid]) for kind, oid in rest["contested"] or ()),
     )
+
+
+class RoleVersion(NamedTuple):
+    """A role's version, as `Role` has it, and the comment that belongs to it."""
+
+    version: str | None
+    comment: str | None
+
+
+async def read_versions(transaction: Transaction, names: Iterable[str]) -> dict[str, RoleVersion]:
+    """The version of each of some roles that exists.
+
+    Raises
+    ------
+    ServerError
+        The server could not be asked.
+    """
+    query = sql.SQL(ROLE_VERSIONS).format(version=sql.SQL(ROLE_VERSION))
+    rows = await transaction.fetch(query, {"names": list(names)})
+    return {row["name"]: RoleVersion(row["version"], row["comment"]) for row in rows}
 
 
 async def read_database(

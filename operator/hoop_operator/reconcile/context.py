@@ -1,5 +1,6 @@
 """What the parts of the reconciler share."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -20,6 +21,8 @@ class Context:
     settings: Settings
     memory: Memory
     clock: Clock
+    leading: Callable[[], bool] = lambda: True
+    """Whether nobody else leads by now; what writes to a server is committed only then."""
 
     @property
     def limits(self) -> Limits:

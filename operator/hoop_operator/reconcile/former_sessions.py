@@ -10,6 +10,7 @@ from hoop_operator.planner.model import DesiredRole
 from hoop_operator.planner.removal import lend_rights
 from hoop_operator.planner.statements import render
 from hoop_operator.postgres.executor import end_sessions_before, execute_singly
+from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.session import Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_server
 from hoop_operator.reconcile.contention import persist
@@ -18,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 async def end_former_sessions(
-    sessions: Sessions, capabilities: Capabilities, role: DesiredRole, before: datetime
+    sessions: Sessions, fence: Fence, capabilities: Capabilities, role: DesiredRole, before: datetime
 ) -> str:
     """End the sessions of a role that began before its password was replaced.
 
@@ -40,7 +41,7 @@ async def end_former_sessions(
         async with sessions.transaction() as transaction:
             server = await read_server(transaction, capabilities, [role.name], ())
         lend, take_back = lend_rights(role, server)
-        async with sessions.transaction(write=True) as transaction:
+        async with fence.transaction([role.name]) as transaction:
             await execute_singly(transaction, lend, {})
             ended = await end_sessions_before(transaction, role.name, before)
             await execute_singly(transaction, take_back, {})

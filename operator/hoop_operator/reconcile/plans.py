@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,10 +18,13 @@ from hoop_operator.crd import Privilege
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import (
     ClusterError,
+    ObjectConflict,
     ObjectNotFound,
+    Overtaken,
     PlanFailure,
     PlanReason,
     ResourceReason,
+    RolesChanged,
     ServerError,
     ServerUnreachable,
 )
@@ -34,12 +38,13 @@ from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
 from hoop_operator.reconcile.adoption import with_predecessor_asked_for
 from hoop_operator.reconcile.announce import plan_events
+from hoop_operator.reconcile.contention import ATTEMPTS
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.desired import desired_role, secret_contents
 from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Reading, Resource
 from hoop_operator.reconcile.register import Registration
-from hoop_operator.reconcile.remove import remove_roles
+from hoop_operator.reconcile.remove import Outcome, Removal, remove_roles
 from hoop_operator.reconcile.rotation import TRIGGER, Schedule
 from hoop_operator.reconcile.run import Run, status_of
 from hoop_operator.reconcile.single import SingleFlight
@@ -402,6 +407,9 @@ class Plans:
                     for desired, run in asked.items()
                 }
                 await carry_out(turn, known)
+        except Overtaken:
+            for run in runs:
+                run.overtaken = True
         except ServerError as error:
             _fail_undecided(runs, PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
             self._wake_resource(resource.key, "retry")
@@ -447,6 +455,9 @@ class Plans:
             async with self._sessions(connection) as sessions:
                 capabilities = await _capabilities(sessions)
                 await self._remove_all(sessions, capabilities, registration, runs)
+        except Overtaken:
+            for run in runs:
+                await self._read_anew(run.plan)
         except ServerError as error:
             for run in runs:
                 if resource_serves:
@@ -479,11 +490,26 @@ class Plans:
                 DesiredRole(name, identity, known_oid=plan.known_oid(capabilities.system_identifier))
             )
             roles[name] = run
-        outcomes = await remove_roles(sessions, capabilities, desired)
+
+        async def still_wanted(role: DesiredRole) -> bool:
+            return await self._is_still_deleting(roles[role.name].plan)
+
+        outcomes = await remove_roles(Removal(sessions, capabilities, still_wanted), desired)
         await asyncio.gather(*(self._end_removal(roles[name], outcome) for name, outcome in outcomes.items()))
 
-    async def _end_removal(self, run: Run, outcome: str | PlanFailure | None) -> None:
+    async def _is_still_deleting(self, plan: Plan) -> bool:
+        """Whether the API server, too, knows a plan as one that is to go; not where it cannot be asked."""
+        try:
+            now = Plan.parse(await self._context.api.get(paths.custom_object(plan.body)))
+        except (ClusterError, ValidationError):
+            return False
+        return now.uid == plan.uid and now.deleting and now.has_finalizer
+
+    async def _end_removal(self, run: Run, outcome: Outcome) -> None:
         plan = run.plan
+        if isinstance(outcome, RolesChanged):
+            await self._read_anew(plan)
+            return
         if isinstance(outcome, PlanFailure):
             run.fail(outcome)
             await self._finish(run)
@@ -499,11 +525,15 @@ class Plans:
             self._retry(plan.key, "retry")
 
     def _sessions(self, connection: Connection) -> AbstractAsyncContextManager[Sessions]:
-        return open_sessions(connection, self._context.limits, address_allowed)
+        context = self._context
+        return open_sessions(connection, context.limits, address_allowed, context.leading)
 
     async def _finish(self, run: Run) -> None:
         """Say on the object how a run ended, unless that is said already, and see that a failure is tried again."""
         plan, api, clock = run.plan, self._context.api, self._context.clock
+        if run.overtaken:
+            await self._read_anew(plan)
+            return
         known = self._context.memory.plans.get(plan.key)
         if known is None or known.uid != plan.uid:
             return
@@ -517,8 +547,7 @@ class Plans:
         try:
             patch = status_of(run, datetime.now(UTC))
             if patch is not None:
-                body = await api.merge_patch(paths.status(paths.custom_object(plan.body)), {"status": patch})
-                self._see(Plan.parse(body))
+                self._see(await self._write_status(plan, patch))
             self._reported[plan.key] = plan.fingerprint
             if patch is not None:
                 logger.info("Plan %s, for %s: %s %s", plan.key, run.trigger, run.reason, run.message)
@@ -528,9 +557,48 @@ class Plans:
                     )
         except ObjectNotFound:
             self._vanished(plan)
+        except ObjectConflict:
+            await self._read_anew(plan)
         except ClusterError as error:
             logger.warning("The outcome of plan %s could not be written: %s", plan.key, error)
             self._retry(plan.key, "retry")
+
+    async def _write_status(self, plan: Plan, patch: Mapping[str, Any]) -> Plan:
+        """Write a status over the one that the run began with, and over no other.
+
+        Raises
+        ------
+        ObjectConflict
+            Somebody else wrote a status meanwhile.
+        ClusterError
+            The API server failed us, or the plan is gone.
+        """
+        path = paths.custom_object(plan.body)
+        known = plan
+        for attempt in range(1, ATTEMPTS + 1):
+            metadata = {"uid": plan.uid, "resourceVersion": known.body["metadata"]["resourceVersion"]}
+            try:
+                body = await self._context.api.merge_patch(
+                    paths.status(path), {"metadata": metadata, "status": patch}
+                )
+                return Plan.parse(body)
+            except ObjectConflict:
+                known = Plan.parse(await self._context.api.get(path))
+                if attempt == ATTEMPTS or known.uid != plan.uid or known.status != plan.status:
+                    raise
+        raise AssertionError("the last attempt returns or raises")
+
+    async def _read_anew(self, plan: Plan) -> None:
+        """See to a plan again, as the API server has it now: somebody else is at work on it or on its role."""
+        logger.info("Somebody else is at work on plan %s, looking again", plan.key)
+        try:
+            self.seen(Plan.parse(await self._context.api.get(paths.custom_object(plan.body))))
+        except ObjectNotFound:
+            self._vanished(plan)
+            return
+        except (ClusterError, ValidationError) as error:
+            logger.warning("Plan %s cannot be read: %s", plan.key, error)
+        self._retry(plan.key, "retry")
 
 
 def _was_wiped(before: Plan, after: Plan) -> bool:

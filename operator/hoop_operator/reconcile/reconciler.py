@@ -30,13 +30,15 @@ logger = logging.getLogger(__name__)
 class Reconciler:
     """All resources and plans that this instance serves."""
 
-    def __init__(self, api: KubernetesApi, settings: Settings) -> None:
+    def __init__(
+        self, api: KubernetesApi, settings: Settings, leading: Callable[[], bool] = lambda: True
+    ) -> None:
         self._api = api
         self._settings = settings
         self._memory = Memory()
         self._clock = Clock(settings.retry_seconds_max)
         self._inboxes: dict[Endpoint, Inbox] = {}
-        self._context = Context(api, settings, self._memory, self._clock)
+        self._context = Context(api, settings, self._memory, self._clock, leading)
         self._plans = Plans(
             self._context,
             self._inbox_of,

@@ -1,16 +1,19 @@
 """Taking roles away from their server: their login, what they own, what they were granted, and then themselves."""
 
+import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from hoop_operator.errors import DatabaseUnavailable, PlanFailure, PlanReason, StatementFailed
-from hoop_operator.planner import removal
+from hoop_operator.errors import DatabaseUnavailable, PlanFailure, PlanReason, RolesChanged, StatementFailed
+from hoop_operator.planner import removal as planner
 from hoop_operator.planner.adoption import conflict
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
 from hoop_operator.planner.roles import alteration_problem
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres.executor import end_sessions, execute_singly
+from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.removal import (
     read_hazards,
     read_owned_schemas,
@@ -27,18 +30,31 @@ DEPENDENT_OBJECTS = "2BP01"
 
 Problems = list[tuple[PlanReason, str]]
 
+Outcome = str | PlanFailure | RolesChanged | None
+
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What all steps of a removal need."""
+
+    sessions: Sessions
+    capabilities: Capabilities
+    still_wanted: Callable[[DesiredRole], Awaitable[bool]]
+    """Whether a role that was found is still to go. Asked after every look: a plan that was made again under its old
+    name cannot have had its role made before that look, or else the old plan is gone."""
+
+
 async def remove_roles(
-    sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole], attempts: int = ATTEMPTS
-) -> Mapping[str, str | PlanFailure | None]:
+    removal: Removal, roles: Sequence[DesiredRole], attempts: int = ATTEMPTS
+) -> Mapping[str, Outcome]:
     """Remove roles, all in the same few transactions as long as nothing stands against one of them.
 
     Parameters
     ----------
-    sessions, capabilities
-        Where, and as whom.
+    removal
+        Where, as whom, and who knows.
     roles
         The roles, and whose they have to be.
     attempts
@@ -48,15 +64,15 @@ async def remove_roles(
     -------
     For each role's name None where it is gone, in words why it was left alone where it is not ours, or the failure
     (`DependentObjects`, `DependentGrants`, `InsufficientPrivilege`, `ApplyFailed`) that keeps it; nobody can log in as
-    it any more, then.
+    it any more, then. `RolesChanged` where somebody else is at work on the role, or does not want it gone any more.
 
     Raises
     ------
     ServerError
         The server could not be reached.
     """
-    server, _ = await look(sessions, capabilities, roles)
-    outcomes: dict[str, str | PlanFailure | None] = {}
+    server, _ = await look(removal.sessions, removal.capabilities, roles)
+    outcomes: dict[str, Outcome] = {}
     ours: list[DesiredRole] = []
     for role in roles:
         outcomes[role.name] = conflict(role, server)
@@ -65,31 +81,36 @@ async def remove_roles(
                 outcomes[role.name] = PlanFailure(*problem)
             else:
                 ours.append(role)
-    if ours:
-        outcomes |= await _remove(sessions, capabilities, server, ours, attempts)
+    for role, wanted in zip(ours, await asyncio.gather(*map(removal.still_wanted, ours)), strict=True):
+        if not wanted:
+            outcomes[role.name] = RolesChanged([role.name])
+    if wanted_ones := [role for role in ours if outcomes[role.name] is None]:
+        outcomes |= await _remove(removal, server, wanted_ones, attempts)
     return outcomes
 
 
 async def _remove(
-    sessions: Sessions,
-    capabilities: Capabilities,
-    server: Server,
-    roles: Sequence[DesiredRole],
-    attempts: int,
-) -> Mapping[str, str | PlanFailure | None]:
+    removal: Removal, server: Server, roles: Sequence[DesiredRole], attempts: int
+) -> Mapping[str, Outcome]:
+    sessions, capabilities = removal.sessions, removal.capabilities
+    fence = Fence(sessions, server, roles)
     try:
-        await _lock_out(sessions, capabilities, server, roles)
-        await _end_sessions(sessions, capabilities, server, roles)
-        await _give_away_shared(sessions, capabilities, server, roles)
-        await _empty_databases(sessions, capabilities, roles)
-        await _drop(sessions, capabilities, roles)
+        await _lock_out(fence, capabilities, server, roles)
+        await _end_sessions(sessions, fence, capabilities, server, roles)
+        await _give_away_shared(fence, capabilities, server, roles)
+        await _empty_databases(sessions, fence, capabilities, roles)
+        await _drop(sessions, fence, capabilities, roles)
+    except RolesChanged as change:
+        others = [role for role in roles if role.name not in change.names]
+        outcomes: dict[str, Outcome] = dict.fromkeys(change.names, change)
+        return outcomes | dict(await remove_roles(removal, others, attempts)) if others else outcomes
     except (StatementFailed, PlanFailure) as failure:
         if isinstance(failure, StatementFailed) and await is_worth_another(failure, attempts):
-            return await remove_roles(sessions, capabilities, roles, attempts - 1)
+            return await remove_roles(removal, roles, attempts - 1)
         if len(roles) > 1:
             middle = len(roles) // 2
             halves = [
-                await remove_roles(sessions, capabilities, half, attempts if len(half) > 1 else ATTEMPTS)
+                await remove_roles(removal, half, attempts if len(half) > 1 else ATTEMPTS)
                 for half in (roles[:middle], roles[middle:])
             ]
             return {**halves[0], **halves[1]}
@@ -99,14 +120,18 @@ async def _remove(
 
 
 async def _lock_out(
-    sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
+    fence: Fence, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
 ) -> None:
-    async with sessions.transaction(write=True) as transaction:
-        await _execute(transaction, capabilities, [removal.lock_out(role, server) for role in roles])
+    async with fence.transaction(_names(roles)) as transaction:
+        await _execute(transaction, capabilities, [planner.lock_out(role, server) for role in roles])
 
 
 async def _end_sessions(
-    sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
+    sessions: Sessions,
+    fence: Fence,
+    capabilities: Capabilities,
+    server: Server,
+    roles: Sequence[DesiredRole],
 ) -> None:
     """Raise rather than go on when this fails: who is still there could change what was found to be harmless."""
     async with sessions.transaction() as transaction:
@@ -116,46 +141,46 @@ async def _end_sessions(
     connected = [role for role in roles if role.name in names]
     try:
         async with (
-            sessions.transaction(write=True) as transaction,
+            fence.transaction(_names(connected)) as transaction,
             _rights_of(transaction, capabilities, server, connected),
         ):
             await end_sessions(transaction, names)
     except StatementFailed as failure:
         if failure.sqlstate != INSUFFICIENT_PRIVILEGE:
             raise
-        _raise_all([removal.sessions_problem(role, server) for role in connected])
+        _raise_all([planner.sessions_problem(role, server) for role in connected])
 
 
 async def _give_away_shared(
-    sessions: Sessions, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
+    fence: Fence, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
 ) -> None:
     """Raise rather than go on when this fails: REASSIGN OWNED would give databases to whom they are not meant for."""
     owners = [role for role in roles if server.owned.get(role.name)]
     if not owners:
         return
     async with (
-        sessions.transaction(write=True) as transaction,
+        fence.transaction(_names(owners)) as transaction,
         _rights_of(transaction, capabilities, server, owners),
     ):
-        statements = [removal.give_away_shared(role, server) for role in owners]
+        statements = [planner.give_away_shared(role, server) for role in owners]
         await _execute(transaction, capabilities, statements)
 
 
 async def _empty_databases(
-    sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole]
+    sessions: Sessions, fence: Fence, capabilities: Capabilities, roles: Sequence[DesiredRole]
 ) -> None:
     server, databases = await look(sessions, capabilities, roles)
     async with sessions.transaction() as transaction:
         prepared = await read_prepared(transaction, [role.name for role in roles])
     known = {role.name: role for role in roles}
-    problems = [removal.prepared_problem(known[name], database, gid) for name, database, gid in prepared]
+    problems = [planner.prepared_problem(known[name], database, gid) for name, database, gid in prepared]
     waiting = {(name, database) for name, database, _ in prepared}
     for name, state in databases.items():
         free = [role for role in roles if (role.name, name) not in waiting]
         owners = [role for role in free if state.is_to_be_reassigned(role.name)]
         others = [role for role in free if role not in owners]
         for group in [*([role] for role in owners), *([others] if others else [])]:
-            step = _empty_database(sessions, capabilities, server, state, group)
+            step = _empty_database(fence, capabilities, server, state, group)
             try:
                 problems += await _problems_of(step, roles)
             except DatabaseUnavailable as failure:
@@ -164,7 +189,7 @@ async def _empty_databases(
 
 
 async def _empty_database(
-    sessions: Sessions,
+    fence: Fence,
     capabilities: Capabilities,
     server: Server,
     state: DatabaseState,
@@ -175,40 +200,42 @@ async def _empty_database(
     What cannot be given away is looked for before anything is revoked: whether a view works is told by the rights
     that the role has. It is looked for again after, since who acts as the role may have made something meanwhile.
     """
-    differences = [removal.empty_database(role, state, server) for role in roles]
+    differences = [planner.empty_database(role, state, server) for role in roles]
     owners = [role for role in roles if state.is_to_be_reassigned(role.name)]
     acting = [role for role in roles if role in owners or state.default_acl.set_by.get(role.name)]
-    async with sessions.transaction(state.name, write=True) as transaction:
+    async with fence.transaction(_names(roles), state.name) as transaction:
         for role in owners:
             if hazards := await read_hazards(transaction, role.name):
-                return removal.hazard_problems(role, state, hazards)
+                return planner.hazard_problems(role, state, hazards)
         async with _rights_of(transaction, capabilities, server, acting):
             for role in owners:
                 schemas = await read_owned_schemas(transaction, role.name)
-                statements = removal.give_away(role, state, server, schemas)
+                statements = planner.give_away(role, state, server, schemas)
                 await _execute(transaction, capabilities, [statements])
                 if hazards := await read_hazards(transaction, role.name):
-                    _raise_all(removal.hazard_problems(role, state, hazards))
+                    _raise_all(planner.hazard_problems(role, state, hazards))
             await _execute(transaction, capabilities, [difference.statements for difference in differences])
     return [problem for difference in differences for problem in difference.problems]
 
 
-async def _drop(sessions: Sessions, capabilities: Capabilities, roles: Sequence[DesiredRole]) -> None:
+async def _drop(
+    sessions: Sessions, fence: Fence, capabilities: Capabilities, roles: Sequence[DesiredRole]
+) -> None:
     server, databases = await look(sessions, capabilities, roles)
     _raise_all(
         [
-            removal.unreadable_problem(role, name)
+            planner.unreadable_problem(role, name)
             for role in roles
-            for name in removal.databases_to_empty(role, server)
+            for name in planner.databases_to_empty(role, server)
             if name not in databases
         ]
     )
-    differences = [removal.revoke_shared(role, server) for role in roles]
-    async with sessions.transaction(write=True) as transaction:
+    differences = [planner.revoke_shared(role, server) for role in roles]
+    async with fence.transaction(_names(roles)) as transaction:
         await _execute(transaction, capabilities, [difference.statements for difference in differences])
     _raise_all([problem for difference in differences for problem in difference.problems])
-    async with sessions.transaction(write=True) as transaction:
-        await _execute(transaction, capabilities, [[removal.drop(role)] for role in roles])
+    async with fence.transaction(_names(roles)) as transaction:
+        await _execute(transaction, capabilities, [[planner.drop(role)] for role in roles])
 
 
 @contextlib.asynccontextmanager
@@ -216,7 +243,7 @@ async def _rights_of(
     transaction: Transaction, capabilities: Capabilities, server: Server, roles: Iterable[DesiredRole]
 ) -> AsyncIterator[None]:
     """Lend the admin the rights of roles for a part of a transaction."""
-    loans = [removal.lend_rights(role, server) for role in roles]
+    loans = [planner.lend_rights(role, server) for role in roles]
     await _execute(transaction, capabilities, [lend for lend, _ in loans])
     yield
     await _execute(transaction, capabilities, [take_back for _, take_back in loans])
@@ -266,6 +293,10 @@ async def _problems_of(step: Awaitable[Problems], roles: Sequence[DesiredRole]) 
             raise
         blocked = _blocked(failure, roles[0].name)
         return [(blocked.reason, blocked.message)]
+
+
+def _names(roles: Iterable[DesiredRole]) -> list[str]:
+    return [role.name for role in roles]
 
 
 def _raise_all(problems: Problems) -> None:

@@ -70,6 +70,8 @@ class Run:
     """resourceVersion of the Secret that the run ended with; None where it did not come as far as that."""
     role_oid: int | None = None
     system_identifier: str | None = None
+    overtaken: bool = False
+    """Whether somebody else is at work on the same: nothing is told, and the plan is read anew."""
     withheld_routines: tuple[str, ...] = ()
     uncovered_owners: tuple[str, ...] = ()
     observations: tuple[str, ...] = ()

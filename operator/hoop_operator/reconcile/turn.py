@@ -8,6 +8,8 @@
     agree           passwords and Secrets of roles that were there already, also of plans that failed
     tell            status and events
 
+Roles that somebody else changed after the look are left as they are, and their plans come again in another turn.
+
 Statements of many plans go together because most of them will succeed. When they do not because somebody else changes
 the same, the turn is made again as it is; for any other reason with half of the plans, down to the one that fails.
 """
@@ -28,8 +30,10 @@ from hoop_operator.errors import (
     ClusterError,
     DatabaseUnavailable,
     ObjectConflict,
+    Overtaken,
     PlanFailure,
     PlanReason,
+    RolesChanged,
     ServerError,
     StatementFailed,
 )
@@ -41,6 +45,7 @@ from hoop_operator.planner.roles import alteration_problem, password_statement
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres import scram
 from hoop_operator.postgres.executor import execute, execute_singly, hold_role, server_time
+from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.session import Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
 from hoop_operator.reconcile import approval
@@ -152,14 +157,21 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int =
     ServerError
         The server could not be reached or read at all; runs that have no outcome of their own share this one.
     """
-    works = await _look_and_plan(turn, runs)
+    server, works = await _look_and_plan(turn, runs)
+    fence = Fence(turn.sessions, server, runs)
     await _each(works, lambda work: approval.claim(turn.api, work.run))
     works = [work for work in works if not work.rests]
     refused = [work for work in works if not work.run.succeeded]
     ready = [work for work in works if work.run.succeeded]
     ready = await _each(ready, lambda work: _prepare(turn, work))
     try:
-        await _apply(turn, [*ready, *refused])
+        await _apply(turn, fence, [*ready, *refused])
+    except RolesChanged as change:
+        for desired, run in runs.items():
+            run.overtaken = desired.name in change.names
+        if others := [(desired, run) for desired, run in runs.items() if not run.overtaken]:
+            await carry_out(turn, _afresh(others), attempts)
+        return
     except (StatementFailed, DatabaseUnavailable) as failure:
         if await is_worth_another(failure, attempts):
             await carry_out(turn, _afresh(runs.items()), attempts - 1)
@@ -180,7 +192,7 @@ async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int =
                     work.login = None  # not ours, or so late that the next run will see to it
                 work.password = await _password_to_set(turn, work) if work.login is not None else None
     with_login = [work for work in (*ready, *refused) if work.run.succeeded or work.login is not None]
-    await _each(with_login, lambda work: _agree(turn, work))
+    await _each(with_login, lambda work: _agree(turn, fence, work))
 
 
 def _afresh(runs: Iterable[tuple[DesiredRole, Run]]) -> dict[DesiredRole, Run]:
@@ -254,7 +266,7 @@ async def look(
     return server, {state.name: state for state in states if state is not None}
 
 
-async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Work]:
+async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> tuple[Server, list[Work]]:
     server, databases = await look(turn.sessions, turn.capabilities, list(runs))
 
     async def plan_one(desired: DesiredRole, run: Run) -> Work:
@@ -298,7 +310,7 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> list[Wo
         approval.decide(run, turn.resource)
         return work
 
-    return await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
+    return server, await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
 
 
 async def _password_to_set(turn: Turn, work: Work) -> str | None:
@@ -372,11 +384,13 @@ async def _write_secret(turn: Turn, work: Work, password: str) -> None:
     work.run.secret_ready = True
 
 
-async def _apply(turn: Turn, works: Sequence[Work]) -> None:
+async def _apply(turn: Turn, fence: Fence, works: Sequence[Work]) -> None:
     """Run the statements of all plans: what concerns the server as a whole first, then every database by itself.
 
     Raises
     ------
+    Overtaken
+        Somebody else is at work on the same; as below.
     StatementFailed
         One of the transactions was rolled back; others may have been committed.
     """
@@ -388,7 +402,9 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
     run_statements = execute if len(works) > 1 else execute_singly
 
     async def run_in(database: str | None) -> None:
-        async with turn.sessions.transaction(database, write=True) as transaction:
+        concerned = [work for work in works if any(s.database == database for s in work.run.due)]
+        names = [work.desired.name for work in concerned]
+        async with fence.transaction(names, database) as transaction:
             verifiers = {
                 work.desired.name: work.verifier
                 or transaction.make_verifier(work.desired.name, work.password or "")
@@ -401,11 +417,10 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
                         own_comment = work.desired.identity.comment
                         await hold_role(transaction, work.planned.takes_over, own_comment)
             await run_statements(transaction, merge(by_database[database]), verifiers)
-            concerned = [w.run for w in works if any(s.database == database for s in w.run.due)]
-            for run in concerned:
-                run.committing = True
-        for run in concerned:
-            run.applied = True
+            for work in concerned:
+                work.run.committing = True
+        for work in concerned:
+            work.run.applied = True
 
     if None in by_database:
         await run_in(None)
@@ -436,7 +451,7 @@ async def _apply(turn: Turn, works: Sequence[Work]) -> None:
             work.password = None
 
 
-async def _agree(turn: Turn, work: Work) -> None:
+async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
     """Bring a role's password and its Secret together; the Secret is the truth.
 
     A new password reaches the Secret while the server's transaction is still open: whatever crashes in between, the
@@ -457,7 +472,7 @@ async def _agree(turn: Turn, work: Work) -> None:
 
         async def set_password() -> None:
             nonlocal since_on_server
-            async with turn.sessions.transaction(write=True) as transaction:
+            async with fence.transaction([name]) as transaction:
                 verifier = transaction.make_verifier(name, password)
                 await execute_singly(transaction, [password_statement(name)], {name: verifier})
                 await _write_secret(turn, work, password)
@@ -483,7 +498,9 @@ async def _agree(turn: Turn, work: Work) -> None:
         run.trigger = TRIGGER
     if turn.ends_sessions and work.login is not None and since is not None and (is_new or cut_short):
         before = since_on_server or since
-        run.sessions_left = await end_former_sessions(turn.sessions, turn.capabilities, work.desired, before)
+        run.sessions_left = await end_former_sessions(
+            turn.sessions, fence, turn.capabilities, work.desired, before
+        )
     run.password_since = since
     run.rotation_settled = run.may_rotate
     run.secret_version = work.found.current.resource_version if work.found.current else None
@@ -506,6 +523,8 @@ def _ending(run: Run) -> Iterator[None]:
         )
     except ClusterError as error:
         run.fail(PlanFailure(PlanReason.APPLY_FAILED, f"{error}; it will be tried again"))
+    except Overtaken:
+        run.overtaken = True
     except ServerError as error:
         run.fail(PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
 

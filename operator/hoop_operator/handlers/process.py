@@ -1,0 +1,148 @@
+"""The story of the process: show how it is, be elected, run kopf until told to stop, give the lease back.
+
+stand by       until the lease is ours; without a lease there is nothing to wait for
+lead           kopf runs, and is run anew when it ends by itself
+end            told by a signal, or because the lease could not be renewed: work first, then the lease
+"""
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import kopf
+
+from hoop_operator.cluster.election import LOST, Election
+from hoop_operator.handlers.registry import Handlers
+from hoop_operator.health import Health, serve_health
+from hoop_operator.settings import Settings
+
+NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+"""Where a Pod finds the namespace that it runs in."""
+
+RESTART_SECONDS = 5.0
+"""Pause after kopf ended by itself."""
+END_SECONDS = 7.0
+"""How long the end may take. Kubernetes waits for longer, but who follows should not have to."""
+
+logger = logging.getLogger(__name__)
+
+
+async def operate(settings: Settings) -> int:
+    """Run the operator until it is told to stop, and return the exit code.
+
+    Raises
+    ------
+    PortUnavailable
+        The HTTP port cannot be listened on.
+    """
+    end = _End()
+    end.on_signals()
+    health = Health()
+    async with serve_health(settings.http_port, health):
+        namespace = lease_namespace(settings)
+        if namespace is None:
+            await _run_kopf(settings, health, lambda: True, end)
+            return end.exit_code
+        elected = asyncio.Event()
+        election = Election(
+            namespace,
+            lease_name(settings),
+            settings.lease_seconds,
+            on_elected=partial(asyncio.get_running_loop().call_soon_threadsafe, elected.set),
+            on_lost=end.on_lost_lease,
+        )
+        election.start()
+        health.ready = True  # to stand by is all that it is there for, so far
+        await _first_of(elected, end.begun)
+        if not end.begun.is_set():
+            await _run_kopf(settings, health, election.leading, end)
+        health.ready = False
+        await asyncio.to_thread(election.resign)
+        return end.exit_code
+
+
+def lease_namespace(settings: Settings, namespace_file: Path = NAMESPACE_FILE) -> str | None:
+    """The namespace of the lease, by default the Pod's own; None outside a Pod, where nobody else is expected."""
+    if settings.lease_namespace is not None:
+        return settings.lease_namespace
+    try:
+        return namespace_file.read_text().strip() or None
+    except OSError:
+        return None
+
+
+def lease_name(settings: Settings) -> str:
+    """The name of the lease: operators of different agent ids work side by side."""
+    return "hoop-operator" if settings.agent_id is None else f"hoop-operator-{settings.agent_id}"
+
+
+async def _run_kopf(settings: Settings, health: Health, leading: Callable[[], bool], end: "_End") -> None:
+    """Run kopf until the end.
+
+    By itself kopf ends with whatever it does not understand, such as an ERROR event of another status than 410 in a
+    watch, or a list that is refused for good. That is no reason for the operator to end.
+    """
+    while not end.begun.is_set():
+        others = asyncio.all_tasks()
+        try:
+            tasks = await kopf.spawn_tasks(
+                registry=Handlers(settings, health, leading).registry(),
+                clusterwide=not settings.watch_namespaces,
+                namespaces=settings.watch_namespaces,
+                standalone=True,
+                stop_flag=end.begun,
+            )
+            end.on_signals()  # kopf has put handlers of its own in their place, which fail at a second signal
+            await kopf.run_tasks(tasks, ignored=others)
+        except Exception:
+            logger.exception("kopf ended by itself")
+        if not end.begun.is_set():
+            logger.error("The watches have ended; everything is looked at anew in %.0f s", RESTART_SECONDS)
+            await _first_of(end.begun, seconds=RESTART_SECONDS)
+
+
+class _End:
+    """The end of the process, gracefully for a while and then by force: what was not committed is rolled back."""
+
+    def __init__(self) -> None:
+        self.begun = asyncio.Event()
+        self.exit_code = 0
+        self._loop = asyncio.get_running_loop()
+        self._last_resort = threading.Timer(END_SECONDS, self._by_force)
+        self._last_resort.daemon = True
+
+    def on_signals(self) -> None:
+        """Begin on SIGTERM and SIGINT; further ones change nothing."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._begin, number.name, 0)
+
+    def on_lost_lease(self) -> None:
+        """Begin because another operator may lead; may be called by any thread."""
+        self._loop.call_soon_threadsafe(self._begin, "a lost lease", LOST)
+
+    def _begin(self, why: str, exit_code: int) -> None:
+        if not self.begun.is_set():
+            logger.info("Ending, by %s", why)
+            self.exit_code = exit_code
+            self.begun.set()
+            self._last_resort.start()
+
+    def _by_force(self) -> None:
+        logger.warning("The work did not end within %.0f s; the process is ended by force", END_SECONDS)
+        logging.shutdown()
+        os._exit(self.exit_code)
+
+
+async def _first_of(*events: asyncio.Event, seconds: float | None = None) -> None:
+    """Wait until one of some events is set, but no longer than some seconds."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

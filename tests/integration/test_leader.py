@@ -1,0 +1,404 @@
+"""Several processes: one leads, another takes over, and where two believe to lead nothing comes of it."""
+
+import asyncio
+import os
+import signal
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import aiohttp
+import psycopg
+import pytest
+from aiohttp import web
+from psycopg.rows import TupleRow
+
+from hoop_operator.cluster import paths
+from hoop_operator.cluster.api import KubernetesApi
+from integration.administrator import Administrator
+from integration.operator_process import OperatorProcess, free_port
+from integration.proxy import Proxy
+from integration.tenant import Tenant, eventually, roles_of
+from integration.test_crash import assert_whole
+from local import kubeconfig
+from local.postgresql import Server
+
+pytestmark = pytest.mark.version_independent
+
+LEASE_SECONDS = 8
+NAMESPACE = "hoop-system"
+QUICK = {"HOOP_RETRY_SECONDS_MAX": "1", "HOOP_CONNECT_TIMEOUT_SECONDS": "2"}
+ELECTED = {"HOOP_LEASE_NAMESPACE": NAMESPACE, "HOOP_LEASE_SECONDS": str(LEASE_SECONDS), **QUICK}
+LOST = 3
+
+SELECTS = {("orders", "SELECT")}
+INSERTS = {("orders", "INSERT")}
+
+Session = psycopg.AsyncConnection[TupleRow]
+MakeOperator = Callable[[Mapping[str, str]], OperatorProcess]
+
+
+@pytest.fixture
+async def database(admin: Administrator) -> str:
+    name = await admin.create_database()
+    session = await admin.connect(name)
+    await session.execute("CREATE TABLE orders (id int)")
+    return name
+
+
+def replicas(make: MakeOperator, settings: Mapping[str, str]) -> tuple[OperatorProcess, OperatorProcess]:
+    """Two processes of one operator."""
+    agent_id = {"HOOP_AGENT_ID": str(uuid.uuid4())}
+    return make({**settings, **agent_id}), make({**settings, **agent_id})
+
+
+def tenant_of(process: OperatorProcess, api: KubernetesApi, namespace: str) -> Tenant:
+    return Tenant(api, namespace, process.settings.get("HOOP_AGENT_ID", process.agent_id))
+
+
+async def until_said(process: OperatorProcess, words: str, times: int = 1, *, seconds: float = 40) -> None:
+    async def said() -> bool:
+        return process.said().count(words) >= times
+
+    await eventually(said, seconds=seconds, what=words)
+
+
+async def holder(api: KubernetesApi, process: OperatorProcess) -> str:
+    """Who holds the lease of a process and its like."""
+    lease = await api.get(paths.lease(NAMESPACE, f"hoop-operator-{process.settings['HOOP_AGENT_ID']}"))
+    return str(lease["spec"]["holderIdentity"])
+
+
+async def through(process: OperatorProcess, path: Path) -> Proxy:
+    """Have a process reach the API server by a proxy."""
+    config = kubeconfig.read(process.kubeconfig)
+    described = config["clusters"][0]["cluster"]
+    proxy = Proxy(int(described["server"].rpartition(":")[2]))
+    await proxy.open()
+    described["server"] = f"https://127.0.0.1:{proxy.port}"
+    process.kubeconfig = path
+    kubeconfig.save(path, config)
+    return proxy
+
+
+async def test_one_leads_and_another_takes_over_when_it_ends_or_vanishes(
+    own_operator: MakeOperator,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+) -> None:
+    first, second = replicas(own_operator, ELECTED)
+    tenant = tenant_of(first, api, namespace)
+    await first.start()
+    await until_said(first, "Leading, by the lease")
+    await second.start()
+    await until_said(second, "Standing by, the lease")
+    other = own_operator({**ELECTED, "HOOP_AGENT_ID": str(uuid.uuid4())})
+    await other.start()
+    await until_said(other, "Leading, by the lease")
+
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await tenant.plan("early", resource, scopes=[database], privileges=["SELECT"])
+    await tenant.until_plans(["early"])
+    assert namespace not in second.said()
+
+    first.kill()
+    await tenant.plan("late", resource, scopes=[database], privileges=["SELECT"])
+    await tenant.until_plans(["late"], seconds=LEASE_SECONDS + 20)
+    await until_said(second, "Leading, by the lease")
+
+    await first.start()
+    await until_said(first, "Standing by, the lease")
+    before = await holder(api, second)
+    assert await second.stop(10) == 0
+    # Given back, or taken already: it need not run out.
+    assert await holder(api, second) != before
+    await tenant.change("early", privileges=["INSERT"])
+    await tenant.until_plans(["early"])
+    session = await admin.connect(database)
+    await assert_whole(tenant, "early", INSERTS, session, postgres)
+    await assert_whole(tenant, "late", SELECTS, session, postgres)
+
+
+async def test_a_leader_that_was_frozen_in_a_transaction_changes_nothing_when_it_wakes_up(
+    own_operator: MakeOperator,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+) -> None:
+    first, second = replicas(own_operator, ELECTED)
+    tenant = tenant_of(first, api, namespace)
+    armed, frozen = False, asyncio.Event()
+
+    async def freeze(piece: bytes) -> None:
+        if armed and b"READ WRITE" in piece and not frozen.is_set():
+            os.kill(first.pid, signal.SIGSTOP)
+            frozen.set()
+
+    proxy = Proxy(postgres.port, freeze)
+    await proxy.open()
+    try:
+        await first.start()
+        await until_said(first, "Leading, by the lease")
+        await second.start()
+        resource = await tenant.resource(
+            postgres, user=postgres.user, password=postgres.password, port=proxy.port
+        )
+        names = ["changed", "rotated", "deleted"]
+        for name in names:
+            await tenant.plan(name, resource, scopes=[database], privileges=["SELECT"])
+        await tenant.until_plans(names)
+        armed = True
+        await tenant.change("changed", privileges=["SELECT", "UPDATE"])
+        await asyncio.wait_for(frozen.wait(), 20)
+        await tenant.change("changed", privileges=["INSERT"])
+        await tenant.annotate("rotated", rotate_at="now")
+        await tenant.delete("deleted")
+        await tenant.until_plans(["changed"], seconds=LEASE_SECONDS + 30)
+        await tenant.until_plan(
+            "rotated", lambda plan: plan["status"].get("observedRotateAt") == "now", "rotated"
+        )
+        await tenant.until_gone("deleted")
+        os.kill(first.pid, signal.SIGCONT)
+        assert await first.ended(20) == LOST
+        assert "could not be renewed" in first.said()
+        await tenant.annotate("changed", reconcile_at="now")
+        await tenant.until_plans(["changed"])
+        session = await admin.connect(database)
+        await assert_whole(tenant, "changed", INSERTS, session, postgres)
+        await assert_whole(tenant, "rotated", SELECTS, session, postgres)
+        assert not await roles_of(session, namespace, "deleted")
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(first.pid, signal.SIGCONT)
+        await proxy.close()
+
+
+async def test_a_leader_that_cannot_renew_its_lease_ends_before_another_may_lead(
+    own_operator: MakeOperator, api: KubernetesApi, tmp_path: Path
+) -> None:
+    first, second = replicas(own_operator, ELECTED)
+    proxy = await through(first, tmp_path / "kubeconfig")
+    try:
+        await first.start()
+        await until_said(first, "Leading, by the lease")
+        await second.start()
+        identity = await holder(api, first)
+        proxy.silent = True
+        assert await first.ended(LEASE_SECONDS + 2) == LOST
+        assert await holder(api, first) == identity
+        await until_said(second, "Leading, by the lease")
+    finally:
+        await proxy.close()
+
+
+async def test_two_that_both_lead_keep_every_promise(
+    own_operator: MakeOperator,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+) -> None:
+    processes = replicas(own_operator, {**QUICK, "HOOP_DRIFT_INTERVAL_SECONDS": "2"})
+    tenant = tenant_of(processes[0], api, namespace)
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await asyncio.gather(*(process.start() for process in processes))
+    names = [f"plan-{number}" for number in range(12)]
+    session = await admin.connect(database)
+
+    async def make(name: str) -> None:
+        await tenant.plan(name, resource, scopes=[database], privileges=["SELECT"])
+
+    await asyncio.gather(*map(make, names))
+    for number in range(6):
+        await asyncio.gather(
+            *(tenant.change(name, privileges=[["SELECT"], ["INSERT"]][number % 2]) for name in names[:4]),
+            *(tenant.annotate(name, rotate_at=str(number)) for name in names[4:8]),
+            *(tenant.delete(name) for name in names[8:]),
+        )
+        await asyncio.gather(*(tenant.until_gone(name, seconds=60) for name in names[8:]))
+        await asyncio.gather(*map(make, names[8:]))
+    await tenant.until_plans(names, seconds=90)
+
+    async def rotated() -> bool:
+        plans = await tenant.plans()
+        return all(plans[name]["status"].get("observedRotateAt") == "5" for name in names[4:8])
+
+    await eventually(rotated, seconds=60, what="every rotation is answered")
+
+    async def whole() -> bool:
+        with suppress(AssertionError, psycopg.OperationalError, KeyError):
+            for name in names:
+                expected = INSERTS if name in names[:4] else SELECTS
+                await assert_whole(tenant, name, expected, session, postgres)
+            return True
+        return False
+
+    await eventually(whole, seconds=60, what="every promise holds")
+    # And they do not fight: a look of both of them changes nothing.
+    before = await versions_of(session, namespace)
+    assert len(before) == len(names)
+    for name in names:
+        await tenant.annotate(name, reconcile_at="now")
+    await tenant.until_plans(names, seconds=60)
+    assert await versions_of(session, namespace) == before
+    assert await whole()
+
+
+async def versions_of(session: Session, namespace: str) -> list[tuple[str, str]]:
+    """Each plan's role with the transaction that last changed it."""
+    rows = await session.execute(
+        "SELECT r.rolname::text, d.xmin::text FROM pg_roles r JOIN pg_shdescription d ON d.objoid = r.oid"
+        " AND d.classoid = 'pg_authid'::regclass WHERE d.description LIKE %s ORDER BY 1",
+        (f"%/{namespace}/%",),
+    )
+    return [(row[0], row[1]) for row in await rows.fetchall()]
+
+
+@pytest.mark.parametrize("during", ["work", "silence of PostgreSQL", "silence of the API server"])
+async def test_it_ends_within_ten_seconds_whatever_it_is_doing(
+    own_operator: MakeOperator,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+    tmp_path: Path,
+    during: str,
+) -> None:
+    process = own_operator({**ELECTED, "HOOP_LEASE_SECONDS": "60", "HOOP_AGENT_ID": str(uuid.uuid4())})
+    tenant = tenant_of(process, api, namespace)
+    session = await admin.connect()
+    holder_of_lock = await admin.connect(database)
+    await holder_of_lock.execute("BEGIN; GRANT SELECT ON orders TO pg_monitor")
+    login = f"admin_{namespace.replace('-', '_')}"
+    await session.execute(f"CREATE ROLE {login} SUPERUSER LOGIN PASSWORD 'secret'".encode())
+    server, kubernetes = Proxy(postgres.port), await through(process, tmp_path / "kubeconfig")
+    await server.open()
+    try:
+        await process.start()
+        resource = await tenant.resource(postgres, user=login, password="secret", port=server.port)
+        await tenant.until_resource(resource)
+        names = [f"plan-{number}" for number in range(150)]
+        await asyncio.gather(
+            *(tenant.plan(name, resource, scopes=[database], privileges=["SELECT"]) for name in names)
+        )
+
+        async def at_work() -> bool:
+            rows = await session.execute(
+                "SELECT FROM pg_stat_activity WHERE usename = %s AND wait_event_type = 'Lock'", (login,)
+            )
+            return bool(await rows.fetchall())
+
+        await eventually(at_work, seconds=60, what="it is at work")
+        server.silent = during == "silence of PostgreSQL"
+        kubernetes.silent = during == "silence of the API server"
+        os.kill(process.pid, signal.SIGTERM)
+        begun = time.monotonic()
+        assert await process.stop(10) == 0  # a second signal is harmless
+        assert time.monotonic() - begun < 10
+        await server.close()
+
+        async def nothing_left() -> bool:
+            rows = await session.execute("SELECT FROM pg_stat_activity WHERE usename = %s", (login,))
+            return not await rows.fetchall()
+
+        await eventually(nothing_left, seconds=20, what="no session is left on the server")
+    finally:
+        process.kill()
+        await server.close()
+        await kubernetes.close()
+        await session.execute(f"DROP ROLE {login}".encode())
+
+
+class Gateway:
+    """Stands before the API server and, when told to, answers every watch with an error."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._broken = False
+        self._requests: set[web.BaseRequest] = set()
+
+    def break_watches(self) -> None:
+        """End every watch, and let none begin."""
+        self._broken = True
+        for request in self._requests:
+            if request.transport is not None:
+                request.transport.abort()
+
+    def mend(self) -> None:
+        """Let watches begin again."""
+        self._broken = False
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Pass a request on."""
+        watches = "watch" in request.query
+        if watches and self._broken:
+            status = {"kind": "Status", "code": 500, "message": "etcdserver: leader changed"}
+            return web.json_response({"type": "ERROR", "object": status})
+        headers = {name: request.headers[name] for name in ("Authorization", "Accept", "Content-Type")}
+        async with (
+            aiohttp.ClientSession(auto_decompress=False) as session,
+            session.request(
+                request.method,
+                self._url + str(request.rel_url),
+                data=await request.read(),
+                headers=headers,
+                ssl=False,
+            ) as answer,
+        ):
+            response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
+            await response.prepare(request)
+            if watches:
+                self._requests.add(request)
+            try:
+                async for piece in answer.content.iter_any():
+                    await response.write(piece)
+            finally:
+                self._requests.discard(request)
+            return response
+
+
+async def test_an_error_in_a_watch_does_not_end_the_operator(
+    own_operator: MakeOperator,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    database: str,
+    tmp_path: Path,
+) -> None:
+    """kopf ends with it, and is run anew."""
+    process = own_operator(QUICK)
+    config = kubeconfig.read(process.kubeconfig)
+    described = config["clusters"][0]["cluster"]
+    gateway = Gateway(described["server"])
+    application = web.Application(client_max_size=1 << 24)
+    application.router.add_route("*", "/{path:.*}", gateway.answer)
+    runner = web.AppRunner(application, shutdown_timeout=0.1)
+    await runner.setup()
+    port = free_port()
+    await web.TCPSite(runner, "127.0.0.1", port).start()
+    config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
+    process.kubeconfig = tmp_path / "kubeconfig"
+    kubeconfig.save(process.kubeconfig, config)
+    tenant = tenant_of(process, api, namespace)
+    try:
+        await process.start()
+        resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+        await tenant.until_resource(resource)
+        gateway.break_watches()
+        await until_said(process, "The watches have ended")
+        gateway.mend()
+        await tenant.plan("new", resource, scopes=[database], privileges=["SELECT"])
+        await tenant.until_plans(["new"], seconds=60)
+        assert await process.stop(10) == 0
+    finally:
+        process.kill()
+        await runner.cleanup()

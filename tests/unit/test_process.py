@@ -1,0 +1,28 @@
+"""Whether there is an election, and for what."""
+
+from pathlib import Path
+
+import pytest
+
+from hoop_operator.handlers.process import lease_name, lease_namespace
+from hoop_operator.settings import Settings
+
+AGENT = "0b8a3f4e-6a39-4f4e-9f0e-0d1c2b3a4f5e"
+
+
+@pytest.mark.parametrize(
+    ("setting", "pod", "namespace"),
+    [(None, None, None), (None, "own", "own"), ("other", "own", "other"), ("other", None, "other")],
+)
+def test_the_lease_is_in_the_pods_namespace_unless_another_is_set(
+    tmp_path: Path, setting: str | None, pod: str | None, namespace: str | None
+) -> None:
+    file = tmp_path / "namespace"
+    if pod is not None:
+        file.write_text(pod)
+    assert lease_namespace(Settings(lease_namespace=setting), file) == namespace
+
+
+def test_operators_of_different_agent_ids_have_leases_of_their_own() -> None:
+    assert lease_name(Settings()) == "hoop-operator"
+    assert lease_name(Settings.model_validate({"agent_id": AGENT})) == f"hoop-operator-{AGENT}"
