@@ -11,8 +11,8 @@ The admin is a superuser, and all grants are the owners': more than that is for 
 """
 
 import asyncio
+import itertools
 import re
-from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from exploration.schedule import LIFE, Schedule
-from hoop_operator.errors import ServerUnreachable, StatementFailed
+from hoop_operator.errors import NoLongerLeading, ServerUnreachable, StatementFailed
 from hoop_operator.planner.model import (
     DatabaseObject,
     ObjectKind,
@@ -97,8 +97,9 @@ class PostgreSQL:
     def __init__(self) -> None:
         self.rows: dict[Row, Any] = {}
         self.objects: dict[Row, DatabaseObject] = {}
-        self.versions: Counter[Row] = Counter()
-        """How often each row was written, be it with what it held already."""
+        self.versions: dict[Row, int] = {}
+        """The transaction that wrote each row last (`xmin`), be it with what it held already."""
+        self.transactions = itertools.count(1)
         self.open: list[Transaction] = []
         self.watchers: list[Callable[[str, list[Change]], None]] = []
         """Told of every commit: whose it is and what it changed."""
@@ -132,7 +133,7 @@ class PostgreSQL:
             if commit and self.rows.get(row) != value
         ]
         if commit:
-            self.versions.update(transaction.writes.keys())
+            self.versions |= dict.fromkeys(transaction.writes, transaction.number)
         for row, _, after in changes:
             self.rows[row] = after
             if after is None:
@@ -174,6 +175,7 @@ class Transaction:
     def __init__(self, server: PostgreSQL, schedule: Schedule, database: str, *, write: bool) -> None:
         life = LIFE.get()
         self.who = life.name if life is not None else "somebody"
+        self.number = next(server.transactions)
         self.server = server
         self.database = database
         self.writes: dict[Row, Any] = {}
@@ -219,6 +221,13 @@ class Transaction:
         """A row as a statement of this transaction sees it now."""
         return self.writes[row] if row in self.writes else self.server.rows.get(row)
 
+    def version_of(self, role: RoleRow, *, own: bool) -> str:
+        """The version of a role's comment, as this transaction left it or as it is committed (`ROLE_VERSION`)."""
+        row: Row = ("comment", str(role.oid))
+        if own and row in self.writes:
+            return f"{role.oid}/{self.number if self.writes[row] is not None else ''}"
+        return f"{role.oid}/{self.server.versions[row] if row in self.server.rows else ''}"
+
     def all_rows(self) -> dict[Row, Any]:
         """All rows as a statement of this transaction sees them now."""
         return {row: value for row, value in {**self.server.rows, **self.writes}.items() if value is not None}
@@ -232,9 +241,9 @@ class Transaction:
 
     async def change(self, row: Row, value: Any) -> None:
         """Change a row once nobody else is changing it; who has to wait for another's change comes too late."""
-        there, version = self.get(row) is not None, self.server.versions[row]
+        there, version = self.get(row) is not None, self.server.versions.get(row)
         await self.lock(row, Mode.EXCLUSIVE)
-        if self.server.versions[row] != version:
+        if self.server.versions.get(row) != version:
             raise StatementFailed(
                 "tuple concurrently updated", sqlstate=CONCURRENTLY_UPDATED if there else UNIQUE_VIOLATION
             )
@@ -282,9 +291,9 @@ async def _create_role(transaction: Transaction, match: re.Match[str]) -> None:
     name, verifier = match.groups()
     if transaction.get(("role", name)) is not None:
         raise StatementFailed(f'role "{name}" already exists', sqlstate="42710")
-    assert scram.VERIFIER.fullmatch(verifier), "only a verifier may be sent"
+    assert verifier is None or scram.VERIFIER.fullmatch(verifier), "only a verifier may be sent"
     oid = transaction.server.new_oid()
-    await transaction.change(("role", name), RoleRow(oid, verifier=verifier))
+    await transaction.change(("role", name), RoleRow(oid, login=verifier is not None, verifier=verifier))
     transaction.locks["object", str(oid)] = Mode.EXCLUSIVE
 
 
@@ -314,7 +323,7 @@ async def _comment(transaction: Transaction, match: re.Match[str]) -> None:
         if found.oid == role.oid:
             break
         role = found
-    await transaction.change(("comment", str(role.oid)), text.replace("''", "'"))
+    await transaction.change(("comment", str(role.oid)), text and text.replace("''", "'"))
 
 
 async def _drop_role(transaction: Transaction, match: re.Match[str]) -> None:
@@ -385,9 +394,9 @@ TEXT = r"'((?:[^']|'')*)'"
 ATTRIBUTE = "SUPERUSER|CREATEDB|CREATEROLE|REPLICATION|BYPASSRLS|INHERIT|LOGIN"
 OPTION = rf"(?:NO)?(?:{ATTRIBUTE})|CONNECTION LIMIT -1|VALID UNTIL 'infinity'"
 STATEMENTS: list[tuple[re.Pattern[str], Callable[[Transaction, re.Match[str]], Awaitable[None]]]] = [
-    (re.compile(f"CREATE ROLE {NAME} LOGIN INHERIT PASSWORD {TEXT}"), _create_role),
+    (re.compile(f"CREATE ROLE {NAME}(?: LOGIN INHERIT PASSWORD {TEXT})?"), _create_role),
     (re.compile(f"ALTER ROLE {NAME} (?:((?:{OPTION})(?: (?:{OPTION}))*)|PASSWORD {TEXT})"), _alter_role),
-    (re.compile(f"COMMENT ON ROLE {NAME} IS {TEXT}"), _comment),
+    (re.compile(f"COMMENT ON ROLE {NAME} IS (?:{TEXT}|NULL)"), _comment),
     (re.compile(f"DROP ROLE {NAMES}"), _drop_role),
     (
         re.compile(
@@ -402,17 +411,21 @@ STATEMENTS: list[tuple[re.Pattern[str], Callable[[Transaction, re.Match[str]], A
 class Sessions:
     """As `hoop_operator.postgres.session.Sessions`: a few transactions at a time, all gone when their client is."""
 
-    def __init__(self, server: PostgreSQL, schedule: Schedule) -> None:
+    def __init__(
+        self, server: PostgreSQL, schedule: Schedule, leading: Callable[[], bool] = lambda: True
+    ) -> None:
+        self._leading = leading
         self._server = server
         self._schedule = schedule
-        self._slots = asyncio.Semaphore(SESSIONS)
+        self._slots = asyncio.Semaphore(SESSIONS - 1)
+        self._slot_beside = asyncio.Semaphore(1)
 
     @asynccontextmanager
     async def transaction(
-        self, database: str | None = None, *, write: bool = False
+        self, database: str | None = None, *, write: bool = False, beside: bool = False
     ) -> AsyncIterator[Transaction]:
         """Run a transaction; it is committed unless the body raises."""
-        async with self._slots:
+        async with self._slot_beside if beside else self._slots:
             transaction = Transaction(self._server, self._schedule, database or ADMIN, write=write)
             life = LIFE.get()
             if life is not None:
@@ -421,6 +434,7 @@ class Sessions:
             try:
                 yield transaction
                 if write:
+                    self._insist_on_leading()
                     await transaction.gate("COMMIT")
             except BaseException:
                 self._roll_back(transaction)
@@ -434,6 +448,10 @@ class Sessions:
     async def can_log_in(self, user: str, password: str, database: str) -> bool | None:
         """Never asked: the admin can read the verifiers."""
         raise AssertionError("a superuser reads verifiers")
+
+    def _insist_on_leading(self) -> None:
+        if not self._leading():
+            raise NoLongerLeading("somebody else leads")
 
     def _roll_back(self, transaction: Transaction) -> None:
         if transaction in self._server.open:

@@ -1,7 +1,8 @@
 """What the operator promises, as far as it can be seen from outside: on the API server and on the server."""
 
 import base64
-from collections import Counter
+from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import Any
 
 from exploration import api_server, postgresql
@@ -11,11 +12,11 @@ from exploration.schedule import LIFE
 from hoop_operator.cluster import paths
 from hoop_operator.crd import Privilege
 from hoop_operator.naming import default_secret_name, role_name
-from hoop_operator.planner.grants import object_privileges
 from hoop_operator.planner.model import COMMENT_PREFIX, Identity, ObjectKind
+from hoop_operator.planner.privileges import object_privileges
 from hoop_operator.planner.scopes import parse_scope
 from hoop_operator.postgres import scram
-from hoop_operator.reconcile.objects import FINALIZER, ROTATE_AT
+from hoop_operator.reconcile.objects import APPROVE, FINALIZER, ROTATE_AT
 
 PLURALS = {ObjectKind.TABLE: "TABLES", ObjectKind.SEQUENCE: "SEQUENCES"}
 
@@ -25,14 +26,15 @@ class Promises:
 
     def __init__(self, cluster: ApiServer, server: PostgreSQL) -> None:
         self.broken: list[str] = []
-        self.excused_rotations = 0
-        """How often a crash may have made a rotation happen twice."""
         self._cluster = cluster
         self._server = server
         self._requests: Counter[str] = Counter()
         self._rotations: Counter[str] = Counter()
         self._secrets: dict[str, str] = {}
         self._passwords: set[str] = set()
+        self._approvals: Counter[str] = Counter()
+        self._claims: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
+        """For each plan the approvals that were taken up: the `lastAppliedSid` before and after."""
         self._left: set[str] = set()
         """The comments of roles that were let go."""
         self._seen = 0
@@ -59,8 +61,24 @@ class Promises:
                 ]
                 if asked[0].get(ROTATE_AT) != asked[1].get(ROTATE_AT):
                     self._requests[path] += 1
+                if asked[0].get(APPROVE) != asked[1].get(APPROVE):
+                    self._approvals[path] += 1
+                self._see_claim(path, before or after, after)
             elif before is not None and FINALIZER in before["metadata"].get("finalizers", ()):
                 self._see_end(before)
+
+    def _see_claim(self, path: str, before: Object, after: Object) -> None:
+        """An approval is taken up, or given back by who has made no use of it."""
+        was, now = ((known.get("status") or {}).get("lastAppliedSid") for known in (before, after))
+        if was == now or after["spec"].get("approval") != "Manual":
+            return
+        claims = self._claims[path]
+        if claims and now == claims[-1][0]:
+            claims.pop()
+        else:
+            claims.append((was, now))
+        if len(claims) > self._approvals[path]:
+            self.broken.append(f"{path} was applied more often than it was approved")
 
     def _see_secret(
         self, path: str, before: Object | None, after: Object | None, *, by_operator: bool
@@ -72,17 +90,16 @@ class Promises:
         password = _password(after) if after is not None else None
         if password:
             self._passwords.add(password)
+        plan_path = path.replace("/api/v1", "/apis/hoop.dev/v1alpha1").replace("/secrets/", "/hooproleplans/")
+        plan_path = plan_path.removesuffix("-credentials")
         former = self._secrets.get(path)
-        if not by_operator:
-            former = None
         if by_operator and former and password and former != password:
-            plan = path.replace("/api/v1", "/apis/hoop.dev/v1alpha1").replace("/secrets/", "/hooproleplans/")
-            plan = plan.removesuffix("-credentials")
-            self._rotations[plan] += 1
-            if self._rotations[plan] > self._requests[plan] + self.excused_rotations:
+            self._rotations[plan_path] += 1
+            if self._rotations[plan_path] > self._requests[plan_path]:
                 self.broken.append(f"{path} got a new password that nobody had asked for")
-        if after is None and by_operator:
-            return  # replaced, as likely as not: the password goes on
+        plan = self._cluster.objects.get(plan_path)
+        if after is None and by_operator and plan is not None and "deletionTimestamp" not in plan["metadata"]:
+            return  # to be replaced: the password goes on
         self._secrets[path] = password or ""
 
     def _see_end(self, plan: Object) -> None:
@@ -108,6 +125,18 @@ class Promises:
         ]
         if who == "somebody":
             return
+        for plan in self._plans():
+            metadata, spec = plan["metadata"], plan["spec"]
+            path = paths.hoop_role_plan(metadata["namespace"], metadata["name"])
+            if (
+                spec.get("approval") == "Manual"
+                and "deletionTimestamp" not in metadata
+                and not self._claims[path]
+            ):
+                role = role_name("pg", spec["role"])
+                row = self._server.rows.get(("role", role))
+                if any(_is_for_approval(change, role, row.oid if row else None) for change in changes):
+                    self.broken.append(f"{who} changed role {role} without approval: {changes}")
         comments = {row[1]: before for row, before, _ in changes if row[0] == "comment"}
         for row, before, after in changes:
             if row[0] == "role" and before is not None:
@@ -148,8 +177,9 @@ class Promises:
             conflicts.add("RoleConflict")
         if secret is not None and not secret["metadata"].get("ownerReferences"):
             conflicts.add("SecretConflict")
-        assert ready["reason"] in (conflicts or {"Applied"}), (name, ready)
-        if conflicts:
+        waits = {"PendingApproval"} if spec.get("approval") == "Manual" else set()
+        assert ready["reason"] in (conflicts or {"Applied"}) | waits, (name, ready)
+        if ready["reason"] != "Applied":
             return
         assert ready["status"] == "True"
         assert metadata.get("finalizers") == [FINALIZER], name
@@ -186,6 +216,16 @@ def _grants(spec: Any) -> set[tuple[str, ...]]:
                     wanted.add(("acl", kind.value, database, schema, name, privilege, ""))
                 wanted.add(("default", database, OWNER, schema, PLURALS[kind], privilege, ""))
     return wanted
+
+
+def _is_for_approval(change: postgresql.Change, role: str, oid: int | None) -> bool:
+    """Whether a change creates a role, or concerns its attributes or grants: what no password or deletion does."""
+    (catalog, name, *_), before, after = change
+    if catalog in {"acl", "default"}:
+        return any(grant.grantee == oid for grant in (before or frozenset()) ^ (after or frozenset()))
+    if (catalog, name) != ("role", role) or after is None:
+        return False
+    return before is None or replace(before, verifier=None) != replace(after, verifier=None)
 
 
 def _comment(plan: Object) -> str:

@@ -30,6 +30,8 @@ class Life:
     def __init__(self, name: str) -> None:
         self.name = name
         self.dead = False
+        self.leading = True
+        """Whether it takes itself for the leader."""
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.own: list[asyncio.Task[Any]] = []
         """Tasks that are to be kept alive as long as the process."""

@@ -20,7 +20,7 @@ from hoop_operator.planner.model import (
     Schema,
     Server,
 )
-from hoop_operator.postgres.snapshot import Capabilities
+from hoop_operator.postgres.snapshot import Capabilities, RoleVersion
 
 VERSION = 180000
 
@@ -49,7 +49,7 @@ async def read_server(
     names = sorted(set(names))
     await transaction.gate(f"look at {', '.join(names)}")
     rows = transaction.look()
-    roles = {name: _role(name, rows) for name in names if ("role", name) in rows}
+    roles = {name: _role(name, transaction) for name in names if ("role", name) in rows}
     oids = {role.oid: name for name, role in roles.items()}
     objects = {row: found for row, found in transaction.server.objects.items() if row[1] == "DATABASE"}
     holdings: dict[str, set[str]] = defaultdict(set)
@@ -146,7 +146,22 @@ async def read_nothing(*_: Any) -> list[Any]:
     return []
 
 
-def _role(name: str, rows: Mapping[Row, Any]) -> Role:
+async def read_versions(transaction: Transaction, names: Iterable[str]) -> dict[str, RoleVersion]:
+    """As `hoop_operator.postgres.snapshot.read_versions`."""
+    await transaction.gate("which version")
+    rows = transaction.all_rows()
+    return {
+        name: RoleVersion(
+            transaction.version_of(rows["role", name], own=True),
+            rows.get(("comment", str(rows["role", name].oid))),
+        )
+        for name in names
+        if ("role", name) in rows
+    }
+
+
+def _role(name: str, transaction: Transaction) -> Role:
+    rows = transaction.look()
     row: RoleRow = rows["role", name]
     return Role(
         oid=row.oid,
@@ -164,6 +179,7 @@ def _role(name: str, rows: Mapping[Row, Any]) -> Role:
         admin_option=True,
         admin_may_grant=True,
         verifier=row.verifier,
+        version=transaction.version_of(row, own=False),
     )
 
 

@@ -17,7 +17,7 @@ from exploration.world import World, worlds
 EXAMPLES = int(os.environ.get("EXPLORE_EXAMPLES", "400"))
 STEPS = 30
 
-NAMES = st.sampled_from(["ro", "rw", "squatted", "taken"])
+NAMES = st.sampled_from(["ro", "rw", "guarded", "squatted", "taken"])
 PRIVILEGES = st.sampled_from([["SELECT"], ["INSERT"], ["SELECT", "INSERT", "DELETE"]])
 SCOPES = st.sampled_from([["shop"], ["shop.extra"], ["shop", "shop.extra"]])
 CHOICES = st.lists(st.integers(0, 5), min_size=1, max_size=25)
@@ -54,7 +54,8 @@ class AnyOrder(RuleBasedStateMachine):
     def apply_plan(self, name: str, privileges: list[str], scopes: list[str]) -> None:
         """A user applies a plan."""
         if self.world.plan(name) is None:
-            self.world.create_plan(name, privileges=privileges, scopes=scopes)
+            approval = {"approval": "Manual"} if name == "guarded" else {}
+            self.world.create_plan(name, privileges=privileges, scopes=scopes, **approval)
         else:
             self.world.patch_plan(name, spec={"privileges": privileges, "scopes": scopes})
 
@@ -65,10 +66,20 @@ class AnyOrder(RuleBasedStateMachine):
             self.value += 1
             self.world.annotate(name, annotation, str(self.value))
 
+    @rule()
+    def approve(self) -> None:
+        """Somebody approves what waits."""
+        self.world.approve("guarded")
+
     @rule(name=NAMES, abandon=st.booleans())
     def delete_plan(self, name: str, *, abandon: bool) -> None:
-        """A user deletes a plan, with or without its role."""
+        """A user deletes a plan, with or without its role.
+
+        Its end is told by no version of a role: against two who lead then only the lease helps.
+        """
         if self.world.plan(name) is not None:
+            for life in self.world.operators[:-1]:
+                life.leading = False
             if abandon:
                 self.world.annotate(name, "abandon", "true")
             self.world.delete_plan(name)
@@ -99,15 +110,27 @@ class AnyOrder(RuleBasedStateMachine):
         """A request is lost, or the answer to it."""
         breakable: list[Gate] = [gate for gate in self.world.gates if gate.fault is not None]
         if breakable:
-            self.world.promises.excused_rotations += 1
             self.world.schedule.lose(breakable[choice % len(breakable)])
 
+    @precondition(lambda self: len(self.world.operators) == 1 and not self.world.deleting)
     @rule()
-    def die(self) -> None:
-        """The operator dies, and another one takes its place."""
-        self.world.promises.excused_rotations += 1
-        self.world.kill(self.world.operators[0])
+    def start_another(self) -> None:
+        """Another operator starts, which takes the first for dead or does not know of it."""
         self.world.start()
+
+    @rule(which=st.integers(0, 1))
+    def die(self, which: int) -> None:
+        """An operator dies; another one takes its place."""
+        self.world.kill(self.world.operators[which % len(self.world.operators)])
+        if not self.world.operators:
+            self.world.start()
+
+    @rule(which=st.integers(0, 1), steps=st.integers(1, 40))
+    def go_on_alone(self, which: int, steps: int) -> None:
+        """One operator goes on, and another one, if there is one, is frozen."""
+        life = self.world.operators[which % len(self.world.operators)]
+        for _ in range(steps):
+            self.world.step(only=life)
 
     def teardown(self) -> None:
         """Everything comes to its end."""

@@ -18,7 +18,7 @@ from exploration.schedule import Gate, Life, Schedule
 from hoop_operator.cluster import paths
 from hoop_operator.errors import ClusterError
 from hoop_operator.naming import role_name
-from hoop_operator.postgres import scram
+from hoop_operator.postgres import fence, scram
 from hoop_operator.reconcile import inbox, plans, remove, turn
 from hoop_operator.reconcile.reconciler import Reconciler
 from hoop_operator.settings import Settings
@@ -108,7 +108,7 @@ class World:
         """What the handlers and kopf do."""
         api = ApiClient(self.cluster, self.schedule)
         while True:
-            reconciler = Reconciler(api, SETTINGS)
+            reconciler = Reconciler(api, SETTINGS, lambda: life.leading)
             try:
                 await reconciler.start()
                 break
@@ -126,34 +126,37 @@ class World:
         """Where something is parked."""
         return self.schedule.parked
 
-    def step(self, choice: int = 0, *, patience: float = PATIENCE_SECONDS) -> bool:
+    def step(self, choice: int = 0, *, patience: float = PATIENCE_SECONDS, only: Life | None = None) -> bool:
         """Open one of the gates, or let time pass where there is none; tell whether anything was left to do.
 
-        What is not due within `patience` seconds is left to later.
+        What is not due within `patience` seconds is left to later, and all that is not the operator's `only`.
         """
         self.promises.check()
         loop = self.schedule.loop
-        if self.gates:
-            self.schedule.open(self.gates[choice % len(self.gates)])
+        gates = [gate for gate in self.gates if only in {None, gate.life}]
+        if gates:
+            self.schedule.open(gates[choice % len(gates)])
         elif loop.next_timer is not None and loop.next_timer <= loop.time() + patience:
             loop.pass_time()
         else:
             return False
         return True
 
-    def run(self, seconds: float = PATIENCE_SECONDS) -> None:
+    def run(self, seconds: float = PATIENCE_SECONDS, *, only: Life | None = None) -> None:
         """Have everything happen in the order in which it was begun, for a while of the loop's time."""
         end = self.schedule.loop.time() + seconds
         for _ in range(GATES_MAX):
-            if not self.step(patience=end - self.schedule.loop.time()):
+            if not self.step(patience=end - self.schedule.loop.time(), only=only):
                 return
         raise AssertionError("no end is in sight")
 
     def settle(self) -> None:
         """Have one operator bring everything to its end, and see that all is as promised."""
-        for life in self.operators[1:]:
-            self.kill(life)
-        if not self.operators:
+        leaders = [life for life in self.operators if life.leading]
+        for life in self.operators[:]:
+            if life not in leaders[:1]:
+                self.kill(life)
+        if not leaders:
             self.start()
         self.run(SETTLED_SECONDS)
         self.promises.check_everything_is_in_order()
@@ -169,6 +172,11 @@ class World:
     def plan(self, name: str) -> Object | None:
         """A plan, if it exists."""
         return self.cluster.objects.get(paths.hoop_role_plan(NAMESPACE, name))
+
+    @property
+    def deleting(self) -> bool:
+        """Whether a plan is on its way out."""
+        return any("deletionTimestamp" in known["metadata"] for known in self.cluster.objects.values())
 
     def create_plan(self, name: str, **spec: Any) -> None:
         """Create a plan, labelled as it is named."""
@@ -200,6 +208,13 @@ class World:
     def annotate(self, name: str, annotation: str, value: str | None) -> None:
         """Set an annotation of ours on a plan."""
         self.patch_plan(name, metadata={"annotations": {f"hoop.dev/{annotation}": value}})
+
+    def approve(self, name: str) -> None:
+        """Approve what a plan has computed, if it has computed anything."""
+        plan = self.plan(name)
+        computed = (plan or {}).get("status", {}).get("plan")
+        if computed is not None:
+            self.annotate(name, "approve", computed["checksum"])
 
     def delete_plan(self, name: str) -> None:
         """Ask for the deletion of a plan."""
@@ -332,13 +347,15 @@ def worlds() -> Iterator[Callable[[], World]]:
         return made[-1]
 
     @asynccontextmanager
-    async def open_sessions(*_: object) -> Any:
-        yield postgresql.Sessions(made[-1].server, made[-1].schedule)
+    async def open_sessions(*means: Any) -> Any:
+        leading = means[3] if len(means) > 3 else lambda: True
+        yield postgresql.Sessions(made[-1].server, made[-1].schedule, leading)
 
     with pytest.MonkeyPatch.context() as patch:
         for module in (plans, inbox):
             patch.setattr(module, "open_sessions", open_sessions)
             patch.setattr(module, "read_capabilities", snapshot.read_capabilities)
+        patch.setattr(fence, "read_versions", snapshot.read_versions)
         patch.setattr(turn, "read_server", snapshot.read_server)
         patch.setattr(turn, "read_database", snapshot.read_database)
         for name in ("read_hazards", "read_owned_schemas", "read_prepared", "read_sessions"):
