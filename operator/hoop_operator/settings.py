@@ -1,6 +1,6 @@
 """Every knob of the operator process, read from `HOOP_*` environment variables at start-up."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from pydantic import Field, StringConstraints
@@ -64,3 +64,6 @@ class Settings(BaseSettings):
 
     log_level: Annotated[str, StringConstraints(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     """Least severe level that is logged."""
+
+    log_format: Literal["json", "text"] = "json"
+    """`json`: one JSON object a line, for machines; `text`: for people."""

@@ -1,6 +1,6 @@
-"""`python -m bench`: what 100 and 1,000 plans cost, and a look at a big database.
+"""`python -m bench`: what 100 and 1,000 plans cost, a look at a big database, and what it costs to stand still.
 
-Prints tables, and keeps the figures as JSON in build/bench/.
+Prints tables, and keeps the figures as JSON in build/bench/. All parts together take about twenty minutes.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import signal
 import sys
 from types import FrameType
 
-from bench import report, scenario, size
+from bench import broken, report, scenario, servers, size, soak
 from local.errors import StackError
 from local.progress import say
 from local.stack import CHECKOUT
@@ -31,8 +31,9 @@ def main() -> int:
     )
     parser.add_argument(
         "--only",
-        choices=["plans", "size"],
-        help=f"measure new plans alone, or the look at a database of {size.TABLES:,} tables alone",
+        choices=["plans", "size", "servers", "broken", "soak"],
+        help=f"measure one part alone: new plans; the look at a database of {size.TABLES:,} tables; {servers.SERVERS} "
+        f"servers with {servers.PLANS_PER_SERVER} plans each; {broken.PLANS:,} broken plans; {soak.EVENTS:,} events",
     )
     parser.add_argument(
         "--profile",
@@ -47,21 +48,27 @@ def main() -> int:
     facts = report.machine()
     KEPT.mkdir(parents=True, exist_ok=True)
     kept = KEPT / f"{facts['at'].replace(':', '').removesuffix('+0000')}.json"
-    results: list[scenario.Result] = []
-    looks: list[size.Result] = []
+    measured = report.Measured()
+    wanted = arguments.only
     try:
-        if arguments.only != "plans":
-            looks = size.run()  # first, because its peak of memory is this process's
-        for plans in arguments.plans if arguments.only != "size" else ():
+        if wanted in (None, "size"):
+            measured.size = size.run()  # first, because its peak of memory is this process's
+        for plans in arguments.plans if wanted in (None, "plans") else ():
             profile = kept.with_name(f"{kept.stem}-{plans}") if arguments.profile else None
-            results.append(asyncio.run(scenario.run(plans, profile)))
+            measured.results.append(asyncio.run(scenario.run(plans, profile)))
+        if wanted in (None, "servers"):
+            measured.servers.append(asyncio.run(servers.run()))
+        if wanted in (None, "broken"):
+            measured.broken.append(asyncio.run(broken.run()))
+        if wanted in (None, "soak"):
+            measured.soak.append(asyncio.run(soak.run()))
     except (StackError, scenario.NotReady) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     finally:
-        if results or looks:
-            kept.write_text(json.dumps(report.as_json(facts, results, looks), indent=2) + "\n")
-            say(report.table(facts, results, looks))
+        if measured.anything:
+            kept.write_text(json.dumps(report.as_json(facts, measured), indent=2) + "\n")
+            say(report.table(facts, measured))
             say(f"\nKept as {kept.relative_to(CHECKOUT)}")
     return 0
 

@@ -41,7 +41,10 @@ class Written:
 
 
 def write_transactions(log: Iterable[Query]) -> list[list[str]]:
-    """The transactions of PostgreSQL's log that were opened to write and committed, in the order of their commits."""
+    """The transactions of PostgreSQL's log that were opened to write and committed, in the order of their commits.
+
+    What they read is left out.
+    """
     transactions: list[list[str]] = []
     open_: dict[int, list[str]] = defaultdict(list)
     for query in log:
@@ -49,7 +52,7 @@ def write_transactions(log: Iterable[Query]) -> list[list[str]]:
             open_.pop(query.pid, None)
             if "READ WRITE" not in query.text:
                 continue
-        elif query.pid not in open_:
+        elif query.pid not in open_ or query.text.lstrip().startswith("SELECT"):
             continue
         open_[query.pid].append(query.text)
         if query.text == "COMMIT":

@@ -88,6 +88,13 @@ class Meter:
     async def measuring(self) -> AsyncIterator[Cost]:
         """Measure what happens within the block and until everything is quiet again; the block sets `seconds`."""
         await self.quiet()
+        async with self.counting() as cost:
+            yield cost
+            await self.quiet()
+
+    @asynccontextmanager
+    async def counting(self) -> AsyncIterator[Cost]:
+        """Measure what happens within the block, whatever is going on before and after."""
         cost = Cost()
         if self._counts_statements:
             await self._session.execute("SELECT pg_stat_statements_reset()")
@@ -95,7 +102,6 @@ class Meter:
         requests_before = await self._requests()
         cpu_before, machine_before = self._cpu(), _machine_cpu()
         yield cost
-        await self.quiet()
         cpu_after, machine_after = self._cpu(), _machine_cpu()
         cost.cpu = {part: cpu_after[part] - cpu_before.get(part, 0.0) for part in cpu_after}
         cost.cpu["others"] = max(0.0, machine_after - machine_before - sum(cost.cpu.values()))
@@ -113,7 +119,7 @@ class Meter:
         if self._counts_statements:
             cost.sql = await self._statements()
         if (pid := self.operator_pid()) is not None:
-            cost.peak_rss_mib = _peak_rss_mib(pid)
+            cost.peak_rss_mib = _memory_mib(pid, "VmHWM")
 
     async def quiet(self) -> float:
         """Wait until nothing of the stack works any more; return the moment (monotonic) when the last work ended."""
@@ -130,6 +136,11 @@ class Meter:
             long_enough = now - samples[0][0] > QUIET_SECONDS - 1.5 * SAMPLE_SECONDS
             if (long_enough and used - samples[0][1] <= QUIET_CPU) or now > deadline:
                 return busy_until
+
+    def operator_rss_mib(self) -> float:
+        """The memory that the operator's process has now; 0 where it does not run."""
+        pid = self.operator_pid()
+        return _memory_mib(pid, "VmRSS") if pid is not None else 0.0
 
     def operator_pid(self) -> int | None:
         """The operator's process, while it runs."""
@@ -239,8 +250,8 @@ def _machine_cpu() -> float:
     return (user + nice + system + irq + softirq) / TICKS_PER_SECOND
 
 
-def _peak_rss_mib(pid: int) -> float:
-    line = next(
-        line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM:")
-    )
+def _memory_mib(pid: int, field_name: str) -> float:
+    """A figure of proc_pid_status(5): `VmRSS` is what a process has in memory, `VmHWM` the most it ever had."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    line = next(line for line in lines if line.startswith(f"{field_name}:"))
     return int(line.split()[1]) / 1024

@@ -4,17 +4,23 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
+from bench.broken import WINDOW_SECONDS
+from bench.broken import Result as Broken
 from bench.measure import Cost
 from bench.scenario import TABLES, Result
+from bench.servers import TABLES as SERVERS_TABLES
+from bench.servers import Result as Servers
 from bench.size import PLANS, SCHEMAS
 from bench.size import TABLES as SIZE_TABLES
 from bench.size import Result as Look
+from bench.soak import Result as Soak
+from hoop_operator.settings import Settings
 from local.stack import CHECKOUT
 
 Figure = int | float | str | None
@@ -25,6 +31,12 @@ WRITES_PER_PLAN = 3.0
 PEAK_RSS_MIB = 150.0
 FLOOR_RATIO = 1.5
 SCAN_RATIO = 3.0
+DRIFT_CPU_SHARE = 0.05
+"""Of one core, that looks for drift may take of the operator with the interval that is its default."""
+BROKEN_CPU_SHARE = 0.1
+ATTEMPTS_PER_MINUTE = 3
+"""Connections to a server that does not answer, with the default pauses."""
+GROWTH_RATIO = 1.05
 
 
 def machine() -> dict[str, Any]:
@@ -43,26 +55,44 @@ def machine() -> dict[str, Any]:
     }
 
 
-def as_json(facts: dict[str, Any], results: Iterable[Result], looks: Iterable[Look]) -> dict[str, Any]:
+@dataclass
+class Measured:
+    """The results of all parts that were measured."""
+
+    results: list[Result] = field(default_factory=list)
+    size: list[Look] = field(default_factory=list)
+    servers: list[Servers] = field(default_factory=list)
+    broken: list[Broken] = field(default_factory=list)
+    soak: list[Soak] = field(default_factory=list)
+
+    @property
+    def anything(self) -> bool:
+        """Whether there is anything to tell."""
+        return bool(self.results or self.size or self.servers or self.broken or self.soak)
+
+
+def as_json(facts: dict[str, Any], measured: Measured) -> dict[str, Any]:
     """Everything measured, without the SQL itself."""
 
     def without_log(items: list[tuple[str, Any]]) -> dict[str, Any]:
         return {key: value for key, value in items if key != "log"}
 
-    return {
-        "machine": facts,
-        "results": [asdict(result, dict_factory=without_log) for result in results],
-        "size": [asdict(look) for look in looks],
-    }
+    return {"machine": facts, **asdict(measured, dict_factory=without_log)}
 
 
-def table(facts: dict[str, Any], results: Iterable[Result], looks: Sequence[Look]) -> str:
+def table(facts: dict[str, Any], measured: Measured) -> str:
     """The figures, the targets beside them."""
     lines = ["", "  ".join(f"{name} {value}" for name, value in facts.items())]
-    for result in results:
+    for result in measured.results:
         lines += ["", *_table(result)]
-    if looks:
-        lines += ["", *_size_table(looks)]
+    if measured.size:
+        lines += ["", *_size_table(measured.size)]
+    for many in measured.servers:
+        lines += ["", *_servers_table(many)]
+    for bad in measured.broken:
+        lines += ["", *_broken_table(bad)]
+    for long in measured.soak:
+        lines += ["", *_soak_table(long)]
     return "\n".join(lines)
 
 
@@ -134,6 +164,66 @@ def _size_table(looks: Sequence[Look]) -> list[str]:
         ),
         _line("peak RSS, MiB", [look.peak_rss_mib for look in looks], PEAK_RSS_MIB),
     ]
+
+
+def _servers_table(result: Servers) -> list[str]:
+    phases = {"new": result.creation, "restart": result.restart, "drift period": result.drift}
+    at_default = _operator(result.drift) / Settings().drift_interval_seconds
+    return [
+        f"{result.servers} servers with {result.plans_per_server} plans each, in databases of {SERVERS_TABLES} tables",
+        *_cost_lines(phases, "restart, drift 0"),
+        _line("SQL round trips per server", [cost.round_trips / result.servers for cost in phases.values()]),
+        _line("operator's RSS in the end, MiB", [result.rss_mib]),
+        f"Looks for drift take {at_default:.1%} of a core of the operator with the default interval "
+        f"(target {DRIFT_CPU_SHARE:.0%})",
+    ]
+
+
+def _broken_table(result: Broken) -> list[str]:
+    phases = {"steady": result.steady, "server away": result.away}
+    shares = [_operator(cost) / cost.seconds for cost in phases.values()]
+    return [
+        f"{result.plans:,} broken plans ({', '.join(result.reasons)}), in {WINDOW_SECONDS} s",
+        *_cost_lines(phases, 0),
+        _line("operator's share of a core", shares, BROKEN_CPU_SHARE),
+        _line("attempts to connect, per minute", ["-", result.attempts], ATTEMPTS_PER_MINUTE),
+        _line("seconds until Ready when it is back", ["-", result.back_seconds]),
+    ]
+
+
+def _soak_table(result: Soak) -> list[str]:
+    return [
+        f"{result.events:,} events on {result.plans} plans; API writes count these too",
+        *_cost_lines({"": result.cost}),
+        _line("operator's RSS, MiB: first, middle, last", _first_middle_last(result.rss_mib)),
+        f"Memory in the end is {result.growth:.3f} times what it was before the middle (target {GROWTH_RATIO})",
+    ]
+
+
+def _cost_lines(phases: Mapping[str, Cost], writes_target: Figure = "") -> list[str]:
+    """What every part of this benchmark tells of a piece of work."""
+    return [
+        _line("", [*phases, "target"]),
+        _line("seconds", _each(phases, _seconds)),
+        _line("API writes", _each(phases, _api_writes), writes_target),
+        *_by_name(phases, lambda cost: cost.api_writes),
+        _line("API reads", _each(phases, lambda cost: sum(cost.api_reads.values()))),
+        *_by_name(phases, lambda cost: cost.api_reads),
+        _line("SQL statements that write", _each(phases, lambda cost: cost.sql.get("writing"))),
+        _line("SQL statements that read", _each(phases, lambda cost: cost.sql.get("reading"))),
+        _line("SQL round trips", _each(phases, lambda cost: cost.round_trips)),
+        _line("operator's peak RSS, MiB", _each(phases, lambda cost: cost.peak_rss_mib)),
+        _line("CPU seconds, others left out", _each(phases, _cpu)),
+        *_by_name(phases, lambda cost: cost.cpu),
+    ]
+
+
+def _first_middle_last(samples: Sequence[float]) -> list[float]:
+    return [samples[0], samples[len(samples) // 2], samples[-1]]
+
+
+def _operator(cost: Cost) -> float:
+    return cost.cpu.get("operator", 0.0)
 
 
 def _seconds(cost: Cost) -> float:

@@ -88,22 +88,24 @@ async def run(plans: int, profile: Path | None) -> Result:
     NotReady
         The operator did not bring every plan to Ready.
     """
-    stack = _new_stack()
+    stack = new_stack()
     try:
-        server = _start(stack)
+        server = start_servers(stack)
         return await _measure(stack, server, plans, profile)
     finally:
         with step("Clearing away"):
             stack.destroy()
 
 
-def _new_stack() -> Stack:
+def new_stack() -> Stack:
+    """A stack in a directory of its own, of which nothing runs yet."""
     directory = Path(tempfile.mkdtemp(prefix="hoop-bench-"))
     directory.chmod(0o755)  # where PostgreSQL runs as another user than root, that user enters here
     return Stack(directory)
 
 
-def _start(stack: Stack) -> Server:
+def start_servers(stack: Stack) -> Server:
+    """Start the API server, and a PostgreSQL that counts statements where it can."""
     version = os.environ.get("PG") or postgresql.DEFAULT_VERSION
     stack.start_control_plane()
     stack.apply_manifests()
@@ -122,8 +124,8 @@ async def _measure(stack: Stack, server: Server, plans: int, profile: Path | Non
         session = await clients.enter_async_context(open_session(server, server.database))
         meter = Meter(stack, server, admin, session)
         await meter.prepare()
-        await _fill_database(server, session, NAME)
-        await _warm_up(admin)
+        await fill_database(server, session, NAME)
+        await warm_up(admin)
         stack.start_operator(_profiler(profile, "creation"))
         await _register(admin, server)
         with step(f"{plans} new plans"):
@@ -144,7 +146,7 @@ async def _measure(stack: Stack, server: Server, plans: int, profile: Path | Non
         ):
             with step(f"Floor: {name}"):
                 place = name.replace(" ", "-")
-                await _fill_database(server, session, place)
+                await fill_database(server, session, place)
                 await admin.create("/api/v1/namespaces", {"metadata": {"name": place}})
                 async with meter.measuring() as cost:
                     began = time.monotonic()
@@ -162,7 +164,7 @@ async def _create(meter: Meter, admin: Client, count: int) -> Creation:
     names = {manifest["metadata"]["name"] for manifest in manifests}
     async with meter.measuring() as cost:
         began = time.monotonic()
-        watching = asyncio.create_task(_ready_times(admin, names))
+        watching = asyncio.create_task(ready_times(admin, names))
         await asyncio.gather(*(admin.create(PLANS, manifest) for manifest in manifests))
         created = time.monotonic() - began
         times = sorted(at - began for at in (await watching).values())
@@ -170,14 +172,20 @@ async def _create(meter: Meter, admin: Client, count: int) -> Creation:
     return Creation(cost, created, statistics.median(times), times[-1])
 
 
-async def _ready_times(admin: Client, names: set[str]) -> dict[str, float]:
-    """When each plan was first seen Ready, on the monotonic clock."""
+async def ready_times(admin: Client, names: set[str]) -> dict[str, float]:
+    """When each plan was first seen Ready, on the monotonic clock.
+
+    Raises
+    ------
+    NotReady
+        One was not in time.
+    """
     ready: dict[str, float] = {}
     messages: dict[str, str] = {}
     patience = PATIENCE_SECONDS + PATIENCE_SECONDS_PER_PLAN * len(names)
 
     def see(plan: Mapping[str, Any]) -> None:
-        name, condition = plan["metadata"]["name"], _ready_condition(plan)
+        name, condition = plan["metadata"]["name"], ready_condition(plan)
         messages[name] = f"{condition.get('reason')}: {condition.get('message')}"
         if condition.get("status") == "True":
             ready.setdefault(name, time.monotonic())
@@ -247,13 +255,13 @@ async def _written(admin: Client, cost: Cost) -> Written:
     )
 
 
-async def _warm_up(admin: Client) -> None:
+async def warm_up(admin: Client) -> None:
     """Have the API server do once what it does for every plan: its first requests of a kind are much dearer."""
     place = "warm-up"
     path = PLANS.replace(NAME, place)
     await admin.create("/api/v1/namespaces", {"metadata": {"name": place}})
 
-    async def warm_up(number: int) -> None:
+    async def touch(number: int) -> None:
         plan = _plan(number)
         name = plan["metadata"]["name"]
         await admin.create(path, plan)
@@ -261,7 +269,7 @@ async def _warm_up(admin: Client) -> None:
         await admin.create(f"/api/v1/namespaces/{place}/secrets", {"metadata": {"name": name}})
         await admin.delete(f"{path}/{name}")
 
-    await asyncio.gather(*map(warm_up, range(WARM_UP_PLANS)))
+    await asyncio.gather(*map(touch, range(WARM_UP_PLANS)))
 
 
 async def _register(admin: Client, server: Server) -> None:
@@ -287,7 +295,7 @@ async def _register(admin: Client, server: Server) -> None:
     await admin.create(RESOURCES, resource)
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
-        condition = _ready_condition(await admin.get(f"{RESOURCES}/{NAME}"))
+        condition = ready_condition(await admin.get(f"{RESOURCES}/{NAME}"))
         if condition.get("status") == "True":
             return
         if time.monotonic() > deadline:
@@ -310,7 +318,8 @@ def _plan(number: int) -> dict[str, Any]:
     }
 
 
-def _ready_condition(body: Mapping[str, Any]) -> Mapping[str, Any]:
+def ready_condition(body: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The condition Ready of an object; empty where it has none."""
     conditions = body.get("status", {}).get("conditions", ())
     return next((found for found in conditions if found["type"] == "Ready"), {})
 
@@ -338,11 +347,13 @@ async def open_session(server: Server, database: str) -> AsyncIterator[psycopg.A
         yield session
 
 
-async def _fill_database(server: Server, session: psycopg.AsyncConnection[TupleRow], database: str) -> None:
-    """Make a database of `TABLES` tables, every other one with a sequence of its own."""
+async def fill_database(
+    server: Server, session: psycopg.AsyncConnection[TupleRow], database: str, tables: int = TABLES
+) -> None:
+    """Make a database of some tables, every other one with a sequence of its own."""
     await session.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(database)))
     async with await psycopg.AsyncConnection.connect(**_dsn(server, database), autocommit=True) as inside:
-        for number in range(TABLES):
+        for number in range(tables):
             key = sql.SQL("serial" if number % 2 else "bigint")
             await inside.execute(
                 sql.SQL("CREATE TABLE {} (id {} PRIMARY KEY, name text, at timestamptz)").format(

@@ -1,6 +1,7 @@
 """Servers that take PostgreSQL clients in, and then do something else than PostgreSQL does."""
 
 import asyncio
+import base64
 import contextlib
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -10,6 +11,8 @@ SSL_REQUEST = 80877103
 READY = b"Z" + struct.pack("!ic", 5, b"I")
 AUTHENTICATED = b"R" + struct.pack("!ii", 8, 0)
 COMPLETE = b"C" + struct.pack("!i", 13) + b"SELECT 0\0"
+SASL = 10
+SASL_CONTINUE = 11
 CLEARTEXT_PASSWORD = b"R" + struct.pack("!ii", 8, 3)
 
 
@@ -74,6 +77,10 @@ class FakeServer:
             writer.close()
 
 
+def _message(kind: bytes, body: bytes) -> bytes:
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
 async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """Read the startup packet, refusing TLS first where it is asked for."""
     while True:
@@ -99,6 +106,16 @@ async def never_answer(client: Client) -> None:
     """Say nothing, whatever comes."""
     while True:
         await client.read(1)
+
+
+async def ask_for_endless_scram(client: Client) -> None:
+    """Take the client's SCRAM login, and have it compute for minutes."""
+    await client.send(_message(b"R", struct.pack("!i", SASL) + b"SCRAM-SHA-256\0\0"))
+    _, length = struct.unpack("!ci", await client.read(5))
+    nonce = (await client.read(length - 4)).rpartition(b"r=")[2]
+    first = b"r=" + nonce + b"ours,s=" + base64.b64encode(bytes(16)) + b",i=100000000"
+    await client.send(_message(b"R", struct.pack("!i", SASL_CONTINUE) + first))
+    await never_answer(client)
 
 
 async def ask_for_cleartext(client: Client) -> None:

@@ -44,6 +44,11 @@ class OperatorProcess:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def running(self) -> bool:
+        """Whether the process that was started last has not ended."""
+        return self._process is not None and self._process.poll() is None
+
     def spawn(self) -> None:
         """Start the process."""
         with self.log.open("ab") as output:

@@ -11,6 +11,7 @@ from psycopg.rows import TupleRow
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.cluster.finalizers import remove_finalizer
 from hoop_operator.errors import PlanReason, StatementFailed
 from hoop_operator.naming import role_name
 from hoop_operator.planner.model import Adoption, Identity
@@ -165,7 +166,8 @@ async def test_where_only_the_secret_is_there_the_new_role_gets_its_password(
         for plan, password in (("kept", OLD_PASSWORD), ("empty", ""))
     }
     for plan in made:
-        await tenant.plan(plan, resource, scopes=[database], privileges=["SELECT"])
+        spec: dict[str, Any] = {"scopes": [database], "privileges": ["SELECT"], "rotationInterval": "24h"}
+        await tenant.plan(plan, resource, **spec)
     found = await tenant.until_plans(made, "SecretConflict")
     assert ['hoop.dev/adopt: "true"' in ready(plan)[1] for plan in found.values()] == [True, True]
     for plan in made:
@@ -177,6 +179,26 @@ async def test_where_only_the_secret_is_there_the_new_role_gets_its_password(
         async with await tenant.log_in(plan, postgres):
             pass
     assert (await tenant.secret("kept"))["password"] == OLD_PASSWORD
+
+
+async def test_what_is_to_be_taken_over_stays_as_it_is_until_that_is_approved(
+    tenant: Tenant, api: KubernetesApi, admin: Administrator, database: str, resource: str, postgres: Server
+) -> None:
+    name = role_name(resource, "ro")
+    await run(admin, f"CREATE ROLE {quoted(name)} LOGIN CREATEDB PASSWORD {literal(OLD_PASSWORD)}")
+    before = await look(admin, name)
+    made = await make_secret(api, tenant.namespace, "ro-credentials", stringData={"password": "another"})
+    spec: dict[str, Any] = {"scopes": [database], "privileges": ["SELECT"], "approval": "Manual"}
+    await tenant.plan("ro", resource, annotations={"hoop.dev/adopt": "true"}, **spec)
+    plan = (await tenant.until_plans(["ro"], "PendingApproval"))["ro"]
+    assert f'COMMENT ON ROLE "{name}"' in " ".join(plan["status"]["plan"]["statements"])
+    assert await look(admin, name) == before
+    assert await api.get(paths.secret(tenant.namespace, "ro-credentials")) == made
+    await tenant.annotate("ro", approve=plan["status"]["plan"]["checksum"])
+    await tenant.until_plans(["ro"])
+    assert (await tenant.secret("ro"))["password"] == "another"
+    async with await tenant.log_in("ro", postgres):
+        pass
 
 
 async def test_no_secret_that_others_work_with_is_taken_over(
@@ -331,12 +353,19 @@ async def test_a_renamed_plan_takes_over_role_and_secret_of_one_that_is_gone_and
         "the old plan is in the way until it is gone",
     )
     assert (await look(admin, name))[3] == f"hoop.dev/role-plan: default/{tenant.namespace}/old"
-    await api.merge_patch(path, {"metadata": {"finalizers": ["orphan"]}})
-    await tenant.until_gone("old")
+    login = paths.secret(tenant.namespace, "reader-login")
+
+    async def orphaned() -> bool:
+        # The garbage collector of a new cluster may take half a minute to hear of our kinds.
+        return "ownerReferences" not in (await api.get(login))["metadata"]
+
+    await eventually(orphaned, seconds=60, what="the Secret is left behind")
+    await remove_finalizer(api, (await tenant.plans())["old"], "example.com/slow")
+    await tenant.until_gone("old", seconds=60)
     await tenant.until_plans(["new"])
     comment = f"hoop.dev/role-plan: default/{tenant.namespace}/new"
     assert await look(admin, name) == (oid, True, False, comment, verifier)
-    secret = await api.get(paths.secret(tenant.namespace, "reader-login"))
+    secret = await api.get(login)
     assert [owner["name"] for owner in secret["metadata"]["ownerReferences"]] == ["new"]
 
 

@@ -190,14 +190,18 @@ async def test_password_and_secret_are_looked_after_while_statements_wait(
     assert conditions(plan)["SecretReady"] == "True"
     passwords = {(await tenant.secret("ro"))["password"]}
 
-    async def another_password() -> bool:
-        password = (await tenant.secret("ro")).get("password")
-        return password is not None and password not in passwords
+    async def another_password_works() -> bool:
+        if (await tenant.secret("ro")).get("password", "") in {*passwords, ""}:
+            return False
+        try:
+            async with await tenant.log_in("ro", postgres):
+                return True
+        except psycopg.OperationalError:  # the Secret has it a moment before the server
+            return False
 
     async def rotated() -> None:
-        await eventually(another_password, seconds=20, what="another password")
-        async with await tenant.log_in("ro", postgres):
-            passwords.add((await tenant.secret("ro"))["password"])
+        await eventually(another_password_works, seconds=20, what="another password that works")
+        passwords.add((await tenant.secret("ro"))["password"])
 
     await tenant.api.delete(paths.secret(tenant.namespace, "ro-credentials"))
     await rotated()

@@ -69,6 +69,15 @@ class People:
             return False
         return True
 
+    def may_adopt(self, user: str, name: str, predecessor: str) -> bool:
+        """Whether a plan takes the annotation that it is another one's heir from a user."""
+        arguments = ("annotate", "hrp", name, "--overwrite", f"{ADOPT}={predecessor}", "--dry-run=server")
+        try:
+            self.kubectl(user, *arguments)
+        except StackError:
+            return False
+        return True
+
     def until_in_force(self, holds: Callable[[], bool]) -> None:
         """Wait for the API server to act on rights, or a policy, that were given to it just now."""
         deadline = time.monotonic() + 60
@@ -171,6 +180,25 @@ def test_all_else_is_free(people: People) -> None:
         people.create(EDITOR, generated)
         people.patch(EDITOR, created["metadata"]["name"], {"spec": {"approval": "Manual"}})
         people.kubectl(EDITOR, "delete", "hrp", created["metadata"]["name"])
+
+
+def test_to_take_over_a_plan_of_another_namespace_takes_the_verb_there_too(people: People) -> None:
+    name = people.make(SPEC)["metadata"]["name"]
+    elsewhere = f"{people.namespace}-elsewhere"
+    for predecessor in (f"{elsewhere}/ro", "kube-system/ro"):
+        with refused(ADOPT):
+            people.kubectl(APPROVER, "annotate", "hrp", name, f"{ADOPT}={predecessor}")
+    people.kubectl(APPROVER, "annotate", "hrp", name, f"{ADOPT}={people.namespace}/former")
+    people.kubectl(None, "create", "namespace", elsewhere)
+    try:
+        people.kubectl(
+            None,
+            *("create", "rolebinding", "heir", "--clusterrole=hoop-approve", f"--user={APPROVER}"),
+            f"--namespace={elsewhere}",
+        )
+        people.until_in_force(lambda: people.may_adopt(APPROVER, name, f"{elsewhere}/ro"))
+    finally:
+        people.kubectl(None, "delete", "namespace", elsewhere, "--wait=false")
 
 
 def test_the_operators_own_patches_pass(people: People) -> None:

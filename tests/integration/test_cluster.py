@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -527,6 +528,28 @@ class TestMisbehavingServer:
         async with misbehaving(silent, tmp_path, monkeypatch) as api:
             with pytest.raises(ClusterUnavailable, match="TimeoutError"):
                 await api.get("/api/v1/x")
+            over.set()
+
+    async def test_watch_that_has_fallen_silent_is_unavailable(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(api_module, "WATCH_SILENCE_SECONDS", 0.2)
+        over = asyncio.Event()
+        event = {"type": "ADDED", "object": {"metadata": {"resourceVersion": "2"}}}
+
+        async def speak_once(request: web.Request) -> web.StreamResponse:
+            answer = web.StreamResponse()
+            await answer.prepare(request)
+            await answer.write(json.dumps(event).encode() + b"\n")
+            await over.wait()
+            return answer
+
+        async with misbehaving(speak_once, tmp_path, monkeypatch) as api:
+            events = api.watch("/api/v1/x", "1")
+            assert await anext(events) == event
+            with pytest.raises(ClusterUnavailable, match="Timeout") as unavailable:
+                await anext(events)
+            assert unavailable.value.status == 0
             over.set()
 
     async def test_server_that_is_not_there_is_unavailable(

@@ -597,6 +597,7 @@ STATUSES = [
                 computed_at=NOW,
             ),
             last_applied_time=NOW,
+            last_applied_sid="6f1c9a52-3a0e-4d0f-9a53-0a3f2f0d8b13",
             last_rotation_time=NOW,
             next_rotation_time=NOW,
             history=(
@@ -613,6 +614,7 @@ STATUSES = [
             )
             * 11,
             observed_reconcile_at="now",
+            observed_approve="c" * 40,
             observed_rotate_at="",
             rotated_generation=1,
             conditions=(READY,),

@@ -18,10 +18,10 @@ from psycopg.rows import TupleRow
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
+from integration.aftermath import assert_whole
 from integration.operator_process import OperatorProcess, free_port
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, roles_of
-from integration.test_crash import assert_whole
 from local import kubeconfig
 from local.postgresql import Server
 
@@ -324,14 +324,13 @@ class Gateway:
     def __init__(self, url: str) -> None:
         self._url = url
         self._broken = False
-        self._requests: set[web.BaseRequest] = set()
+        self._watches: set[asyncio.BaseTransport] = set()
 
     def break_watches(self) -> None:
         """End every watch, and let none begin."""
         self._broken = True
-        for request in self._requests:
-            if request.transport is not None:
-                request.transport.abort()
+        for watch in self._watches:
+            watch.close()
 
     def mend(self) -> None:
         """Let watches begin again."""
@@ -343,26 +342,24 @@ class Gateway:
         if watches and self._broken:
             status = {"kind": "Status", "code": 500, "message": "etcdserver: leader changed"}
             return web.json_response({"type": "ERROR", "object": status})
-        headers = {name: request.headers[name] for name in ("Authorization", "Accept", "Content-Type")}
+        told = ("Authorization", "Accept", "Content-Type")
+        headers = {name: request.headers[name] for name in told if name in request.headers}
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
             session.request(
                 request.method,
                 self._url + str(request.rel_url),
-                data=await request.read(),
+                data=await request.read() or None,
                 headers=headers,
                 ssl=False,
             ) as answer,
         ):
             response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
             await response.prepare(request)
-            if watches:
-                self._requests.add(request)
-            try:
-                async for piece in answer.content.iter_any():
-                    await response.write(piece)
-            finally:
-                self._requests.discard(request)
+            if watches and request.transport is not None:
+                self._watches.add(request.transport)
+            async for piece in answer.content.iter_any():
+                await response.write(piece)
             return response
 
 

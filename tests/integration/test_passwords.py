@@ -150,7 +150,7 @@ async def test_a_password_changed_on_the_server_is_set_back_with_an_event_that_d
     await eventually(told, seconds=5, what="an event")
     ((kind, _, note),) = await tenant.events("ro")
     assert kind == "Normal"
-    assert "the Secret's password" in note
+    assert "changed on the server and was set back" in note
     assert before not in note
 
 

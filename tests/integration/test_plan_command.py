@@ -38,11 +38,13 @@ class Files:
             self.roles.roles.append(name)
         return name
 
-    def ask(self, name: str, *, label: str | None = None, **spec: Any) -> str:
+    def ask(self, name: str, *, label: str | None = None, adopt: str | None = None, **spec: Any) -> str:
         """Put a plan into the file, in place of the one of that name; return the name of its role."""
         whole = {"resourceRef": {"name": self._resource}, "role": label or name, "type": "managed", **spec}
         self._plans = [plan for plan in self._plans if plan["metadata"]["name"] != name]
         self._plans.append(self._object("HoopRolePlan", name, spec=whole))
+        if adopt is not None:
+            self._plans[-1]["metadata"]["annotations"] = {"hoop.dev/adopt": adopt}
         return self.role(label or name)
 
     def tell(self, name: str, **status: Any) -> None:
@@ -266,6 +268,32 @@ async def test_a_role_that_is_not_the_plans_is_a_conflict(roles: Roles, files: F
     assert code == NOT_PLANNED
     assert f'RoleConflict: role "{shared}" already belongs to the plan default/shop/one' in script
     assert "already belongs to the plan default/shop/one" in files.plan(settings={"HOOP_INSTANCE": "blue"})[1]
+
+
+async def test_a_role_that_is_to_be_taken_over_is_noted_with_the_comment_that_it_loses(
+    roles: Roles, files: Files
+) -> None:
+    found = files.ask("found", adopt="true", scopes=["postgres"], privileges=["EXECUTE"])
+    left = files.ask("new", label="left", adopt="shop/old", scopes=["postgres"], privileges=["EXECUTE"])
+    for role, comment in ((found, "of the\nteam"), (left, "hoop.dev/role-plan: default/shop/old")):
+        await roles.run("postgres", f"CREATE ROLE {quoted(role)} LOGIN")
+        await roles.run("postgres", f"COMMENT ON ROLE {quoted(role)} IS {literal(comment)}")
+    code, script, _ = files.plan()
+    assert code == CHANGES
+    assert (
+        f'-- note: role "{found}", which nobody claimed, is taken over; its comment was: of the\\nteam'
+        in script
+    )
+    assert (
+        f'-- note: role "{left}" is taken over from the plan shop/old, if that does not exist any more'
+        in script
+    )
+    assert f"COMMENT ON ROLE {quoted(left)} IS 'hoop.dev/role-plan: default/shop/new';" in script
+    files.ask("old", scopes=["postgres"], privileges=["EXECUTE"])
+    code, script, _ = files.plan()
+    assert code == NOT_PLANNED
+    assert "RoleConflict" in script
+    assert "HoopRolePlan shop/old still exists" in script
 
 
 async def test_an_admin_who_may_not_do_it_gets_the_sql_that_an_administrator_has_to_run(

@@ -122,7 +122,9 @@ async def test_a_retained_role_keeps_its_login_and_the_plan_made_again_takes_it_
     await tenant.until_gone("ro")
     async with await psycopg.AsyncConnection.connect(uri) as session:
         await session.execute("SELECT FROM orders")
-    assert await tenant.events("ro") == []
+    ((kind, reason, note),) = await tenant.events("ro")
+    assert (kind, reason) == ("Normal", "RoleRetained")
+    assert note.startswith(f"role {before['role']} stays on the server")
     await tenant.plan("ro", resource, **spec | {"deletionPolicy": "Delete"})
     after = (await tenant.until_plans(["ro"]))["ro"]["status"]
     assert after["roleOid"] == before["roleOid"]

@@ -18,11 +18,19 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.errors import ObjectNotFound
 from integration.administrator import Administrator
-from integration.fake_postgres import ask_for_cleartext, fake_server, have_no_rows, never_answer, refuse
+from integration.fake_postgres import (
+    Behaviour,
+    ask_for_cleartext,
+    ask_for_endless_scram,
+    fake_server,
+    have_no_rows,
+    never_answer,
+    refuse,
+)
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
 from integration.registrant import CONFIDENTIAL, Registrant, condition
-from integration.tenant import Tenant, eventually, roles_of
+from integration.tenant import Tenant, eventually, ready, roles_of
 from local import cluster, postgresql
 from local.postgresql import Server
 from local.stack import Stack
@@ -419,10 +427,11 @@ async def test_a_cleartext_password_is_not_sent(registrant: Registrant, postgres
         assert all(client.received == b"" for client in curious.clients)
 
 
-async def test_a_server_that_never_answers_is_unreachable_and_delays_nobody(
-    registrant: Registrant, postgres: Server
+@pytest.mark.parametrize("behaviour", [never_answer, ask_for_endless_scram])
+async def test_a_server_that_never_lets_us_in_is_unreachable_and_delays_nobody(
+    behaviour: Behaviour, registrant: Registrant, postgres: Server
 ) -> None:
-    async with fake_server(never_answer) as silent:
+    async with fake_server(behaviour) as silent:
         await registrant.register("silent", envVars=env_of(postgres, PORT=str(silent.port)))
         await eventually(
             lambda: asyncio.sleep(0, result=bool(silent.clients)), seconds=10, what="the server is asked"
@@ -536,10 +545,12 @@ async def test_a_standby_is_read_only_until_it_is_promoted_and_another_server_is
     await registrant.register("db", envVarsFrom=[{"secretRef": {"name": "admin"}}])
     status = await registrant.until("db", "ServerUnreachable", "read-only")
     assert condition(status, "Reachable")[:2] == ("False", "ServerUnreachable")
+    await registrant.plan("ro", "db", scopes=["postgres"], privileges=["SELECT"])
+    waits = await registrant.until_plans(["ro"], "ResourceNotReady")
+    assert "read-only" in ready(waits["ro"])[1]
     await session.execute("SELECT pg_promote()")
     await session.close()
     before = await registrant.until("db", "Registered", seconds=60)
-    await registrant.plan("ro", "db", scopes=["postgres"], privileges=["SELECT"])
     await registrant.until_plans(["ro"])
 
     await registrant.change_secret("admin", PORT=str(postgres.port), PASS=postgres.password)

@@ -6,9 +6,11 @@ import pytest
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.cluster.secrets import Secret, decode
 from hoop_operator.errors import AccessDenied, ClusterUnavailable, ObjectNotFound
 from hoop_operator.planner.model import Adoption, DesiredRole, Identity
-from hoop_operator.reconcile.adoption import with_predecessor_asked_for
+from hoop_operator.reconcile.adoption import is_what_we_wrote, may_take_over, with_predecessor_asked_for
+from hoop_operator.reconcile.objects import Key, Plan
 
 DESIRED = DesiredRole(
     "ours", Identity("default", "shop", "new"), adoption=Adoption(Identity("default", "former", "old"))
@@ -61,3 +63,64 @@ async def test_nobody_is_asked_where_no_predecessor_is_named() -> None:
     for adoption in (None, Adoption()):
         desired = DesiredRole("ours", DESIRED.identity, adoption=adoption)
         assert await with_predecessor_asked_for(cast("KubernetesApi", server), desired) is desired
+
+
+# Secrets.
+
+PLAN = Plan.parse(
+    {
+        "metadata": {"namespace": "shop", "name": "new", "uid": "1", "generation": 1, "resourceVersion": "1"},
+        "spec": {"resourceRef": {"name": "pg"}, "type": "managed", "role": "ro"},
+    }
+)
+OLD = Adoption(Identity("default", "shop", "old"))
+
+
+def secret(*, type: str = "Opaque", controller: dict[str, str] | None = None, **metadata: Any) -> Secret:  # noqa: A002 -- as in the API
+    known = {"namespace": "shop", "name": "creds", "uid": "2", "resourceVersion": "1"}
+    owners = [{"controller": True, "uid": "gone", **controller}] if controller else []
+    body = {"metadata": {**known, "ownerReferences": owners, **metadata}, "type": type}
+    return decode({**body, "data": {"username": "b3Vycw=="}})
+
+
+def controlled_by(kind: str, name: str, group: str = "hoop.dev") -> Secret:
+    return secret(controller={"apiVersion": f"{group}/v1alpha1", "kind": kind, "name": name})
+
+
+@pytest.mark.parametrize(
+    ("found", "adoption", "expected"),
+    [
+        (secret(), Adoption(), True),
+        (secret(), OLD, True),
+        (secret(), None, False),
+        (secret(), Adoption(OLD.predecessor, "it still exists"), False),
+        (secret(type="kubernetes.io/basic-auth"), Adoption(), False),
+        (secret(type="bootstrap.kubernetes.io/token"), Adoption(), False),
+        (secret(type="notkubernetes.io/thing"), Adoption(), True),
+        (secret(type="helm.sh/release.v1"), Adoption(), False),
+        (secret(name="sh.helm.release.v1.shop.v1"), Adoption(), False),
+        (secret(labels={"owner": "helm"}), Adoption(), False),
+        (controlled_by("HoopRolePlan", "old"), OLD, True),
+        (controlled_by("HoopRolePlan", "old"), Adoption(), False),
+        (controlled_by("HoopRolePlan", "old"), Adoption(OLD.predecessor, "it still exists"), False),
+        (controlled_by("HoopRolePlan", "old"), Adoption(Identity("default", "former", "old")), False),
+        (controlled_by("HoopRolePlan", "other"), OLD, False),
+        (controlled_by("HoopResource", "old"), OLD, False),
+        (controlled_by("HoopRolePlan", "old", "other.example"), OLD, False),
+    ],
+)
+def test_a_secret_is_to_be_had_when_nobody_controls_it_or_the_plan_that_did_is_gone(
+    found: Secret, adoption: Adoption | None, expected: bool
+) -> None:
+    assert may_take_over(PLAN, found, adoption, ()) is expected
+    assert not may_take_over(PLAN, found, adoption, [Key("shop", "pg")])
+
+
+def test_a_secret_that_lost_its_owner_is_known_by_what_we_wrote_and_the_role() -> None:
+    labels, annotations = {"app.kubernetes.io/managed-by": "hoop-operator"}, {"hoop.dev/managed": "{}"}
+    assert is_what_we_wrote(secret(labels=labels, annotations=annotations), "ours")
+    assert not is_what_we_wrote(secret(labels=labels, annotations=annotations), "another")
+    assert not is_what_we_wrote(secret(labels=labels), "ours")
+    assert not is_what_we_wrote(secret(annotations=annotations), "ours")
+    controller = {"apiVersion": "hoop.dev/v1alpha1", "kind": "HoopRolePlan", "name": "other"}
+    assert not is_what_we_wrote(secret(controller=controller, labels=labels, annotations=annotations), "ours")

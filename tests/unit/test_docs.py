@@ -178,7 +178,8 @@ def test_every_reason_is_explained_with_cause_and_remedy(path: str, reasons: typ
 
 
 def test_what_troubleshooting_quotes_can_be_met() -> None:
-    words_of_the_server = {
+    words_of_server_and_system = {
+        "Connection refused",
         "certificate",
         'database "…" does not exist',
         "lock timeout",
@@ -191,7 +192,7 @@ def test_what_troubleshooting_quotes_can_be_met() -> None:
     events = rows(section(text, "Events without a reason of their own"))
     assert [event for event, _ in events if f'"{event.strip("`")}"' not in SOURCE] == []
     quoted = {part for cell, *_ in rows(text) for part in CODE_SPAN.findall(cell)}
-    assert {part for part in quoted - words_of_the_server if part not in SOURCE} == set()
+    assert {part for part in quoted - words_of_server_and_system if part not in SOURCE} == set()
 
 
 def test_every_reason_has_its_place_in_troubleshooting() -> None:
@@ -288,18 +289,32 @@ def test_the_operators_rights_are_those_of_its_cluster_role() -> None:
 # How a change is proven
 
 
-def test_every_promise_names_tests_that_there_are() -> None:
-    defined = [
+def names_of_tests(files: str) -> list[str]:
+    return [
         name
-        for path in ROOT.glob("tests/**/test_*.py")
+        for path in ROOT.glob(files)
         for name in re.findall(
-            r"^(?:async )?def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE
+            r"^ *(?:async )?def (test_\w+)\(", path.read_text(encoding="utf-8"), re.MULTILINE
         )
     ]
-    for promise, tests in rows(read("docs/promises.md")):
+
+
+@pytest.mark.parametrize("page", ["docs/promises.md", "docs/resilience.md"])
+def test_every_promise_names_tests_that_there_are(page: str) -> None:
+    defined = names_of_tests("tests/**/test_*.py")
+    for promise, *_, tests in rows(read(page)):
         named = CODE_SPAN.findall(tests)
         assert named, promise
         assert [name for name in named if defined.count(name) != 1] == [], promise
+
+
+def test_everything_that_is_tried_against_the_operator_stands_in_the_table_of_it() -> None:
+    tried = {
+        name
+        for file in ("crash", "faults", "outages")
+        for name in names_of_tests(f"tests/integration/test_{file}.py")
+    }
+    assert tried <= code_spans(read("docs/resilience.md"))
 
 
 def test_the_layout_that_contributors_read_names_what_there_is() -> None:

@@ -11,6 +11,7 @@ from hoop_operator.credentials.connection import Connection, Endpoint, SslMode
 from hoop_operator.errors import ServerUnreachable
 from hoop_operator.postgres.session import Limits
 from hoop_operator.reconcile import inbox as inbox_module
+from hoop_operator.reconcile.clock import Clock
 from hoop_operator.reconcile.inbox import PLANS_PER_TURN, Inbox
 from hoop_operator.reconcile.objects import Key
 
@@ -31,6 +32,9 @@ class Server:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
+        self.silence: ServerUnreachable | None = None
+        self.failure_of_knocks: Exception | None = None
+        self.knocks = 0
         self.open = 0
         self.most_open = 0
         self.asked: list[str] = []
@@ -48,9 +52,14 @@ class Server:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
         await self.gate.wait()
-        if self.failure is not None:
-            raise self.failure
+        if failure := self.silence or self.failure:
+            raise failure
         yield
+
+    async def knock(self, *_: Any) -> None:
+        self.knocks += 1
+        if failure := self.silence or self.failure_of_knocks:
+            raise failure
 
 
 @pytest.fixture
@@ -62,6 +71,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Server:
 
     monkeypatch.setattr(inbox_module, "open_sessions", made.open_sessions)
     monkeypatch.setattr(inbox_module, "read_capabilities", read_capabilities)
+    monkeypatch.setattr(inbox_module, "knock", made.knock)
     monkeypatch.setattr(inbox_module, "GATHERING_SECONDS", 0)
     return made
 
@@ -97,8 +107,14 @@ async def turns() -> Turns:
 
 
 @pytest.fixture
-async def inbox(server: Server, turns: Turns) -> AsyncIterator[Inbox]:
-    made = Inbox(ENDPOINT, LIMITS, lambda _: True, turns)
+def told() -> list[Endpoint]:
+    """Servers that were said to be silent no more, or in another way."""
+    return []
+
+
+@pytest.fixture
+async def inbox(server: Server, turns: Turns, told: list[Endpoint]) -> AsyncIterator[Inbox]:
+    made = Inbox(ENDPOINT, LIMITS, lambda _: True, Clock(0.01), turns, told.append)
     yield made
     await made.close()
 
@@ -194,6 +210,56 @@ async def test_a_probe_that_fails_says_so_and_the_worker_goes_on(
         await inbox.probe(connection("admin"))
     inbox.put(RESOURCE, Key("shop", "ro"), "spec")
     await until(lambda: len(turns.taken) == 1)
+
+
+async def test_a_server_that_answers_nobody_is_asked_once_for_all_and_then_knocked_at_until_it_does(
+    inbox: Inbox, server: Server, told: list[Endpoint]
+) -> None:
+    server.silence = ServerUnreachable("nobody there")
+    probes = [inbox.probe(connection(f"tenant{number}")) for number in range(20)]
+    answers = await asyncio.gather(*probes, return_exceptions=True)
+    assert list(map(str, answers)) == ["nobody there"] * 20
+    assert len(server.asked) <= LIMITS.sessions
+    knocks = server.knocks
+    assert knocks == 1
+    await until(lambda: server.knocks >= knocks + 3)
+    assert len(server.asked) <= LIMITS.sessions
+    assert (inbox.silent, told) == (True, [])
+    server.silence = ServerUnreachable("not even the name is known")
+    await until(lambda: told == [ENDPOINT])
+    server.silence = None
+    await until(lambda: not inbox.silent)
+    assert told == [ENDPOINT, ENDPOINT]
+
+
+async def test_a_knock_that_nobody_foresaw_ends_no_worker(inbox: Inbox, server: Server, turns: Turns) -> None:
+    server.failure = ServerUnreachable("gone")
+    server.failure_of_knocks = RuntimeError("surprise")
+    with pytest.raises(ServerUnreachable, match="gone"):
+        await inbox.probe(connection("admin"))
+    inbox.put(RESOURCE, Key("shop", "ro"), "spec")
+    await until(lambda: len(turns.taken) == 1)
+
+
+async def test_who_asks_a_silent_server_has_it_tried_at_once(
+    inbox: Inbox, server: Server, told: list[Endpoint]
+) -> None:
+    server.silence = ServerUnreachable("nobody there")
+    with pytest.raises(ServerUnreachable):
+        await inbox.probe(connection("admin"))
+    server.silence = None
+    assert await inbox.probe(connection("admin")) is CAPABILITIES
+    assert told == [ENDPOINT]
+
+
+async def test_what_one_resource_fails_for_says_nothing_of_another_on_a_server_that_answers(
+    inbox: Inbox, server: Server
+) -> None:
+    server.failure = ServerUnreachable("no connection left for you")
+    probes = [inbox.probe(connection(f"tenant{number}")) for number in range(5)]
+    assert await asyncio.gather(*probes, return_exceptions=True) == [server.failure] * 5
+    assert sorted(server.asked) == [f"tenant{number}" for number in range(5)]
+    assert not inbox.silent
 
 
 async def test_closing_ends_the_turn_and_the_probes_that_wait(

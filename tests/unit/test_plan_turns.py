@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from hoop_operator.reconcile import plans as plans_module
 from hoop_operator.reconcile.clock import Clock
 from hoop_operator.reconcile.context import Context
 from hoop_operator.reconcile.memory import Memory
-from hoop_operator.reconcile.objects import Key, Plan, Resource
+from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Key, Plan, Resource
 from hoop_operator.reconcile.plans import Plans
 from hoop_operator.reconcile.register import Registration
 from hoop_operator.settings import Settings
@@ -27,12 +28,18 @@ class Cluster:
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
+        self.let_go = asyncio.Event()
 
     async def merge_patch(self, path: str, patch: dict[str, Any]) -> dict[str, Any]:
         del path
         conditions = {entry["type"]: entry for entry in patch["status"]["conditions"]}
         self.reasons.append(conditions["Ready"]["reason"])
-        return {**plan().body, **patch}
+        return {**plan().body, "status": patch["status"]}
+
+    async def json_patch(self, path: str, operations: list[dict[str, Any]]) -> dict[str, Any]:
+        del path, operations
+        self.let_go.set()
+        return dict(plan().body)
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         del path
@@ -136,3 +143,37 @@ async def test_nothing_is_kept_of_a_turn_that_has_ended(
     await plans.take_turn(PG, {RO: "spec"})
     await ended(plans)
     assert (plans._endings, plans._in_turn, plans._told_in_turn) == ({}, {}, {})
+
+
+async def test_a_plan_that_waits_for_its_server_has_it_tried_when_somebody_asks_and_holds_no_timer(
+    plans: Plans, cluster: Cluster
+) -> None:
+    woken: list[Key] = []
+    plans._wake_resource = lambda key, _: woken.append(key)
+    memory, clock = plans._context.memory, plans._context.clock
+    memory.registrations[PG] = replace(memory.registrations[PG], reason=ResourceReason.SERVER_UNREACHABLE)
+    for trigger in ("spec", "resource"):
+        plans.wake(RO, trigger)
+        await asyncio.gather(*plans._flight._tasks)
+    assert cluster.reasons == ["ResourceNotReady"]
+    assert woken == [PG]
+    assert not clock._timers
+
+
+async def test_a_role_that_is_to_stay_stays_although_its_plan_was_deleted_while_it_waited_to_be_changed(
+    plans: Plans, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(plans_module, "open_sessions", lambda *asked: opened.append(asked))
+    body = plan().body
+    deleted = {
+        "deletionTimestamp": "2030-01-01T00:00:00Z",
+        "finalizers": [FINALIZER],
+        "annotations": {ABANDON: "true"},
+        "resourceVersion": "2",
+    }
+    plans._context.memory.see_plan(Plan.parse({**body, "metadata": {**body["metadata"], **deleted}}))
+    await plans.take_turn(PG, {RO: "spec"})
+    async with asyncio.timeout(5):
+        await cluster.let_go.wait()
+    assert opened == []

@@ -1,11 +1,16 @@
 """Password verifiers that the server keeps."""
 
 import time
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hoop_operator.errors import StatementFailed
 from hoop_operator.postgres import scram
+from hoop_operator.postgres.session import Transaction
 
 
 @settings(max_examples=10)
@@ -33,3 +38,10 @@ def test_a_verifier_without_iterations_or_that_cannot_be_decoded_is_no_match() -
 def test_nothing_can_be_told_of_other_verifiers_and_passwords() -> None:
     assert scram.matches("secret", "md5c1b1e02d0a3cbd8d4c3bb1f2a5d8a1c0") is None
     assert scram.matches("gehe\u00efm", scram.make_verifier("secret")) is None
+
+
+def test_a_verifier_for_which_a_server_wants_millions_of_iterations_is_not_made() -> None:
+    pgconn = SimpleNamespace(parameter_status={b"scram_iterations": b"2147483647"}.get)
+    connection: Any = SimpleNamespace(pgconn=pgconn)
+    with pytest.raises(StatementFailed, match="scram_iterations"):
+        Transaction(connection, 1.0).make_verifier("ro", "secret")

@@ -25,12 +25,16 @@ from hoop_operator.errors import (
     ObjectNotFound,
     ObjectRejected,
 )
+from hoop_operator.metrics import KUBERNETES_REQUESTS
 
 PAGE_SIZE = 500
 REQUESTS_AT_ONCE = 32
 REQUEST_SECONDS = 30.0
 RETRY_AFTER_SECONDS_MAX = 10.0
 WATCH_SECONDS = 240
+WATCH_SILENCE_SECONDS = 75.0
+"""How long a watch may bring nothing. An API server sends a bookmark every minute; without one the connection is dead,
+although nobody may ever say so: a firewall that forgets it drops what comes."""
 
 _config: Any = config
 """The official client's loaders, which carry no annotations."""
@@ -114,7 +118,8 @@ class KubernetesApi:
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the events of the collection at `path` after `resource_version`, bookmarks among them.
 
-        Ends by itself after `WATCH_SECONDS`. Too old a version raises `ClusterUnavailable` of status 410.
+        Ends by itself after `WATCH_SECONDS`. Too old a version raises `ClusterUnavailable` of status 410; silence
+        for `WATCH_SILENCE_SECONDS` raises it of status 0.
         """
         query = {
             "watch": "true",
@@ -122,7 +127,9 @@ class KubernetesApi:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
         }
-        limits = aiohttp.ClientTimeout(total=WATCH_SECONDS + REQUEST_SECONDS, connect=REQUEST_SECONDS)
+        limits = aiohttp.ClientTimeout(
+            total=WATCH_SECONDS + REQUEST_SECONDS, connect=REQUEST_SECONDS, sock_read=WATCH_SILENCE_SECONDS
+        )
         async with self._exchange("GET", path, params=query, accept=accept, limits=limits) as response:
             if response.status != 200:
                 raise failure("GET", path, response.status, _object(await response.read()))
@@ -191,8 +198,10 @@ class KubernetesApi:
                 method, url, headers=headers, body=body, _request_timeout=limits
             )
             async with answer.response as response:
+                KUBERNETES_REQUESTS.labels(method, response.status).inc()
                 yield response
         except (aiohttp.ClientError, OSError, ConfigException) as error:
+            KUBERNETES_REQUESTS.labels(method, 0).inc()
             # Not chained: the client's exceptions carry the request, and with it the bearer token.
             raise ClusterUnavailable(
                 f"Kubernetes API: {method} {path}: {type(error).__name__}: {error}".rstrip(": ")

@@ -11,6 +11,7 @@ from hoop_operator.cluster.api import connect
 from hoop_operator.crd import GROUP, HOOP_RESOURCE, HOOP_ROLE_PLAN, VERSION
 from hoop_operator.errors import ClusterError
 from hoop_operator.health import Health
+from hoop_operator.metrics import LEADER, REGISTRY
 from hoop_operator.reconcile.reconciler import Reconciler
 from hoop_operator.settings import Settings
 
@@ -70,15 +71,20 @@ class Handlers:
                 reconciler = Reconciler(api, self._settings, self._leading)
                 opened.push_async_callback(reconciler.stop)
                 await reconciler.start()
+                gauges = reconciler.gauges
+                REGISTRY.register(gauges)
+                opened.callback(REGISTRY.unregister, gauges)
             except ClusterError as error:
                 raise kopf.TemporaryError(str(error), delay=RETRY_SECONDS) from None
             self._opened = opened.pop_all()
         self._reconciler = reconciler
         self._health.ready = True
+        LEADER.set(1)
 
     async def stop(self, **_: Any) -> None:
         """Stop the reconciler."""
         self._health.ready = False
+        LEADER.set(0)
         await self._opened.aclose()
 
     async def resource_event(self, event: kopf.RawEvent, **_: Any) -> None:

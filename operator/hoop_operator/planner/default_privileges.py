@@ -13,6 +13,7 @@ from hoop_operator.planner.model import DatabaseState, DesiredRole, Schema
 from hoop_operator.planner.place import Place
 from hoop_operator.planner.privileges import (
     PLURALS,
+    grant_change,
     grantee_name,
     object_privileges,
     privilege_list,
@@ -114,7 +115,17 @@ def _alter_default(
 ) -> Statement:
     owner, schema, plural = target
     change = sql.SQL(action).format(privilege_list(privileges), keyword(plural))
-    return Statement(phase, database, _default_privileges(owner, schema, change), (role,))
+    place = (
+        f'in schema "{schema}" of database "{database}"'
+        if schema is not None
+        else f'in database "{database}"'
+    )
+    what = grant_change(
+        privileges,
+        f'{plural.lower()} that "{owner}" will create {place}',
+        option_only=action.startswith("REVOKE GRANT OPTION"),
+    )
+    return Statement(phase, database, _default_privileges(owner, schema, change), (role,), change=what)
 
 
 def _default_privileges(owner: str, schema: str | None, change: sql.Composable) -> str:

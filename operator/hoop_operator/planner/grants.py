@@ -22,12 +22,14 @@ from hoop_operator.planner.model import (
 from hoop_operator.planner.place import Place, Wanted
 from hoop_operator.planner.privileges import (
     PLURALS,
+    grant_change,
     grantee_name,
     object_privileges,
     privilege_list,
     scoped_schemas,
 )
 from hoop_operator.planner.statements import (
+    Change,
     Phase,
     Statement,
     grantee_list,
@@ -122,8 +124,10 @@ def _grants(role: str, wanted: Wanted, place: Place) -> Difference:
     """GRANT statements for all of `wanted` that the role lacks."""
     difference = Difference()
     missing = _missing(role, wanted, place)
-    for head, count in _grant_heads(missing, place, one_grantor=False):
-        difference.statements.append(Statement(Phase.GRANT, place.database, head, (role,), objects=count))
+    for head, count, change in _grant_heads(missing, place, one_grantor=False):
+        difference.statements.append(
+            Statement(Phase.GRANT, place.database, head, (role,), objects=count, change=change)
+        )
     denied: dict[str, Wanted] = defaultdict(dict)
     for (kind, schema, privilege), oids in missing.items():
         for oid in oids - place.grant_options.get((kind, privilege), frozenset()):
@@ -138,7 +142,7 @@ def _grants(role: str, wanted: Wanted, place: Place) -> Difference:
             # The grant option is all that it takes.
             admin = grantee_list([place.server.admin])
             heads = _grant_heads(grants, place, one_grantor=True)
-            remedy = " ".join(f"{head} {admin} WITH GRANT OPTION;" for head, _ in heads)
+            remedy = " ".join(f"{head} {admin} WITH GRANT OPTION;" for head, _, _ in heads)
         action = f"grant {privilege} on {place.describe(kind, oids)}"
         difference.problems.append(place.insufficient(owner, action, remedy))
     # Who comes to be able to grant USAGE on a schema has it, unless its owner has not.
@@ -178,8 +182,8 @@ def _full_acls(role: str, wanted: Wanted, place: Place, state: DatabaseState) ->
     ]
 
 
-def _grant_heads(missing: Wanted, place: Place, *, one_grantor: bool) -> Iterator[tuple[str, int]]:
-    """GRANT statements up to their TO, each with the number of objects that it meets.
+def _grant_heads(missing: Wanted, place: Place, *, one_grantor: bool) -> Iterator[tuple[str, int, Change]]:
+    """GRANT statements up to their TO, each with the number of objects that it meets, and what it gives.
 
     Unless one role can grant it all, each privilege has a statement of its own: PostgreSQL looks for one grantor per
     statement and object, and what that one cannot grant is left out with a mere warning (manual, GRANT, Notes).
@@ -192,8 +196,9 @@ def _grant_heads(missing: Wanted, place: Place, *, one_grantor: bool) -> Iterato
             place.objects[kind][oid].owner in place.not_administered for oid in oids
         )
         for names in [privileges] if at_once else [[name] for name in sorted(privileges)]:
-            for targets, count in place.targets(kind, schema, oids):
-                yield render("GRANT {} ON {} TO", privilege_list(names), targets), count
+            for target in place.targets(kind, schema, oids):
+                head = render("GRANT {} ON {} TO", privilege_list(names), target.sql)
+                yield head, target.number, grant_change(names, target.words)
 
 
 def _revokes(role: str, wanted: Wanted, place: Place) -> Difference:
@@ -276,13 +281,14 @@ def _revoke(
         Statement(
             Phase.REDUCE if grantor == role else Phase.REVOKE,
             place.database,
-            render("REVOKE {}{} ON {} FROM", option, names, targets),
+            render("REVOKE {}{} ON {} FROM", option, names, target.sql),
             (role,),
             as_role=as_role,
             lent_schemas=tuple(closed) if as_role is not None else (),
-            objects=count,
+            objects=target.number,
+            change=grant_change(privileges, target.words, column=column, option_only=option_only),
         )
-        for targets, count in place.targets(kind, schema, oids, column)
+        for target in place.targets(kind, schema, oids, column)
     ]
     action = f"revoke {', '.join(sorted(privileges))} on {place.describe(kind, oids)}"
     if is_lost:

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from psycopg import sql
 
@@ -17,6 +18,16 @@ from hoop_operator.planner.model import (
 )
 from hoop_operator.planner.privileges import PLURALS
 from hoop_operator.planner.statements import OBJECTS_PER_STATEMENT, chunks, keyword, object_reference, render
+
+
+class Target(NamedTuple):
+    """What stands after ON in a GRANT or REVOKE."""
+
+    sql: sql.Composable
+    number: int
+    """How many objects it meets."""
+    words: str
+
 
 Wanted = dict[tuple[ObjectKind, str | None, str], frozenset[int]]
 """Per kind, schema and privilege the objects on which a plan asks for it."""
@@ -49,11 +60,13 @@ class Place:
 
     def targets(
         self, kind: ObjectKind, schema: str | None, oids: frozenset[int], column: str | None = None
-    ) -> Iterator[tuple[sql.Composable, int]]:
-        """What stands after ON, with the number of objects it meets: the whole schema in bulk, or objects by name."""
+    ) -> Iterator[Target]:
+        """What stands after ON: the whole schema in bulk, or objects by name."""
+        where = f' in database "{self.database}"' if self.state is not None else ""
         if kind in PLURALS and schema is not None and column is None and oids == self.whole(kind, schema):
-            whole_schema = sql.SQL("ALL {} IN SCHEMA {}")
-            yield whole_schema.format(sql.SQL(PLURALS[kind]), sql.Identifier(schema)), len(oids)
+            plural = PLURALS[kind]
+            whole = sql.SQL("ALL {} IN SCHEMA {}").format(sql.SQL(plural), sql.Identifier(schema))
+            yield Target(whole, len(oids), f'all {plural.lower()} in schema "{schema}"{where}')
             return
         targets = sorted(
             (self.objects[kind][oid] for oid in oids), key=lambda target: (target.schema or "", target.name)
@@ -61,7 +74,10 @@ class Place:
         # Columns of a sequence are granted as those of a table are.
         word = keyword(ObjectKind.TABLE if column is not None else kind)
         for part in chunks(targets, OBJECTS_PER_STATEMENT):
-            yield sql.SQL("{} {}").format(word, sql.SQL(", ").join(map(object_reference, part))), len(part)
+            names = [object_reference(target) for target in part]
+            more = f" and {len(part) - 1} more" if len(part) > 1 else ""
+            words = f"{kind.lower()} {names[0].as_string(None)}{more}{where}"
+            yield Target(sql.SQL("{} {}").format(word, sql.SQL(", ").join(names)), len(part), words)
 
     def actor(self, entry: AclEntry, target: DatabaseObject) -> str | None:
         """The role as which an entry on an object is taken back; None where the server finds the right one itself."""

@@ -7,7 +7,7 @@ from psycopg import sql
 
 from hoop_operator.crd import Privilege
 from hoop_operator.planner.model import DatabaseState, DesiredRole, ObjectKind, Schema
-from hoop_operator.planner.statements import keyword
+from hoop_operator.planner.statements import Change, ChangeKind, keyword
 
 TABLE_PRIVILEGES = frozenset(
     {
@@ -55,6 +55,16 @@ def privilege_list(privileges: Iterable[str], column: str | None = None) -> sql.
     """Privileges as GRANT and REVOKE take them, on one column where one is named."""
     suffix = sql.SQL(" ({})").format(sql.Identifier(column)) if column else sql.SQL("")
     return sql.SQL(", ").join(sql.SQL("{}{}").format(keyword(name), suffix) for name in sorted(privileges))
+
+
+def grant_change(
+    privileges: Iterable[str], target: str, *, column: str | None = None, option_only: bool = False
+) -> Change:
+    """What a GRANT or REVOKE changes, in words; `target` is in words too."""
+    suffix = f' ("{column}")' if column else ""
+    names = ", ".join(f"{name}{suffix}" for name in sorted(privileges))
+    option = "GRANT OPTION for " if option_only else ""
+    return Change(ChangeKind.GRANT, f"{option}{names} on {target}")
 
 
 def grantee_name(name: str) -> sql.Composable:

@@ -16,7 +16,7 @@ from hoop_operator.planner.model import (
     Role,
     Server,
 )
-from hoop_operator.planner.statements import Phase, Statement, grantee_list, render
+from hoop_operator.planner.statements import Change, ChangeKind, Phase, Statement, grantee_list, render
 
 DANGEROUS_ROLES = frozenset(
     {
@@ -235,7 +235,7 @@ def foreign_memberships(desired: DesiredRole, server: Server) -> list[Membership
 
 def _create(desired: DesiredRole) -> Iterator[Statement]:
     head = render("CREATE ROLE {} LOGIN INHERIT PASSWORD", sql.Identifier(desired.name))
-    yield Statement(Phase.ROLE, None, head, verifier_of=desired.name)
+    yield Statement(Phase.ROLE, None, head, verifier_of=desired.name, change=Change(ChangeKind.ROLE))
     yield _comment_statement(desired)
 
 
@@ -249,7 +249,7 @@ def _comment_statement(desired: DesiredRole) -> Statement:
     head = render(
         "COMMENT ON ROLE {} IS {}", sql.Identifier(desired.name), sql.Literal(desired.identity.comment)
     )
-    return Statement(Phase.ROLE, None, head)
+    return Statement(Phase.ROLE, None, head, change=Change(ChangeKind.COMMENT))
 
 
 def _attributes(role: Role) -> Iterator[Statement]:
@@ -280,10 +280,10 @@ def _alteration(
     role: Role, options: Iterable[tuple[LiteralString, bool]], phase: Phase = Phase.ALTER
 ) -> Iterator[Statement]:
     """ALTER ROLE with those of the options that are needed, if any is."""
-    needed = [sql.SQL(option) for option, is_needed in options if is_needed]
+    needed = [option for option, is_needed in options if is_needed]
     if needed:
-        head = render("ALTER ROLE {} {}", sql.Identifier(role.name), sql.SQL(" ").join(needed))
-        yield Statement(phase, None, head)
+        head = render("ALTER ROLE {} {}", sql.Identifier(role.name), sql.SQL(" ").join(map(sql.SQL, needed)))
+        yield Statement(phase, None, head, change=Change(ChangeKind.ATTRIBUTE, ", ".join(needed)))
 
 
 def password_statement(name: str) -> Statement:
@@ -322,7 +322,9 @@ def _memberships(desired: DesiredRole, server: Server) -> Difference:
 def _grant_source(desired: DesiredRole, source: str, server: Server) -> Statement:
     options = sql.SQL(" WITH INHERIT TRUE" if server.version >= INHERIT_PER_MEMBERSHIP else "")
     head = render("GRANT {} TO {}{}", sql.Identifier(source), sql.Identifier(desired.name), options)
-    return Statement(Phase.GRANT, None, head)
+    return Statement(
+        Phase.GRANT, None, head, change=Change(ChangeKind.MEMBERSHIP, f'membership in "{source}"')
+    )
 
 
 def members_from_its_hand(membership: Membership, server: Server) -> list[str]:
@@ -364,7 +366,8 @@ def revoke_membership(membership: Membership, server: Server, *, option_only: bo
         sql.Identifier(membership.member),
         _granted_by(membership, server),
     )
-    return Statement(Phase.REDUCE, None, head)
+    what = f'{"ADMIN OPTION of the " if option_only else ""}membership in "{membership.role}"'
+    return Statement(Phase.REDUCE, None, head, change=Change(ChangeKind.MEMBERSHIP, what))
 
 
 def expel_member(membership: Membership, server: Server) -> Statement:

@@ -2,10 +2,10 @@
 
 import hashlib
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from enum import IntEnum
+from dataclasses import dataclass, field, replace
+from enum import IntEnum, StrEnum
 from itertools import islice
-from typing import LiteralString, TypeVar
+from typing import LiteralString, NamedTuple, TypeVar
 
 from psycopg import sql
 
@@ -38,6 +38,23 @@ class Phase(IntEnum):
         return self in {Phase.REDUCE, Phase.REVOKE}
 
 
+class ChangeKind(StrEnum):
+    """What of a role a statement changes."""
+
+    ROLE = "role"
+    COMMENT = "comment"
+    ATTRIBUTE = "attribute"
+    MEMBERSHIP = "membership"
+    GRANT = "grant"
+
+
+class Change(NamedTuple):
+    """What a statement changes, for people: `what` is what it gives, takes away or sets, such as `LOGIN`."""
+
+    kind: ChangeKind
+    what: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class Statement:
     """One statement, rendered but for its grantees and its password verifier, which the executor puts in."""
@@ -56,6 +73,8 @@ class Statement:
     """The role whose password verifier ends the statement; the text for people has asterisks there."""
     objects: int = 0
     """How many objects a bulk statement meets at the time of planning."""
+    change: Change | None = field(default=None, compare=False)
+    """What it does to the role of a plan; None where it is but a step of a removal."""
 
     @property
     def sql(self) -> str:

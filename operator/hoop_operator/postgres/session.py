@@ -14,14 +14,11 @@ import json
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,7 +26,7 @@ import psycopg
 from psycopg import sql
 from psycopg.abc import Buffer
 from psycopg.adapt import Loader
-from psycopg.rows import TupleRow, dict_row, tuple_row
+from psycopg.rows import TupleRow, dict_row
 from psycopg.types.json import set_json_loads
 
 from hoop_operator.credentials.connection import Connection
@@ -41,6 +38,9 @@ from hoop_operator.errors import (
     ServerUnreachable,
     StatementFailed,
 )
+from hoop_operator.metrics import SQL_TRANSACTIONS
+from hoop_operator.postgres.addresses import no_answer, not_resolved, resolve
+from hoop_operator.postgres.establish import establish
 
 T = TypeVar("T")
 
@@ -82,9 +82,6 @@ LOGIN_START_SECONDS = 5
 CONNECT_SECONDS_MIN = 2
 """libpq takes no shorter `connect_timeout`; it holds for every address of a host by itself."""
 
-RESOLVERS = ThreadPoolExecutor(max_workers=32, thread_name_prefix="resolve")
-"""Threads of their own: a name server that does not answer holds one for long, and shall delay nobody else."""
-
 IDLE_SECONDS = 20.0
 """How long a session is kept for the next transaction."""
 
@@ -117,6 +114,11 @@ VERIFYING_SSL_MODES = frozenset({"verify-ca", "verify-full"})
 
 DEADLOCK = "40P01"
 LOCK_NOT_AVAILABLE = "55P03"
+
+CONFIGURATION_LIMIT_EXCEEDED = "53400"
+
+SCRAM_ITERATIONS_MAX = 100_000
+"""Of a verifier, for which libpq takes the server at its word from version 16 on: a fraction of a second."""
 
 IDLE_IN_TRANSACTION_SECONDS = 30.0
 """How long a transaction that writes may wait for us: as long as a request to the Kubernetes API may take. It holds
@@ -172,9 +174,22 @@ class Transaction:
                 await self._connection.execute(text.encode())
 
     def make_verifier(self, user: str, password: str) -> str:
-        """The SCRAM-SHA-256 verifier of any password, normalised as the server would (`PQencryptPasswordConn`)."""
+        """The SCRAM-SHA-256 verifier of any password, normalised as the server would (`PQencryptPasswordConn`).
+
+        Raises
+        ------
+        StatementFailed
+            The server wants more iterations than can be made without keeping everything else waiting.
+        """
         with translate_errors():
             pgconn = self._connection.pgconn
+            iterations = int(pgconn.parameter_status(b"scram_iterations") or 0)
+            if iterations > SCRAM_ITERATIONS_MAX:
+                raise StatementFailed(
+                    f"the server wants {iterations} iterations for a password's verifier, and the operator makes no "
+                    f"more than {SCRAM_ITERATIONS_MAX}; lower scram_iterations",
+                    sqlstate=CONFIGURATION_LIMIT_EXCEEDED,
+                )
             return pgconn.encrypt_password(password.encode(), user.encode(), b"scram-sha-256").decode()
 
     async def fetch(self, query: sql.SQL | sql.Composed, parameters: dict[str, Any]) -> list[dict[str, Any]]:
@@ -216,6 +231,7 @@ class Sessions:
         self._limits = limits
         self._address_allowed = address_allowed
         self._idle: list[psycopg.AsyncConnection[TupleRow]] = []
+        self._expiries: dict[psycopg.AsyncConnection[TupleRow], asyncio.TimerHandle] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._options = STARTUP_OPTIONS
         self._lock_seconds = limits.lock_seconds
@@ -246,6 +262,7 @@ class Sessions:
             Nothing may be written any more.
         """
         name = database if database is not None else self._admin.database
+        mode = "write" if write else "read"
         async with self._slot_beside if beside else self._slots:
             connection = await self._session(name)
             try:
@@ -256,12 +273,14 @@ class Sessions:
                     self._insist_on_leading()
                 await transaction.execute("COMMIT")
             except BaseException as failure:
+                SQL_TRANSACTIONS.labels(mode, "rolled_back").inc()
                 if isinstance(failure, StatementFailed) and failure.sqlstate == LOCK_NOT_AVAILABLE:
                     self._lock_seconds = min(
                         self._lock_seconds, max(self._lock_seconds / 2, LOCK_SECONDS_MIN)
                     )
                 await self._roll_back(name, connection)
                 raise
+            SQL_TRANSACTIONS.labels(mode, "committed").inc()
             await self._give_back(name, connection)
 
     async def can_log_in(self, user: str, password: str, database: str) -> bool | None:
@@ -311,7 +330,9 @@ class Sessions:
 
     async def _session(self, database: str) -> psycopg.AsyncConnection[TupleRow]:
         if self._idle and database == self._admin.database:
-            return self._idle.pop()
+            connection = self._idle.pop()
+            self._expiries.pop(connection).cancel()
+            return connection
         await self._make_room()
         try:
             return await self._connect(self._admin, database)
@@ -332,17 +353,19 @@ class Sessions:
             await self._close(connection)
             return
         self._idle.append(connection)
-        asyncio.get_running_loop().call_later(IDLE_SECONDS, self._expire, connection)
+        loop = asyncio.get_running_loop()
+        self._expiries[connection] = loop.call_later(IDLE_SECONDS, self._expire, connection)
 
     def _expire(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
-        """Close a session that was given back a while ago, unless it is in use again."""
-        if connection in self._idle:
-            self._idle.remove(connection)
-            task = asyncio.create_task(self._close(connection))
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
+        """Close a session that nobody has used for a while."""
+        self._idle.remove(connection)
+        task = asyncio.create_task(self._close(connection))
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
 
     async def _close(self, connection: psycopg.AsyncConnection[TupleRow]) -> None:
+        if (expiry := self._expiries.pop(connection, None)) is not None:
+            expiry.cancel()
         self._open -= 1
         await connection.close()
 
@@ -403,62 +426,31 @@ class Sessions:
         addresses: list[str] = []
         try:
             async with asyncio.timeout(seconds):
-                addresses = await self._resolve(who.host, who.port)
+                addresses = await resolve(who.host, who.port, self._address_allowed)
                 with _files(who) as paths:
                     parameters = _libpq_parameters(who, database, addresses, paths, seconds)
                     try:
                         return await enter(parameters)
-                    except psycopg.errors.ConnectionTimeout:
-                        raise TimeoutError from None
                     except psycopg.Error as error:
                         raise _connection_error(error, who, paths) from None
         except TimeoutError as error:
-            if not addresses:
-                raise ServerUnreachable(
-                    f'host "{who.host}" was not resolved within {seconds} s; check the cluster\'s DNS'
-                ) from error
-            raise ServerUnreachable(
-                f"{who.host}:{who.port} did not answer within {seconds} s; check host, port, network policies and "
-                f"whether the server runs"
-            ) from error
+            silent = no_answer(who.host, who.port, seconds) if addresses else not_resolved(who.host, seconds)
+            raise silent from error
 
     async def _open_session(self, parameters: Mapping[str, Any]) -> psycopg.AsyncConnection[TupleRow]:
-        connect = partial(
-            psycopg.AsyncConnection.connect,
-            **parameters,
-            autocommit=True,
-            prepare_threshold=None,
-            row_factory=tuple_row,
-        )
         try:
-            connection = await connect(options=self._options)
+            connection = await establish({**parameters, "options": self._options})
         except psycopg.Error as error:
             if not self._options or not OPTIONS_REFUSED.search(str(error)):
                 raise
             self._options = ""
-            connection = await connect(options=self._options)
+            connection = await establish({**parameters, "options": self._options})
+        await connection.set_autocommit(True)
+        connection.prepare_threshold = None
         set_json_loads(_load_json, connection)
         for text_type in TEXT_TYPES:
             connection.adapters.register_loader(text_type, _TextLoader)
         return connection
-
-    async def _resolve(self, host: str, port: int) -> list[str]:
-        """The host's addresses, so that what was checked is what is connected to."""
-        look_up = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
-        try:
-            found = await asyncio.get_running_loop().run_in_executor(RESOLVERS, look_up)
-        except OSError as error:
-            raise ServerUnreachable(
-                f'host "{host}" cannot be resolved ({error.strerror or error}); check HOST and the cluster\'s DNS'
-            ) from error
-        addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
-        allowed = [address for address in addresses if self._address_allowed(address)]
-        if not allowed:
-            raise ServerUnreachable(
-                f'host "{host}" resolves to {", ".join(sorted(addresses))}, where the operator never connects to: '
-                f"link-local addresses are refused; name the database server's own address"
-            )
-        return allowed
 
 
 @contextlib.asynccontextmanager

@@ -4,7 +4,8 @@ from typing import Literal, NamedTuple
 
 from hoop_operator.crd import PlanType
 from hoop_operator.errors import PlanReason
-from hoop_operator.reconcile.objects import Plan
+from hoop_operator.reconcile.drift import drift_of, is_drift, repaired_in_words
+from hoop_operator.reconcile.objects import ABANDON, Plan
 from hoop_operator.reconcile.run import Run
 
 READS_VERIFIERS = "pg_read_all_data"
@@ -34,6 +35,10 @@ def plan_events(run: Run) -> list[Announcement]:
         events.append(
             Announcement("Normal", run.reason, "; ".join([healed, *_what_became_of_the_password(run)]))
         )
+    elif run.applied and is_drift(run):
+        events.append(
+            Announcement("Normal", "DriftRepaired", f"drift repaired: {repaired_in_words(drift_of(run))}")
+        )
     elif before and run.applied:
         events.append(Announcement("Normal", PlanReason.APPLIED, _what_changed(run)))
     if run.taken_over:
@@ -51,6 +56,28 @@ def _was_told(run: Run) -> bool:
     return (
         run.plan.condition("PendingApproval").get("status") == "True"
         and shown.get("checksum") == run.checksum
+    )
+
+
+def role_retained(plan: Plan) -> Announcement | None:
+    """What to say of a deleted plan whose role stays as it asks; None where it never had one."""
+    role = plan.status.get("role")
+    if role is None:
+        return None
+    why = (
+        f"the annotation {ABANDON}"
+        if plan.annotations.get(ABANDON) == "true"
+        else "spec.deletionPolicy Retain"
+    )
+    text = f"role {role} stays on the server with its login and password, as {why} asks"
+    return Announcement("Normal", "RoleRetained", text)
+
+
+def role_left_behind(plan: Plan, why: str) -> Announcement:
+    """What to say of a deleted plan whose role could not be removed."""
+    role = plan.status.get("role") or "of the plan"
+    return Announcement(
+        "Warning", "RoleLeftBehind", f"role {role} was left behind on the server: {why}; drop it by hand"
     )
 
 

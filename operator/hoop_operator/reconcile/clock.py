@@ -5,8 +5,9 @@ import math
 from collections.abc import Callable, Hashable
 
 PAUSE_SECONDS_MIN = 1.0
-GRID_SECONDS = 5.0
-"""Longer pauses end on a grid of this width, so that what failed alike is tried again together, in one look."""
+TOGETHER_SECONDS = 5.0
+"""Pauses from this length on end at the next multiple of themselves that is at least so far away: all that has failed
+for long is tried again at one moment, in one look, whenever it began to fail."""
 
 
 class Clock:
@@ -23,8 +24,8 @@ class Clock:
         self._failures[name] = failures + 1
         pause = min(PAUSE_SECONDS_MIN * 2.0 ** min(failures, 16), self._pause_seconds_max)
         loop = asyncio.get_running_loop()
-        if pause >= GRID_SECONDS:
-            due = math.ceil((loop.time() + pause) / GRID_SECONDS) * GRID_SECONDS
+        if pause >= TOGETHER_SECONDS:
+            due = math.ceil((loop.time() + TOGETHER_SECONDS) / pause) * pause
             pause = due - loop.time()
         self.after(name, pause, action)
 

@@ -240,7 +240,9 @@ async def _ask(
                 continue
         planned = plan_role(desired, server, databases)
         if planned.takes_over is not None:
-            preview.remarks.append(account_of(desired, planned.takes_over))
+            of_other_plan = desired.adoption is not None and desired.adoption.predecessor is not None
+            proviso = ", if that does not exist any more: a run asks the cluster" if of_other_plan else ""
+            preview.remarks.append(account_of(desired, planned.takes_over) + proviso)
         preview.statements = planned.statements
         preview.problems += planned.problems
         if planned.statements and approval.is_manual(preview.plan, resource):

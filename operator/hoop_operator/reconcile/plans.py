@@ -2,19 +2,17 @@
 
 import asyncio
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from pydantic import ValidationError
 
+from hoop_operator import metrics
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.events import post_event
 from hoop_operator.cluster.finalizers import remove_finalizer
-from hoop_operator.crd import Privilege
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import (
     ClusterError,
@@ -23,28 +21,37 @@ from hoop_operator.errors import (
     Overtaken,
     PlanFailure,
     PlanReason,
-    ResourceReason,
     RolesChanged,
     ServerError,
     ServerUnreachable,
 )
+from hoop_operator.logs import about, object_reference
 from hoop_operator.naming import role_name
 from hoop_operator.planner.model import DesiredRole, Identity
-from hoop_operator.planner.scopes import Scope, parse_scope
 from hoop_operator.postgres.session import Sessions, open_sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
 from hoop_operator.reconcile.adoption import with_predecessor_asked_for
-from hoop_operator.reconcile.announce import plan_events
-from hoop_operator.reconcile.contention import ATTEMPTS
+from hoop_operator.reconcile.announce import Announcement, plan_events, role_left_behind, role_retained
 from hoop_operator.reconcile.context import Context, address_allowed
+from hoop_operator.reconcile.deletion import (
+    connection_for_removal,
+    is_gone_for_good,
+    is_still_deleting,
+    never_began,
+    recorded_role,
+)
 from hoop_operator.reconcile.desired import desired_role, secret_contents
+from hoop_operator.reconcile.drift import DRIFT, RETRY, SECRET
 from hoop_operator.reconcile.inbox import Inbox
+from hoop_operator.reconcile.neighbours import neighbours_of_creators
 from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Reading, Resource
+from hoop_operator.reconcile.outcome import count_run, write_status
 from hoop_operator.reconcile.register import Registration
-from hoop_operator.reconcile.remove import Outcome, Removal, remove_roles
+from hoop_operator.reconcile.remove import Removal, RemovalOutcome, remove_roles
+from hoop_operator.reconcile.retries import is_tried_again
 from hoop_operator.reconcile.rotation import TRIGGER, Schedule
 from hoop_operator.reconcile.run import Run, status_of
 from hoop_operator.reconcile.single import SingleFlight
@@ -76,7 +83,7 @@ class Plans:
         self._secret_versions: dict[Key, str | None] = {}
         self._told_in_turn: dict[Key, str | None] = {}
         self._endings: dict[Key, asyncio.Task[None]] = {}
-        self._flight = SingleFlight(self._route, self._retry)
+        self._flight = SingleFlight(self._see_to, self._retry)
         self._rotations = Schedule(
             context.clock, lambda: datetime.now(UTC), lambda key: self.wake(key, TRIGGER)
         )
@@ -109,6 +116,7 @@ class Plans:
         self._agreements.forget(plan)
         for known in (self._handled, self._reported, self._secret_versions, self._told_in_turn):
             known.pop(key, None)
+        metrics.DRIFT.remove_by_labels(key._asdict())
         self._count_users(plan.resource_key)
 
     def secret_changed(self, key: Key, resource_version: str | None) -> None:
@@ -116,7 +124,7 @@ class Plans:
         if key in self._in_turn:
             self._told_in_turn[key] = resource_version  # the turn's own write, as likely as not
         elif key in self._secret_versions and self._secret_versions[key] != resource_version:
-            self.wake(key, "secret")
+            self.wake(key, SECRET)
 
     def wake(self, key: Key, trigger: str) -> None:
         """Have a plan seen to, soon."""
@@ -132,16 +140,22 @@ class Plans:
             ending.cancel()
         await asyncio.gather(*self._endings.values(), return_exceptions=True)
 
+    async def _see_to(self, key: Key, trigger: str) -> None:
+        with about(object=object_reference("HoopRolePlan", *key), trigger=trigger):
+            await self._route(key, trigger)
+
     async def _route(self, key: Key, trigger: str) -> None:
         """Bring a plan to its server's inbox, or end its run where the server is not needed for that."""
         memory = self._context.memory
         plan = memory.plans.get(key)
         if plan is None:
+            self._context.clock.settle(("plan", key))
             return
         try:
             resource = await self._resource_of(plan)
             served = resource or memory.former_resources.get(plan.resource_key)
-            if served is not None and not self._context.serves(served):
+            if not self._exists(plan) or (served is not None and not self._context.serves(served)):
+                self._context.clock.settle(("plan", key))
                 return
             self._handled[key] = plan.fingerprint
             if plan.deleting:
@@ -154,6 +168,8 @@ class Plans:
                     self._inbox_of(registration.connection.endpoint).put(plan.resource_key, key, trigger)
             except PlanFailure as failure:
                 run.fail(failure)
+                if run.new_input and run.reason is PlanReason.RESOURCE_NOT_READY:
+                    self._wake_resource(plan.resource_key, run.trigger)  # whoever asks has it tried at once
                 await self._finish(run)
                 self._count_users(plan.resource_key)
         except ClusterError as error:
@@ -163,15 +179,36 @@ class Plans:
     def _retry(self, key: Key, trigger: str) -> None:
         self._context.clock.retry(("plan", key), lambda: self.wake(key, trigger))
 
+    def _is_tried_again(self, run: Run) -> bool:
+        memory, key = self._context.memory, run.plan.resource_key
+        return is_tried_again(
+            run,
+            memory.resources.get(key),
+            memory.registrations.get(key),
+            self._context.settings.watch_namespaces,
+        )
+
     def _new_run(self, plan: Plan, trigger: str) -> Run:
         status = plan.status
         if status.get("observedGeneration") != plan.generation:
             trigger = "spec"
         elif plan.is_new_input:
             trigger = "annotation"
+        elif trigger == "spec":
+            trigger = (
+                DRIFT  # seen for the first time since a start, or with an annotation that asks for nothing
+            )
         return Run(
-            plan, trigger, new_input=plan.is_new_input and self._reported.get(plan.key) != plan.fingerprint
+            plan,
+            trigger,
+            new_input=plan.is_new_input and self._reported.get(plan.key) != plan.fingerprint,
+            server=self._server_of(plan.resource_key),
         )
+
+    def _server_of(self, resource: Key) -> str | None:
+        registration = self._context.memory.registrations.get(resource)
+        connection = registration.connection if registration else self._context.memory.last_good.get(resource)
+        return str(connection.endpoint) if connection is not None else None
 
     async def _resource_of(self, plan: Plan) -> Resource | None:
         """The plan's resource, asked for by name where no watch has brought it yet."""
@@ -202,17 +239,20 @@ class Plans:
     async def _route_removal(self, plan: Plan, resource: Resource | None, trigger: str) -> None:
         if not plan.has_finalizer:
             return
-        if plan.leaves_role or await self._never_began(plan, resource):
-            await self._let_go(plan, None)
+        if plan.leaves_role:
+            await self._let_go(plan, "retained", role_retained(plan))
+            return
+        if await never_began(self._context, plan, resource):
+            await self._let_go(plan)
             return
         registration = self._context.memory.registrations.get(plan.resource_key)
         if resource is not None and registration is None:
             return  # the registration under way wakes it
-        connection = await self._connection_for_removal(plan.resource_key)
+        connection = await connection_for_removal(self._context, plan.resource_key)
         if connection is not None:
             self._inbox_of(connection.endpoint).put(plan.resource_key, plan.key, trigger)
-        elif await self._is_gone_for_good(plan.resource_key):
-            await self._let_go(plan, _left_behind(plan, "its HoopResource is gone"))
+        elif await is_gone_for_good(self._context, plan.resource_key):
+            await self._let_go(plan, "left_behind", role_left_behind(plan, "its HoopResource is gone"))
         else:
             run = self._new_run(plan, trigger)
             why = f"{registration.reason}: {registration.message}" if registration else ""
@@ -225,64 +265,36 @@ class Plans:
             )
             await self._finish(run)
 
-    async def _never_began(self, plan: Plan, resource: Resource | None) -> bool:
-        """Whether a plan may not refer to its resource and never did: then somebody else put our finalizer on it."""
-        if plan.status.get("role"):
-            return False
-        try:
-            await check_admission(self._context.api, plan, resource)
-        except PlanFailure as failure:
-            return failure.reason is PlanReason.REFERENCE_NOT_ALLOWED
-        return False
-
-    async def _connection_for_removal(self, resource: Key) -> Connection | None:
-        """A resource's connection, or the last one that worked where there will be no other."""
-        memory = self._context.memory
-        registration = memory.registrations.get(resource)
-        if registration is not None and registration.ready:
-            return registration.connection
-        return memory.last_good.get(resource) if await self._is_gone_for_good(resource) else None
-
-    async def _is_gone_for_good(self, resource: Key) -> bool:
-        """Whether a resource does not exist, or is going with its namespace and has lost its credentials already."""
-        memory = self._context.memory
-        if resource not in memory.resources:
-            return True
-        registration = memory.registrations.get(resource)
-        return (
-            registration is not None
-            and registration.reason is ResourceReason.CREDENTIALS_UNRESOLVED
-            and await self._namespace_terminates(resource.namespace)
-        )
-
-    async def _namespace_terminates(self, name: str) -> bool:
-        try:
-            body = await self._context.api.get(paths.namespace(name))
-        except ObjectNotFound:
-            return True
-        return "deletionTimestamp" in body["metadata"]
-
-    async def _let_go(self, plan: Plan, warning: str | None) -> None:
-        """Let a deleted plan go, with a warning about what it leaves behind."""
-        if warning:
-            logger.warning("Plan %s is let go: %s", plan.key, warning)
-            await post_event(
-                self._context.api,
-                plan.body,
-                type="Warning",
-                reason="RoleLeftBehind",
-                message=warning,
-                action="Remove",
+    async def _let_go(
+        self, plan: Plan, outcome: str | None = None, announcement: Announcement | None = None
+    ) -> None:
+        """Let a deleted plan go, and tell what became of its role, if it had one."""
+        if announcement is not None:
+            kind, reason, message = announcement
+            logger.log(
+                logging.WARNING if kind == "Warning" else logging.INFO,
+                "Plan %s is let go: %s",
+                plan.key,
+                message,
             )
+            await post_event(
+                self._context.api, plan.body, type=kind, reason=reason, message=message, action="Remove"
+            )
+        if outcome is not None:
+            metrics.PLAN_REMOVALS.labels(outcome).inc()
         try:
             await remove_finalizer(self._context.api, plan.body, FINALIZER)
         except ObjectNotFound:
             self._vanished(plan)
 
+    def _exists(self, plan: Plan) -> bool:
+        """Whether a plan has not been told to be gone, be it that another one has its name now."""
+        known = self._context.memory.plans.get(plan.key)
+        return known is not None and known.uid == plan.uid
+
     def _vanished(self, plan: Plan) -> None:
         """Take note that a plan does not exist any more, although no watch has told of it: one may have broken then."""
-        known = self._context.memory.plans.get(plan.key)
-        if known is not None and known.uid == plan.uid:
+        if self._exists(plan):
             self.gone(plan.key)
 
     async def take_turn(self, resource_key: Key, waiting: Mapping[Key, str]) -> None:
@@ -291,6 +303,11 @@ class Plans:
         What is said of them on the objects is written while the server is already busy with the next turn; no further
         ahead than that.
         """
+        resource = object_reference("HoopResource", *resource_key)
+        with about(object=resource, server=self._server_of(resource_key)), metrics.TURN_DURATION.time():
+            await self._carry_out(resource_key, waiting)
+
+    async def _carry_out(self, resource_key: Key, waiting: Mapping[Key, str]) -> None:
         plans = self._take(resource_key, waiting)
         self._in_turn.update((plan.key, None) for plan, _ in plans)
         self._handled.update((plan.key, plan.fingerprint) for plan, _ in plans)
@@ -311,7 +328,7 @@ class Plans:
         finally:
             if (former := self._endings.get(resource_key)) is not None:
                 await asyncio.wait([former])
-            ended = [plan.key for plan, _ in plans]
+            ended = [plan for plan, _ in plans]
             self._endings[resource_key] = asyncio.create_task(self._end_turn(resource_key, ended, changes))
 
     def _take(self, resource_key: Key, waiting: Mapping[Key, str]) -> list[tuple[Plan, str]]:
@@ -321,6 +338,10 @@ class Plans:
         for key, trigger in waiting.items():
             plan = self._context.memory.plans.get(key)
             if plan is None:
+                continue
+            if plan.deleting and (plan.leaves_role or not plan.has_finalizer):
+                # It was to be changed when it was put into the inbox: it is let go without its server.
+                self.wake(key, trigger)
                 continue
             role = plan.spec.role
             if resource is not None:
@@ -341,7 +362,7 @@ class Plans:
             registration.resource.generation,
         )
 
-    async def _end_turn(self, resource_key: Key, plans: Sequence[Key], changes: Sequence[Run]) -> None:
+    async def _end_turn(self, resource_key: Key, plans: Sequence[Plan], changes: Sequence[Run]) -> None:
         """Say how the runs of a turn ended, and see to plans that changed meanwhile."""
         try:
             results = await asyncio.gather(*map(self._finish, changes), return_exceptions=True)
@@ -352,38 +373,28 @@ class Plans:
                         run.plan.key,
                         exc_info=result,
                     )
-                    self._retry(run.plan.key, "retry")
+                    self._retry(run.plan.key, RETRY)
         finally:
-            for key in plans:
+            for taken in plans:
+                key = taken.key
                 again = self._in_turn.pop(key)
+                if not self._exists(taken):
+                    self._agreements.forget(taken)
                 if key in self._told_in_turn and self._told_in_turn.pop(key) != self._secret_versions.get(
                     key
                 ):
-                    again = again or "secret"
+                    again = again or SECRET
                 plan = self._context.memory.plans.get(key)
                 if plan is not None and (again or self._handled.get(key) != plan.fingerprint):
                     self.wake(key, again or "spec")
-            self._wake_neighbours(resource_key, changes)
+            registration = self._context.memory.registrations.get(resource_key)
+            if registration is not None and registration.connection is not None:
+                endpoint = registration.connection.endpoint
+                for neighbour in neighbours_of_creators(self._context.memory, endpoint, changes):
+                    self.wake(neighbour, "creators")
             self._count_users(resource_key)
             if self._endings.get(resource_key) is asyncio.current_task():
                 del self._endings[resource_key]
-
-    def _wake_neighbours(self, resource_key: Key, changes: Sequence[Run]) -> None:
-        """Have plans cover what the roles that may now create objects in their schemas are going to create there."""
-        creators: dict[Scope, set[Key]] = defaultdict(set)
-        for run in changes:
-            if run.succeeded and run.statements and Privilege.CREATE in run.plan.spec.privileges:
-                for scope in run.plan.spec.scopes:
-                    creators[parse_scope(scope)].add(run.plan.key)
-        memory = self._context.memory
-        registration = memory.registrations.get(resource_key)
-        if not creators or registration is None or registration.connection is None:
-            return
-        for resource in memory.resources_at(registration.connection.endpoint):
-            for plan in memory.plans_of(resource):
-                others = {key for scope in _scopes(plan) for key in creators.get(scope, ())} - {plan.key}
-                if others:
-                    self.wake(plan.key, "creators")
 
     async def _change(self, resource: Resource, connection: Connection, runs: list[Run]) -> None:
         try:
@@ -412,7 +423,7 @@ class Plans:
                 run.overtaken = True
         except ServerError as error:
             _fail_undecided(runs, PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
-            self._wake_resource(resource.key, "retry")
+            self._wake_resource(resource.key, RETRY)
         except Exception:
             logger.exception("A turn of resource %s failed in a way that nobody foresaw", resource.key)
             _fail_undecided(runs, PlanFailure(PlanReason.APPLY_FAILED, UNFORESEEN))
@@ -445,7 +456,7 @@ class Plans:
         resource_serves = registration is not None and registration.ready
         connection = None
         with suppress(ClusterError):
-            connection = await self._connection_for_removal(resource_key)
+            connection = await connection_for_removal(self._context, resource_key)
         if connection is None:
             # Not what it was when they were put into the inbox: they find another way, or wait.
             for run in runs:
@@ -464,7 +475,7 @@ class Plans:
                     await self._end_removal(run, PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
                 else:
                     await self._end_removal(run, f"its HoopResource is gone, and its server fails: {error}")
-            self._wake_resource(resource_key, "retry")
+            self._wake_resource(resource_key, RETRY)
         except Exception:
             logger.exception("A removal of resource %s failed in a way that nobody foresaw", resource_key)
             for run in runs:
@@ -481,9 +492,10 @@ class Plans:
         desired: list[DesiredRole] = []
         for run in runs:
             plan = run.plan
-            name = _recorded_role(plan, registration)
+            name = recorded_role(plan, registration)
             if name is None:
-                await self._let_go(plan, _left_behind(plan, "its name is not known any more"))
+                unknown = role_left_behind(plan, "its name is not known any more")
+                await self._let_go(plan, "left_behind", unknown)
                 continue
             identity = Identity(self._context.settings.instance, plan.key.namespace, plan.key.name)
             desired.append(
@@ -492,20 +504,16 @@ class Plans:
             roles[name] = run
 
         async def still_wanted(role: DesiredRole) -> bool:
-            return await self._is_still_deleting(roles[role.name].plan)
+            return await is_still_deleting(self._context.api, roles[role.name].plan)
 
         outcomes = await remove_roles(Removal(sessions, capabilities, still_wanted), desired)
         await asyncio.gather(*(self._end_removal(roles[name], outcome) for name, outcome in outcomes.items()))
 
-    async def _is_still_deleting(self, plan: Plan) -> bool:
-        """Whether the API server, too, knows a plan as one that is to go; not where it cannot be asked."""
-        try:
-            now = Plan.parse(await self._context.api.get(paths.custom_object(plan.body)))
-        except (ClusterError, ValidationError):
-            return False
-        return now.uid == plan.uid and now.deleting and now.has_finalizer
+    async def _end_removal(self, run: Run, outcome: RemovalOutcome) -> None:
+        with about(**run.log_fields):
+            await self._let_go_or_fail(run, outcome)
 
-    async def _end_removal(self, run: Run, outcome: Outcome) -> None:
+    async def _let_go_or_fail(self, run: Run, outcome: RemovalOutcome) -> None:
         plan = run.plan
         if isinstance(outcome, RolesChanged):
             await self._read_anew(plan)
@@ -517,12 +525,14 @@ class Plans:
         try:
             if outcome is None:
                 await plan_secret.remove(self._context.api, plan)
-            await self._let_go(plan, _left_behind(plan, outcome) if outcome else None)
+                await self._let_go(plan, "dropped")
+            else:
+                await self._let_go(plan, "left_behind", role_left_behind(plan, outcome))
         except ClusterError as error:
             logger.warning(
                 "The role of plan %s is removed, but the plan cannot be let go yet: %s", plan.key, error
             )
-            self._retry(plan.key, "retry")
+            self._retry(plan.key, RETRY)
 
     def _sessions(self, connection: Connection) -> AbstractAsyncContextManager[Sessions]:
         context = self._context
@@ -530,27 +540,41 @@ class Plans:
 
     async def _finish(self, run: Run) -> None:
         """Say on the object how a run ended, unless that is said already, and see that a failure is tried again."""
+        with about(**run.log_fields):
+            await self._say_how_it_ended(run)
+
+    async def _say_how_it_ended(self, run: Run) -> None:
         plan, api, clock = run.plan, self._context.api, self._context.clock
         if run.overtaken:
             await self._read_anew(plan)
             return
-        known = self._context.memory.plans.get(plan.key)
-        if known is None or known.uid != plan.uid:
+        if not self._exists(plan):
             return
         if run.secret_version is not None:
             self._secret_versions[plan.key] = run.secret_version
         approval.conclude(run)
-        if not run.failed:
+        if not run.failed or not self._is_tried_again(run):
             clock.settle(("plan", plan.key))
         else:
-            self._retry(plan.key, "retry")
+            self._retry(plan.key, RETRY)
         try:
             patch = status_of(run, datetime.now(UTC))
             if patch is not None:
-                self._see(await self._write_status(plan, patch))
+                written = await write_status(api, plan, patch)
+                if not self._exists(plan):
+                    return
+                self._see(written)
             self._reported[plan.key] = plan.fingerprint
             if patch is not None:
-                logger.info("Plan %s, for %s: %s %s", plan.key, run.trigger, run.reason, run.message)
+                logger.info(
+                    "Plan %s, for %s: %s %s",
+                    plan.key,
+                    run.trigger,
+                    run.reason,
+                    run.message,
+                    extra={"reason": run.reason},
+                )
+                count_run(run)
                 for kind, reason, message in plan_events(run):
                     await post_event(
                         api, plan.body, type=kind, reason=reason, message=message, action="Apply"
@@ -561,32 +585,7 @@ class Plans:
             await self._read_anew(plan)
         except ClusterError as error:
             logger.warning("The outcome of plan %s could not be written: %s", plan.key, error)
-            self._retry(plan.key, "retry")
-
-    async def _write_status(self, plan: Plan, patch: Mapping[str, Any]) -> Plan:
-        """Write a status over the one that the run began with, and over no other.
-
-        Raises
-        ------
-        ObjectConflict
-            Somebody else wrote a status meanwhile.
-        ClusterError
-            The API server failed us, or the plan is gone.
-        """
-        path = paths.custom_object(plan.body)
-        known = plan
-        for attempt in range(1, ATTEMPTS + 1):
-            metadata = {"uid": plan.uid, "resourceVersion": known.body["metadata"]["resourceVersion"]}
-            try:
-                body = await self._context.api.merge_patch(
-                    paths.status(path), {"metadata": metadata, "status": patch}
-                )
-                return Plan.parse(body)
-            except ObjectConflict:
-                known = Plan.parse(await self._context.api.get(path))
-                if attempt == ATTEMPTS or known.uid != plan.uid or known.status != plan.status:
-                    raise
-        raise AssertionError("the last attempt returns or raises")
+            self._retry(plan.key, RETRY)
 
     async def _read_anew(self, plan: Plan) -> None:
         """See to a plan again, as the API server has it now: somebody else is at work on it or on its role."""
@@ -598,7 +597,7 @@ class Plans:
             return
         except (ClusterError, ValidationError) as error:
             logger.warning("Plan %s cannot be read: %s", plan.key, error)
-        self._retry(plan.key, "retry")
+        self._retry(plan.key, RETRY)
 
 
 def _was_wiped(before: Plan, after: Plan) -> bool:
@@ -610,35 +609,10 @@ def _was_wiped(before: Plan, after: Plan) -> bool:
     )
 
 
-def _scopes(plan: Plan) -> Iterator[Scope]:
-    """The scopes of a plan as far as they can be read."""
-    for text in plan.spec.scopes:
-        with suppress(ValueError):
-            yield parse_scope(text)
-
-
 def _fail_undecided(runs: Sequence[Run], failure: PlanFailure) -> None:
     for run in runs:
         if run.succeeded:
             run.fail(failure)
-
-
-def _left_behind(plan: Plan, why: str) -> str:
-    role = plan.status.get("role") or "of the plan"
-    return f"role {role} was left behind on the server: {why}; drop it by hand"
-
-
-def _recorded_role(plan: Plan, registration: Registration | None) -> str | None:
-    """The name of a plan's role as it derives from the resource's name in the status, or else from the resource.
-
-    The role in the status is not taken at its word: who may write a status must not have any role dropped.
-    """
-    resource_name = plan.status.get("resourceName")
-    if resource_name is None and registration is not None:
-        resource_name = registration.resource.api_name
-    with suppress(ValueError):
-        return role_name(resource_name, plan.spec.role) if resource_name else None
-    return None
 
 
 async def _capabilities(sessions: Sessions) -> Capabilities:

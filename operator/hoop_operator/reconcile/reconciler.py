@@ -15,11 +15,13 @@ from hoop_operator.cluster.watch import watch_metadata
 from hoop_operator.credentials.connection import Endpoint
 from hoop_operator.reconcile.clock import Clock
 from hoop_operator.reconcile.context import Context, address_allowed
+from hoop_operator.reconcile.drift import DRIFT
+from hoop_operator.reconcile.gauges import Gauges
 from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.memory import Memory
 from hoop_operator.reconcile.objects import Key, KubernetesObject, Plan, Reading, Resource
 from hoop_operator.reconcile.plans import Plans
-from hoop_operator.reconcile.resources import DRIFT, Resources
+from hoop_operator.reconcile.resources import Resources
 from hoop_operator.settings import Settings
 
 T = TypeVar("T", bound=KubernetesObject)
@@ -47,6 +49,11 @@ class Reconciler:
         )
         self._resources = Resources(self._context, self._inbox_of, self._plans.wake)
         self._watches: list[asyncio.Task[None]] = []
+
+    @property
+    def gauges(self) -> Gauges:
+        """What is known of all objects and servers, for the metrics."""
+        return Gauges(self._memory, self._inboxes, self._context.serves)
 
     async def start(self) -> None:
         """Learn what there is, then watch Secrets and ConfigMaps; resources and plans are told by the handlers.
@@ -116,7 +123,12 @@ class Reconciler:
     def _inbox_of(self, endpoint: Endpoint) -> Inbox:
         if endpoint not in self._inboxes:
             self._inboxes[endpoint] = Inbox(
-                endpoint, self._context.limits, address_allowed, self._plans.take_turn
+                endpoint,
+                self._context.limits,
+                address_allowed,
+                self._clock,
+                self._plans.take_turn,
+                self._resources.silence_changed,
             )
             self._look_later(endpoint)
         return self._inboxes[endpoint]

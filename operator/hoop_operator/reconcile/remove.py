@@ -32,7 +32,7 @@ DEPENDENT_OBJECTS = "2BP01"
 
 Problems = list[tuple[PlanReason, str]]
 
-Outcome = str | PlanFailure | RolesChanged | None
+RemovalOutcome = str | PlanFailure | RolesChanged | None
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Removal:
 
 async def remove_roles(
     removal: Removal, roles: Sequence[DesiredRole], attempts: int = ATTEMPTS
-) -> Mapping[str, Outcome]:
+) -> Mapping[str, RemovalOutcome]:
     """Remove roles, all in the same few transactions as long as nothing stands against one of them.
 
     Parameters
@@ -74,7 +74,7 @@ async def remove_roles(
         The server could not be reached.
     """
     server, _ = await look(removal.sessions, removal.capabilities, roles)
-    outcomes: dict[str, Outcome] = {}
+    outcomes: dict[str, RemovalOutcome] = {}
     ours: list[DesiredRole] = []
     for role in roles:
         outcomes[role.name] = conflict(role, server)
@@ -120,7 +120,7 @@ class _NobodyMakesItError(Exception):
 
 async def _remove(
     removal: Removal, server: Server, roles: Sequence[DesiredRole], attempts: int
-) -> Mapping[str, Outcome]:
+) -> Mapping[str, RemovalOutcome]:
     sessions, capabilities = removal.sessions, removal.capabilities
     fence = Fence(sessions, server, roles)
     try:
@@ -131,7 +131,7 @@ async def _remove(
         await _drop(sessions, fence, capabilities, roles)
     except RolesChanged as change:
         others = [role for role in roles if role.name not in change.names]
-        outcomes: dict[str, Outcome] = dict.fromkeys(change.names, change)
+        outcomes: dict[str, RemovalOutcome] = dict.fromkeys(change.names, change)
         return outcomes | dict(await remove_roles(removal, others, attempts)) if others else outcomes
     except (StatementFailed, PlanFailure) as failure:
         if isinstance(failure, StatementFailed) and await is_worth_another(failure, attempts):

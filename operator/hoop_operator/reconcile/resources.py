@@ -17,9 +17,11 @@ from hoop_operator.errors import (
     ResourceReason,
     ServerError,
 )
+from hoop_operator.logs import about, object_reference
 from hoop_operator.postgres.snapshot import Capabilities
 from hoop_operator.reconcile.announce import Announcement
 from hoop_operator.reconcile.context import Context
+from hoop_operator.reconcile.drift import DRIFT
 from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.objects import FINALIZER, Fingerprint, Key, Resource
 from hoop_operator.reconcile.register import (
@@ -34,7 +36,6 @@ from hoop_operator.reconcile.register import (
 )
 from hoop_operator.reconcile.single import SingleFlight
 
-DRIFT = "drift"
 PASSWORD_ADVICE = (
     "spec.envVars holds the admin's password for everybody to see who may read the resource; put it into a Secret, and "
     "name that in spec.envVarsFrom"
@@ -79,6 +80,12 @@ class Resources:
             self._to_register[key] = trigger
         self._flight.wake(key, trigger)
 
+    def silence_changed(self, endpoint: Endpoint) -> None:
+        """Take note that a server which answered nobody does by now, or fails in another way; its resources follow."""
+        for key in self._context.memory.resources_at(endpoint):
+            if not self._context.memory.registrations[key].ready:
+                self.wake(key, "server")
+
     def count_plans(self, key: Key) -> None:
         """Have it written down, soon, how many plans use a resource, or a deleted one let go when none does."""
         self._flight.wake(key, "plans")
@@ -87,11 +94,16 @@ class Resources:
         """Stop what is under way."""
         await self._flight.close()
 
-    async def _see_to(self, key: Key, _: str) -> None:
-        memory = self._context.memory
+    async def _see_to(self, key: Key, cause: str) -> None:
         trigger = self._to_register.pop(key, None)
+        with about(object=object_reference("HoopResource", *key), trigger=trigger or cause):
+            await self._register_or_tell(key, trigger)
+
+    async def _register_or_tell(self, key: Key, trigger: str | None) -> None:
+        memory = self._context.memory
         resource = memory.resources.get(key)
         if resource is None or not self._context.serves(resource):
+            self._context.clock.settle(("resource", key))
             return
         known = memory.registrations.get(key)
         try:
@@ -132,12 +144,23 @@ class Resources:
             memory.last_good[key] = registration.connection
         # Before anything that may fail: the next attempt finds nothing new that would concern the plans.
         if trigger == DRIFT or before is None or _concerns_plans(before, registration):
-            self._wake_plans(key, DRIFT if trigger == DRIFT else "resource")
+            # After a start nothing is known; what the status speaks of is not new to the plans all the same.
+            was_told = before is None and resource.status.get("observedGeneration") == resource.generation
+            self._wake_plans(key, DRIFT if trigger == DRIFT or was_told else "resource")
         await self._tell(registration)
-        if registration.ready:
+        if registration.ready or self._waits_for_server(registration):
             clock.settle(("resource", key))
         else:
             self._retry(key, "retry")
+
+    def _waits_for_server(self, registration: Registration) -> bool:
+        """Whether all that a resource lacks is that its server answers, of which it will be told."""
+        connection = registration.connection
+        return (
+            registration.reason is ResourceReason.SERVER_UNREACHABLE
+            and connection is not None
+            and self._inbox_of(connection.endpoint).silent
+        )
 
     async def _try(self, resource: Resource) -> Registration:
         api, settings = self._context.api, self._context.settings
@@ -191,9 +214,22 @@ class Resources:
         if patch is None:
             return
         body = await api.merge_patch(paths.status(paths.custom_object(resource.body)), {"status": patch})
+        now = memory.resources.get(resource.key)
+        if now is None or now.uid != resource.uid:
+            return
         memory.see_resource(Resource.parse(body))
         outcome = in_use or registration.message
-        logger.info("Resource %s: %s %s", resource.key, registration.reason, outcome)
+        connection = registration.connection
+        logger.info(
+            "Resource %s: %s %s",
+            resource.key,
+            registration.reason,
+            outcome,
+            extra={
+                "reason": registration.reason,
+                "server": str(connection.endpoint) if connection is not None else None,
+            },
+        )
         await self._post_events(resource, registration, in_use)
 
     async def _post_events(self, resource: Resource, registration: Registration, in_use: str | None) -> None:

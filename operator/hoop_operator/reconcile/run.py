@@ -18,6 +18,7 @@ from hoop_operator.crd import (
     ServiceBinding,
 )
 from hoop_operator.errors import PlanFailure, PlanReason
+from hoop_operator.logs import object_reference
 from hoop_operator.planner.statements import Statement
 from hoop_operator.reconcile.objects import APPROVE, RECONCILE_AT, ROTATE_AT, Plan
 from hoop_operator.reconcile.rotation import Cause, is_untold, next_due
@@ -32,6 +33,8 @@ class Run:
     """What woke the plan, in a word."""
     new_input: bool
     """Whether the spec or an annotation asks for something that no run has answered yet."""
+    server: str | None = None
+    """Host and port of the server; None where they are not known."""
     role: str | None = None
     resource_name: str | None = None
     reason: PlanReason = PlanReason.APPLIED
@@ -54,6 +57,11 @@ class Run:
     """Whether anything was changed on the server or in the Secret."""
     password_set: bool = False
     """Whether a role that was there already was given a password."""
+    secret_lost: bool = False
+    """Whether the plan's Secret was not there, or about to go."""
+    secret_written: bool = False
+    secret_edited: bool = False
+    """Whether the Secret, and not the server, has another password than when they were last seen to agree."""
     rotated: bool = False
     rotation: Cause | None = None
     """Why the password was rotated; None where it was not, or is new for another reason."""
@@ -98,9 +106,14 @@ class Run:
         return self.sid if self.committing else self._former_sid
 
     @property
-    def may_rotate(self) -> bool:
-        """Whether a rotation may be made: it waits while the plan fails, and does not while that waits for approval."""
-        return self.reason in {PlanReason.APPLIED, PlanReason.PENDING_APPROVAL}
+    def log_fields(self) -> dict[str, Any]:
+        """What the lines about it carry in the log."""
+        return {
+            "object": object_reference("HoopRolePlan", *self.plan.key),
+            "sid": self.sid,
+            "server": self.server,
+            "trigger": self.trigger,
+        }
 
     def fail(self, failure: PlanFailure) -> None:
         """End the run with a failure; one that has failed already keeps its reason and tells of the further one."""

@@ -19,7 +19,7 @@ import contextlib
 import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -37,6 +37,7 @@ from hoop_operator.errors import (
     ServerError,
     StatementFailed,
 )
+from hoop_operator.logs import about
 from hoop_operator.planner.acl_size import GRANTEE_LIMIT_REMEDY
 from hoop_operator.planner.adoption import account_of
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
@@ -57,6 +58,7 @@ from hoop_operator.reconcile.objects import FINALIZER, Key, Plan, Reading, Resou
 from hoop_operator.reconcile.rotation import (
     TRIGGER,
     Cause,
+    Record,
     is_untold,
     password_since,
     record_of_new_password,
@@ -84,6 +86,11 @@ class Agreements:
     def holds(self, plan: Plan, verifier: str, secret_version: str) -> bool:
         """Whether nothing has changed since the password was last seen to fit."""
         return self._seen.get(plan.uid) == (verifier, secret_version)
+
+    def knows_another_secret(self, plan: Plan, secret_version: str) -> bool:
+        """Whether the Secret is another version than the one whose password was last seen to fit."""
+        seen = self._seen.get(plan.uid)
+        return seen is not None and seen[1] != secret_version
 
     def remember(self, plan: Plan, verifier: str, secret_version: str) -> None:
         """Note that the password fits."""
@@ -285,6 +292,7 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> tuple[S
             if problems or role is not None or run.plan.status.get("secretName"):
                 try:
                     work.found = await _find_secret(turn, run.plan, desired)
+                    run.secret_lost = work.found.current is None
                 except PlanFailure as conflict:
                     problems.append((conflict.reason, conflict.message))
             if problems:
@@ -319,8 +327,8 @@ async def _password_to_set(turn: Turn, work: Work) -> str | None:
     A run that has failed rotates nothing: that waits for one that succeeds.
     """
     kept = work.found.password
-    may_rotate = work.login is not None and kept is not None and work.run.may_rotate
-    work.rotation = rotation_due(work.plan, work.found.record, work.run.started) if may_rotate else None
+    rotates = work.login is not None and kept is not None and work.run.succeeded
+    work.rotation = rotation_due(work.plan, work.found.record, work.run.started) if rotates else None
     if kept is None or work.rotation is not None:
         return scram.generate_password()
     if work.login is None or not await _fits(turn, work, work.login.verifier):
@@ -335,12 +343,14 @@ async def _fits(turn: Turn, work: Work, verifier: str | None) -> bool:
         return False
     if turn.agreements.holds(work.plan, verifier or "", secret.resource_version):
         return True
-    if verifier is None and turn.capabilities.verifiers_readable:
-        return False
     fits = await asyncio.to_thread(scram.matches, password, verifier) if verifier else None
+    if verifier is None and turn.capabilities.verifiers_readable:
+        fits = False
     if fits is None:
         database = first_database(work.plan, turn.connection)
         fits = await turn.sessions.can_log_in(work.desired.name, password, database) is not False
+    if not fits:
+        work.run.secret_edited = turn.agreements.knows_another_secret(work.plan, secret.resource_version)
     if fits:
         turn.agreements.remember(work.plan, verifier or "", secret.resource_version)
     return fits
@@ -353,12 +363,14 @@ async def _prepare(turn: Turn, work: Work) -> None:
     """
     plan = work.plan
     if work.run.role_oid is None and work.password is not None:
+        work.run.rotated = work.password != work.found.password
         try:
             await _write_secret(turn, work, work.password)
         except ObjectConflict:
             # There was no reason to expect a Secret, so it was not read before: one request less for a new plan.
             work.found = await _find_secret(turn, plan, work.desired)
             work.password = work.found.password or work.password
+            work.run.rotated = work.password != work.found.password
             await _write_secret(turn, work, work.password)
         if work.password.isascii():
             work.verifier = await asyncio.to_thread(scram.make_verifier, work.password)
@@ -369,7 +381,11 @@ async def _prepare(turn: Turn, work: Work) -> None:
 
 async def _find_secret(turn: Turn, plan: Plan, desired: DesiredRole) -> plan_secret.PlanSecret:
     readers = turn.readers_of(Reading("Secret", plan.key.namespace, plan.secret_name))
-    return await plan_secret.find(turn.api, plan, desired, readers)
+    found = await plan_secret.find(turn.api, plan, desired, readers)
+    if found.adopted and found.record.since is None:
+        # How old its password is nobody knows, so the interval of rotation begins now.
+        return replace(found, record=Record(since=datetime.now(UTC)))
+    return found
 
 
 async def _write_secret(turn: Turn, work: Work, password: str) -> None:
@@ -381,6 +397,7 @@ async def _write_secret(turn: Turn, work: Work, password: str) -> None:
         work.run.taken_over.append(f"Secret {secret.name} is taken over")
     work.found = plan_secret.PlanSecret(secret, password, record)
     work.run.applied |= written
+    work.run.secret_written |= written
     work.run.secret_ready = True
 
 
@@ -427,8 +444,6 @@ async def _apply(turn: Turn, fence: Fence, works: Sequence[Work]) -> None:
     for work in works:
         if work.planned.takes_over is not None and work.run.succeeded:
             work.run.taken_over.append(account_of(work.desired, work.planned.takes_over))
-    for work in created:
-        work.run.rotated = True
     results = await asyncio.gather(
         *(run_in(name) for name in sorted(name for name in by_database if name is not None)),
         return_exceptions=True,
@@ -492,8 +507,8 @@ async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
         run.rotated = is_new
         run.rotation = work.rotation
     since = password_since(work.plan, work.found.record, datetime.now(UTC))
-    # A run before may have ended between a rotation and the status.
-    cut_short = not is_new and is_untold(work.plan, since)
+    # A run before may have ended between a rotation and the status; the password of a role made anew is this run's.
+    cut_short = not run.rotated and is_untold(work.plan, since)
     if not run.new_input and (cut_short or run.rotation is Cause.SCHEDULE):
         run.trigger = TRIGGER
     if turn.ends_sessions and work.login is not None and since is not None and (is_new or cut_short):
@@ -502,7 +517,7 @@ async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
             turn.sessions, fence, turn.capabilities, work.desired, before
         )
     run.password_since = since
-    run.rotation_settled = run.may_rotate
+    run.rotation_settled = run.succeeded
     run.secret_version = work.found.current.resource_version if work.found.current else None
     await plan_secret.remove_former(turn.api, work.plan)
 
@@ -511,7 +526,8 @@ async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
 def _ending(run: Run) -> Iterator[None]:
     """End a run with whatever fails in it, so that it does not end the others."""
     try:
-        yield
+        with about(**run.log_fields):
+            yield
     except PlanFailure as failure:
         run.fail(failure)
     except ObjectConflict:

@@ -1,0 +1,146 @@
+"""Connecting to a server that may make that as hard as it likes.
+
+How often a SCRAM login hashes the password is for the server to say, up to two billion times; libpq does it in one
+call of `PQconnectPoll`, which cannot be interrupted, and psycopg holds the interpreter's lock meanwhile. So each such
+call is made in a thread of its own and without that lock. Who has waited too long for it leaves the thread to itself,
+with the lowest priority that there is: it ends when libpq does, or with the process. Until then no other login is begun
+there.
+"""
+
+import asyncio
+import contextlib
+import ctypes
+import importlib
+import os
+import threading
+from collections.abc import Callable, Mapping
+
+import psycopg
+from psycopg import pq
+from psycopg.conninfo import make_conninfo
+from psycopg.rows import TupleRow
+
+LOWEST_PRIORITY = 19
+
+STILL_COMPUTING = (
+    "the server has had a login of ours compute for too long, and that goes on still; lower scram_iterations and set "
+    "the admin's password anew"
+)
+
+_left_alone: set[tuple[str, str]] = set()
+"""Where the threads that nobody waits for any more have been connecting to, address and port."""
+
+
+def _poll_without_lock() -> Callable[[pq.abc.PGconn], int]:
+    """`PQconnectPoll` of the libpq that psycopg uses, called with the interpreter's lock released."""
+    if pq.__impl__ == "python":
+        return lambda pgconn: pgconn.connect_poll()  # by ctypes, too
+    # Looked up in psycopg's own extension, which finds it where that finds it: among the libraries it is linked with.
+    library = ctypes.CDLL(importlib.import_module(pq.PGconn.__module__).__file__)
+    poll = library.PQconnectPoll
+    poll.argtypes, poll.restype = [ctypes.c_void_p], ctypes.c_int
+    # psycopg documents the pointer for just this use, but leaves it out of its protocol class.
+    return lambda pgconn: int(poll(pgconn.pgconn_ptr))  # type: ignore[attr-defined]
+
+
+_poll = _poll_without_lock()
+
+
+async def establish(parameters: Mapping[str, str]) -> psycopg.AsyncConnection[TupleRow]:
+    """Connect to the first of a host's addresses that lets us in.
+
+    Parameters
+    ----------
+    parameters
+        libpq's; `host` and `hostaddr` may be lists, and `connect_timeout` holds for each address by itself.
+
+    Raises
+    ------
+    psycopg.OperationalError
+        None let us in; what each said.
+    TimeoutError
+        None said anything.
+    """
+    refusals: list[str] = []
+    for host, address in zip(parameters["host"].split(","), parameters["hostaddr"].split(","), strict=True):
+        place = (address, parameters["port"])
+        if place in _left_alone:
+            refusals.append(STILL_COMPUTING)
+            continue
+        conninfo = make_conninfo(**{**parameters, "host": host, "hostaddr": address})
+        try:
+            async with asyncio.timeout(int(parameters["connect_timeout"])):
+                return psycopg.AsyncConnection(await _connect(conninfo, place))
+        except TimeoutError:
+            continue
+        except psycopg.OperationalError as refusal:
+            refusals.append(str(refusal))
+    if not refusals:
+        raise TimeoutError
+    raise psycopg.OperationalError("; ".join(dict.fromkeys(refusals)))
+
+
+async def _connect(conninfo: str, place: tuple[str, str]) -> pq.abc.PGconn:
+    pgconn = pq.PGconn.connect_start(conninfo.encode())
+    while pgconn.status != pq.ConnStatus.BAD:
+        status = await _poll_in_thread(pgconn, place)
+        if status == pq.PollingStatus.OK:
+            pgconn.nonblocking = 1
+            return pgconn
+        if status == pq.PollingStatus.FAILED:
+            break
+        try:
+            await _ready(pgconn.socket, for_reading=status == pq.PollingStatus.READING)
+        except BaseException:
+            pgconn.finish()
+            raise
+    refusal = pq.error_message(pgconn)
+    pgconn.finish()
+    raise psycopg.OperationalError(f"connection failed: {refusal}")
+
+
+async def _ready(socket: int, *, for_reading: bool) -> None:
+    """Wait until a socket can be read, or written."""
+    loop = asyncio.get_running_loop()
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def end() -> None:
+        if not ready.done():
+            ready.set_result(None)
+
+    add, remove = (
+        (loop.add_reader, loop.remove_reader) if for_reading else (loop.add_writer, loop.remove_writer)
+    )
+    add(socket, end)
+    try:
+        await ready
+    finally:
+        remove(socket)
+
+
+async def _poll_in_thread(pgconn: pq.abc.PGconn, place: tuple[str, str]) -> int:
+    """Call `PQconnectPoll`, however long that takes; nobody waits for its thread, not even the end of the process."""
+    loop = asyncio.get_running_loop()
+    outcome: asyncio.Future[int] = loop.create_future()
+
+    def end(status: int) -> None:
+        if outcome.done():
+            _left_alone.discard(place)
+        else:
+            outcome.set_result(status)
+
+    def work() -> None:
+        status = _poll(pgconn)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(end, status)
+
+    thread = threading.Thread(target=work, name="PQconnectPoll", daemon=True)
+    thread.start()
+    try:
+        return await outcome
+    except asyncio.CancelledError:
+        _left_alone.add(place)
+        with contextlib.suppress(OSError):  # it has ended just now
+            # On Linux this is about the one thread (setpriority(2), section "C library/kernel differences").
+            os.setpriority(os.PRIO_PROCESS, thread.native_id or 0, LOWEST_PRIORITY)
+        raise

@@ -1,0 +1,34 @@
+"""What an operator's /metrics says."""
+
+import asyncio
+import urllib.request
+from collections.abc import Mapping
+
+from prometheus_client.parser import text_string_to_metric_families
+
+Series = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
+
+
+async def scrape(port: int) -> Series:
+    """The value of each series by its name and labels."""
+    return await asyncio.to_thread(_scrape, port)
+
+
+def _scrape(port: int) -> Series:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+        text = answer.read().decode()
+    return {
+        (sample.name, frozenset(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def series(found: Series, name: str, /, **labels: str) -> dict[frozenset[tuple[str, str]], float]:
+    """The series of a name that have all of some labels, by their other labels."""
+    wanted = frozenset(labels.items())
+    return {
+        having - wanted: value
+        for (known, having), value in found.items()
+        if known == name and having >= wanted
+    }
