@@ -23,7 +23,7 @@ demo: $(INSTALLED) ## Watch the operator do its main job, step by step
 	@PYTHONPATH=deploy $(BIN)/python -m local.demo
 
 test: $(INSTALLED) ## Run every test that needs no foreign cluster
-	$(BIN)/pytest tests/unit tests/integration --numprocesses 3 --dist loadfile
+	$(BIN)/pytest tests/unit tests/exploration tests/integration --numprocesses 3 --dist loadfile
 
 check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
 	$(BIN)/ruff check .

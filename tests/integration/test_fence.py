@@ -240,3 +240,26 @@ async def test_a_deletion_stops_where_the_role_became_another_plans(
         "postgres", "SELECT rolcanlogin FROM pg_roles WHERE rolname = %(name)s", name=desired.name
     )
     assert login == (True,)
+
+
+async def test_a_deletion_outwaits_who_is_about_to_commit_the_role(
+    operators: Operators, roles: Roles
+) -> None:
+    """A leader that was frozen in its COMMIT is no leader any more, and no look shows what it makes."""
+    role = roles.desired("unborn")
+    maker = await operators.look(role)
+
+    async def waits() -> bool:
+        query = (
+            "SELECT FROM pg_stat_activity"
+            " WHERE wait_event = 'transactionid' AND query LIKE 'CREATE ROLE %%' AND strpos(query, %(name)s) > 0"
+        )
+        return bool(await roles.rows("postgres", query, name=role.name))
+
+    async with maker.fence.transaction([role.name]) as transaction:
+        await transaction.execute(f"CREATE ROLE {quoted(role.name)}")
+        await transaction.execute(f"COMMENT ON ROLE {quoted(role.name)} IS {literal(role.identity.comment)}")
+        removal = asyncio.create_task(roles.remove(role))
+        await eventually(waits, seconds=5, what="the removal waits")
+    assert await removal is None
+    assert not await roles.exists(role.name)

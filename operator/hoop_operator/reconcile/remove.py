@@ -6,12 +6,14 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from psycopg import sql
+
 from hoop_operator.errors import DatabaseUnavailable, PlanFailure, PlanReason, RolesChanged, StatementFailed
 from hoop_operator.planner import removal as planner
 from hoop_operator.planner.adoption import conflict
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
 from hoop_operator.planner.roles import alteration_problem
-from hoop_operator.planner.statements import Statement, merge
+from hoop_operator.planner.statements import Statement, merge, render
 from hoop_operator.postgres.executor import end_sessions, execute_singly
 from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.removal import (
@@ -76,6 +78,13 @@ async def remove_roles(
     ours: list[DesiredRole] = []
     for role in roles:
         outcomes[role.name] = conflict(role, server)
+        if role.name not in server.roles:
+            try:
+                await _outwait_makers(removal.sessions, role)
+            except StatementFailed as failure:
+                if await is_worth_another(failure, attempts):
+                    return await remove_roles(removal, roles, attempts - 1)
+                outcomes[role.name] = _blocked(failure, role.name)
         if role.name in server.roles and outcomes[role.name] is None:
             if problem := alteration_problem(server.roles[role.name], server):
                 outcomes[role.name] = PlanFailure(*problem)
@@ -87,6 +96,26 @@ async def remove_roles(
     if wanted_ones := [role for role in ours if outcomes[role.name] is None]:
         outcomes |= await _remove(removal, server, wanted_ones, attempts)
     return outcomes
+
+
+async def _outwait_makers(sessions: Sessions, role: DesiredRole) -> None:
+    """See that nobody is about to commit a role which no look shows yet: a leader may have been cut off in its COMMIT.
+
+    A role's name is unique: who makes one waits for another transaction that does. Ours makes none in the end.
+
+    Raises
+    ------
+    StatementFailed
+        The role is there by now, or its maker takes too long.
+    """
+    with contextlib.suppress(_NobodyMakesItError):
+        async with sessions.transaction(write=True) as transaction:
+            await transaction.execute(render("CREATE ROLE {}", sql.Identifier(role.name)))
+            raise _NobodyMakesItError
+
+
+class _NobodyMakesItError(Exception):
+    """Rolls back."""
 
 
 async def _remove(

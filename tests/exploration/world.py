@@ -1,0 +1,366 @@
+"""A cluster and a server, the operators that work on them, and everybody else who does something there."""
+
+import asyncio
+import base64
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from exploration import postgresql, snapshot
+from exploration.api_server import ApiClient, ApiServer, Object
+from exploration.postgresql import DATABASE, OWNER, Grant, PostgreSQL, RoleRow
+from exploration.promises import Promises
+from exploration.schedule import Gate, Life, Schedule
+from hoop_operator.cluster import paths
+from hoop_operator.errors import ClusterError
+from hoop_operator.naming import role_name
+from hoop_operator.postgres import fence, scram
+from hoop_operator.reconcile import inbox, plans, remove, turn
+from hoop_operator.reconcile.reconciler import Reconciler
+from hoop_operator.settings import Settings
+
+NAMESPACE = "tenant"
+RESOURCE = "pg"
+ADMIN_SECRET = "admin"
+DRIFT_SECONDS = 300.0
+SETTLED_SECONDS = 2.3 * DRIFT_SECONDS
+"""Time enough for two looks at everything, whatever was to be tried again in between."""
+RETRY_SECONDS = 5.0
+PATIENCE_SECONDS = 2.5
+"""Longer than what follows by itself takes, shorter than the second attempt at what failed."""
+GATES_MAX = 20_000
+"""More than any story needs to come to its end: what takes longer goes round in circles."""
+
+SETTINGS = Settings(watch_namespaces=[NAMESPACE], drift_interval_seconds=DRIFT_SECONDS)
+
+
+class World:
+    """All that there is, with one operator running, and the promises that it has made."""
+
+    def __init__(self) -> None:
+        self.schedule = Schedule()
+        self.cluster = ApiServer()
+        self.server = PostgreSQL()
+        self.operators: list[Life] = []
+        self.promises = Promises(self.cluster, self.server)
+        self._born = 0
+        self._log = _Unforeseen(self.promises.broken)
+        logging.getLogger("hoop_operator").addHandler(self._log)
+        self.cluster.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+        values = {"host": "db", "username": "postgres", "password": "admin's own"}
+        self.cluster.create(
+            paths.secrets(NAMESPACE),
+            {"metadata": {"name": ADMIN_SECRET}, "type": "Opaque", "stringData": values},
+        )
+        self.cluster.create(
+            paths.hoop_resources(NAMESPACE),
+            {
+                "apiVersion": "hoop.dev/v1alpha1",
+                "kind": "HoopResource",
+                "metadata": {"name": RESOURCE},
+                "spec": {
+                    "type": "database",
+                    "subtype": "postgres",
+                    "envVarsFrom": [{"secretRef": {"name": ADMIN_SECRET}}],
+                },
+            },
+        )
+
+        # What is not the operator's, under names that plans may come to want.
+        self.cluster.create(
+            paths.secrets(NAMESPACE),
+            {
+                "metadata": {"name": "taken-credentials"},
+                "type": "Opaque",
+                "stringData": {"password": "theirs"},
+            },
+        )
+        squatter = ("role", role_name(RESOURCE, "squatted"))
+        self.server.rows[squatter] = RoleRow(self.server.new_oid(), verifier=scram.make_verifier("theirs"))
+
+    def close(self) -> None:
+        """End everything that still runs."""
+        logging.getLogger("hoop_operator").removeHandler(self._log)
+        for life in list(self.operators):
+            self.kill(life)
+        self.schedule.close()
+
+    # What operators do
+
+    def start(self) -> Life:
+        """Start an operator, beside those that run."""
+        self._born += 1
+        life = Life(f"operator {self._born}")
+        self.operators.append(life)
+        self.schedule.begin(life, self._live(life))
+        return life
+
+    def kill(self, life: Life) -> None:
+        """End an operator in the midst of whatever it does."""
+        self.operators.remove(life)
+        self.schedule.kill(life)
+
+    async def _live(self, life: Life) -> None:
+        """What the handlers and kopf do."""
+        api = ApiClient(self.cluster, self.schedule)
+        while True:
+            reconciler = Reconciler(api, SETTINGS, lambda: life.leading)
+            try:
+                await reconciler.start()
+                break
+            except ClusterError:
+                await reconciler.stop()
+                await asyncio.sleep(RETRY_SECONDS)
+        for path, seen, gone in (
+            (paths.hoop_resources(NAMESPACE), reconciler.resource_seen, reconciler.resource_gone),
+            (paths.hoop_role_plans(NAMESPACE), reconciler.plan_seen, reconciler.plan_gone),
+        ):
+            life.own.append(asyncio.create_task(_tell(api, path, seen, gone)))
+
+    @property
+    def gates(self) -> list[Gate]:
+        """Where something is parked."""
+        return self.schedule.parked
+
+    def step(self, choice: int = 0, *, patience: float = PATIENCE_SECONDS, only: Life | None = None) -> bool:
+        """Open one of the gates, or let time pass where there is none; tell whether anything was left to do.
+
+        What is not due within `patience` seconds is left to later, and all that is not the operator's `only`.
+        """
+        self.promises.check()
+        loop = self.schedule.loop
+        gates = [gate for gate in self.gates if only in {None, gate.life}]
+        if gates:
+            self.schedule.open(gates[choice % len(gates)])
+        elif loop.next_timer is not None and loop.next_timer <= loop.time() + patience:
+            loop.pass_time()
+        else:
+            return False
+        return True
+
+    def run(self, seconds: float = PATIENCE_SECONDS, *, only: Life | None = None) -> None:
+        """Have everything happen in the order in which it was begun, for a while of the loop's time."""
+        end = self.schedule.loop.time() + seconds
+        for _ in range(GATES_MAX):
+            if not self.step(patience=end - self.schedule.loop.time(), only=only):
+                return
+        raise AssertionError("no end is in sight")
+
+    def settle(self) -> None:
+        """Have one operator bring everything to its end, and see that all is as promised."""
+        leaders = [life for life in self.operators if life.leading]
+        for life in self.operators[:]:
+            if life not in leaders[:1]:
+                self.kill(life)
+        if not leaders:
+            self.start()
+        self.run(SETTLED_SECONDS)
+        self.promises.check_everything_is_in_order()
+        writes = (len(self.cluster.changes), len(self.server.written))
+        self.run(1.2 * DRIFT_SECONDS)
+        assert writes == (len(self.cluster.changes), len(self.server.written)), (
+            f"a look that finds everything in order writes: {self.cluster.changes[writes[0] :]}"
+            f" {self.server.written[writes[1] :]}"
+        )
+
+    # What users do
+
+    def plan(self, name: str) -> Object | None:
+        """A plan, if it exists."""
+        return self.cluster.objects.get(paths.hoop_role_plan(NAMESPACE, name))
+
+    @property
+    def deleting(self) -> bool:
+        """Whether a plan is on its way out."""
+        return any("deletionTimestamp" in known["metadata"] for known in self.cluster.objects.values())
+
+    def create_plan(self, name: str, **spec: Any) -> None:
+        """Create a plan, labelled as it is named."""
+        self._note(f"create plan {name} {spec}")
+        self.cluster.create(
+            paths.hoop_role_plans(NAMESPACE),
+            {
+                "apiVersion": "hoop.dev/v1alpha1",
+                "kind": "HoopRolePlan",
+                "metadata": {"name": name},
+                "spec": {
+                    "resourceRef": {"name": RESOURCE},
+                    "type": "managed",
+                    "role": name,
+                    "scopes": [DATABASE],
+                    "privileges": ["SELECT"],
+                }
+                | spec,
+            },
+        )
+        self.schedule.loop.run_until_idle()
+
+    def patch_plan(self, name: str, **patch: Any) -> None:
+        """Change a plan."""
+        self._note(f"patch plan {name} {patch}")
+        self.cluster.merge_patch(paths.hoop_role_plan(NAMESPACE, name), patch)
+        self.schedule.loop.run_until_idle()
+
+    def annotate(self, name: str, annotation: str, value: str | None) -> None:
+        """Set an annotation of ours on a plan."""
+        self.patch_plan(name, metadata={"annotations": {f"hoop.dev/{annotation}": value}})
+
+    def approve(self, name: str) -> None:
+        """Approve what a plan has computed, if it has computed anything."""
+        plan = self.plan(name)
+        computed = (plan or {}).get("status", {}).get("plan")
+        if computed is not None:
+            self.annotate(name, "approve", computed["checksum"])
+
+    def delete_plan(self, name: str) -> None:
+        """Ask for the deletion of a plan."""
+        self._note(f"delete plan {name}")
+        self.cluster.delete(paths.hoop_role_plan(NAMESPACE, name), {})
+        self.schedule.loop.run_until_idle()
+
+    def change_secret(self, name: str, change: Callable[[str], None]) -> None:
+        """Do something to a plan's Secret, if it is there."""
+        path = paths.secret(NAMESPACE, f"{name}-credentials")
+        if path in self.cluster.objects:
+            self._note(f"{change.__name__} {path}")
+            change(path)
+            self.schedule.loop.run_until_idle()
+
+    def delete_secret(self, path: str) -> None:
+        """Delete a Secret."""
+        self.cluster.delete(path, {})
+
+    def empty_secret(self, path: str) -> None:
+        """Take the password out of a Secret."""
+        self.cluster.merge_patch(path, {"data": {"password": ""}})
+
+    def edit_secret(self, path: str) -> None:
+        """Put a password of somebody's own into a Secret."""
+        chosen = base64.b64encode(f"chosen {len(self.cluster.changes)}".encode()).decode()
+        self.cluster.merge_patch(path, {"data": {"password": chosen}})
+
+    def collect_garbage(self) -> None:
+        """Have the garbage collector come round."""
+        self._note("collect garbage")
+        self.cluster.collect_garbage()
+        self.schedule.loop.run_until_idle()
+
+    def change_server(self, name: str, change: Callable[[str, RoleRow], Mapping[Any, Any]]) -> None:
+        """Have an administrator change something about a plan's role, unless somebody is at work on the same rows."""
+        role = role_name(RESOURCE, name)
+        row: RoleRow | None = self.server.rows.get(("role", role))
+        if row is None:
+            return
+        writes = change(role, row)
+        locked = {locked for transaction in self.server.open for locked in transaction.locks}
+        if locked.intersection({*writes, ("object", str(row.oid))}):
+            return
+        self._note(f"{change.__name__} {role}")
+        transaction = postgresql.Transaction(self.server, self.schedule, DATABASE, write=True)
+        transaction.writes.update(writes)
+        self.server.end(transaction, commit=True)
+        self.schedule.loop.run_until_idle()
+
+    def drop_role(self, role: str, row: RoleRow) -> dict[Any, Any]:
+        """DROP OWNED and DROP ROLE."""
+        freed = {
+            key: frozenset(grant for grant in value if grant.grantee != row.oid)
+            for key, value in self.server.rows.items()
+            if key[0] in {"acl", "default"} and any(grant.grantee == row.oid for grant in value)
+        }
+        return {**freed, ("role", role): None, ("comment", str(row.oid)): None}
+
+    def change_password(self, role: str, row: RoleRow) -> dict[Any, Any]:
+        """ALTER ROLE … PASSWORD."""
+        return {("role", role): replace(row, verifier=scram.make_verifier("drifted"))}
+
+    def lock_out(self, role: str, row: RoleRow) -> dict[Any, Any]:
+        """ALTER ROLE … NOLOGIN CREATEDB."""
+        return {("role", role): replace(row, login=False, createdb=True)}
+
+    def lose_comment(self, role: str, row: RoleRow) -> dict[Any, Any]:
+        """COMMENT ON ROLE … IS NULL, of a role that is known by its OID."""
+        if row.oid not in self.promises.known_oids():
+            return {}
+        del role
+        return {("comment", str(row.oid)): None}
+
+    def revoke(self, role: str, row: RoleRow) -> dict[Any, Any]:
+        """REVOKE what the role has on a table."""
+        del role
+        table = ("acl", "TABLE", DATABASE, "public", "orders")
+        return {table: frozenset(grant for grant in self.server.rows[table] if grant.grantee != row.oid)}
+
+    def grant(self, role: str, row: RoleRow) -> dict[Any, Any]:
+        """GRANT more than the plan asks for."""
+        del role
+        table = ("acl", "TABLE", DATABASE, "extra", "orders")
+        default = ("default", DATABASE, OWNER, "extra", "TABLES")
+        return {
+            table: self.server.rows[table] | {Grant(row.oid, "DELETE", True)},
+            default: self.server.rows.get(default, frozenset()) | {Grant(row.oid, "DELETE")},
+        }
+
+    def _note(self, what: str) -> None:
+        self.schedule.trace.append(f"somebody: {what}")
+
+
+class _Unforeseen(logging.Handler):
+    """Takes what nobody foresaw for a broken promise."""
+
+    def __init__(self, broken: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._broken = broken
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note the failure."""
+        self._broken.append(logging.Formatter().format(record))
+
+
+async def _tell(
+    api: ApiClient, path: str, seen: Callable[[Object], None], gone: Callable[[Object], None]
+) -> None:
+    """Tell of every object of a collection, then of every change."""
+    listed: Object | None = None
+    while listed is None:
+        try:
+            listed = await api.get(path)
+        except ClusterError:
+            await asyncio.sleep(RETRY_SECONDS)
+    for item in listed["items"]:
+        seen(item)
+    async for event in api.watch(path, listed["metadata"]["resourceVersion"]):
+        (gone if event["type"] == "DELETED" else seen)(event["object"])
+
+
+@contextmanager
+def worlds() -> Iterator[Callable[[], World]]:
+    """Worlds in which the operator's own code meets the stand-ins where it would open sessions on a server."""
+    made: list[World] = []
+
+    def make() -> World:
+        made.append(World())
+        return made[-1]
+
+    @asynccontextmanager
+    async def open_sessions(*means: Any) -> Any:
+        leading = means[3] if len(means) > 3 else lambda: True
+        yield postgresql.Sessions(made[-1].server, made[-1].schedule, leading)
+
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (plans, inbox):
+            patch.setattr(module, "open_sessions", open_sessions)
+            patch.setattr(module, "read_capabilities", snapshot.read_capabilities)
+        patch.setattr(fence, "read_versions", snapshot.read_versions)
+        patch.setattr(turn, "read_server", snapshot.read_server)
+        patch.setattr(turn, "read_database", snapshot.read_database)
+        for name in ("read_hazards", "read_owned_schemas", "read_prepared", "read_sessions"):
+            patch.setattr(remove, name, snapshot.read_nothing)
+        patch.setattr(scram, "ITERATIONS", 1)
+        logging.getLogger("hoop_operator").setLevel(logging.ERROR)
+        yield make
+        logging.getLogger("hoop_operator").setLevel(logging.NOTSET)
