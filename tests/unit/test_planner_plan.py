@@ -1,4 +1,8 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from hoop_operator.errors import PlanReason
@@ -48,6 +52,32 @@ def test_a_new_role_is_made_before_a_database_names_it() -> None:
         [(s.database, s.phase) for s in planned.statements], key=lambda key: (key[0] is not None, key)
     )
     assert planned.statements[0].text.startswith("CREATE ROLE")
+
+
+def test_the_statements_stand_in_the_same_order_in_every_process() -> None:
+    """A person compares what is shown before and after a restart."""
+    script = (
+        "from unit.test_planner_plan import *\n"
+        "asked = desired(['db.public', 'db.other'], ['SELECT', 'INSERT', 'CREATE', 'EXECUTE'])\n"
+        "there = [schema('public', 1), schema('other', 2)]\n"
+        "there += [database_object(ObjectKind.TABLE, 10 + n, s) for n, s in enumerate(['public', 'other'])]\n"
+        "there += [database_object(ObjectKind.SEQUENCE, 20 + n, s) for n, s in enumerate(['public', 'other'])]\n"
+        "planned = plan_role(asked, server(), {'db': database(there, schemas=['public', 'other'])})\n"
+        "assert not planned.problems\n"
+        "print([statement.text for statement in planned.statements])"
+    )
+    tests = Path(__file__).parents[1]
+    shown = {
+        subprocess.run(  # noqa: S603 -- this very interpreter
+            [sys.executable, "-c", script],
+            env={**os.environ, "PYTHONHASHSEED": str(seed), "PYTHONPATH": f"{tests}:{tests.parent}/operator"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in range(1, 5)
+    }
+    assert len(shown) == 1
 
 
 def test_all_that_is_wrong_is_listed_and_only_revokes_are_planned() -> None:

@@ -87,10 +87,10 @@ def _wanted(desired: DesiredRole, state: DatabaseState, difference: Difference) 
     wanted: Wanted = {}
     privileges = object_privileges(desired.privileges)
     for schema in scoped_schemas(desired, state):
-        for name in privileges[ObjectKind.SCHEMA]:
+        for name in sorted(privileges[ObjectKind.SCHEMA]):
             key = (ObjectKind.SCHEMA, None, name)
             wanted[key] = wanted.get(key, frozenset()) | {schema.oid}
-        for kind in privileges.keys() & PLURALS.keys():
+        for kind in sorted(privileges.keys() & PLURALS.keys()):
             oids = schema.contents.get(kind, frozenset())
             if kind is ObjectKind.ROUTINE and schema.withheld_routines:
                 oids -= schema.withheld_routines
@@ -98,7 +98,7 @@ def _wanted(desired: DesiredRole, state: DatabaseState, difference: Difference) 
                 difference.withheld_routines += sorted(
                     f'"{state.name}": {object_reference(target).as_string(None)}' for target in withheld
                 )
-            wanted |= {(kind, schema.name, name): oids for name in privileges[kind]}
+            wanted |= {(kind, schema.name, name): oids for name in sorted(privileges[kind])}
     return wanted
 
 
