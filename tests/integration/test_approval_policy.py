@@ -52,8 +52,10 @@ class People:
         self.kubectl(None, "create", "rolebinding", name, f"--clusterrole={role}", f"--user={user}")
 
     def make(self, spec: Mapping[str, Any], annotations: Mapping[str, str] | None = None) -> dict[str, Any]:
-        """Have a plan there, as the administrator made it; return it as stored."""
-        return self.create(None, plan(spec, annotations))
+        """Have a plan there, as the administrator made it; return it as stored, to be replaced whatever its version."""
+        made = self.create(None, plan(spec, annotations))
+        del made["metadata"]["resourceVersion"]
+        return made
 
     def create(self, user: str | None, body: Mapping[str, Any]) -> dict[str, Any]:
         created: dict[str, Any] = json.loads(
