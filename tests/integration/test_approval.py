@@ -279,6 +279,29 @@ async def test_a_clean_failure_keeps_its_approval(
     assert await may(admin, database, role, "DELETE")
 
 
+async def test_an_approval_stays_where_somebody_else_was_at_work_on_the_role(
+    tenant: Tenant, admin: Administrator, database: str, resource: str
+) -> None:
+    await tenant.plan("ro", resource, scopes=[database], **MANUAL)
+    plan = await approve(tenant, "ro")
+    role, sid = plan["status"]["role"], plan["status"]["lastAppliedSid"]
+    await tenant.change("ro", privileges=["SELECT", "DELETE"])
+    approved = checksum(await pending(tenant, "ro"))
+    session = await admin.connect()
+    comment = sql.SQL("COMMENT ON ROLE {} IS {}").format(
+        sql.Identifier(role), f"hoop.dev/role-plan: default/{tenant.namespace}/ro"
+    )
+    async with session.transaction():
+        await session.execute(comment)
+        await tenant.annotate("ro", approve=approved)
+        await tenant.until_plan(
+            "ro", lambda body: body["status"]["lastAppliedSid"] != sid, "the approval taken up"
+        )
+    plan = await applied(tenant, "ro")
+    assert checksum(plan) == approved
+    assert await may(admin, database, role, "DELETE")
+
+
 async def test_an_approval_that_was_withdrawn_or_is_taken_up_already_is_not_taken(
     tenant: Tenant, api: KubernetesApi
 ) -> None:

@@ -170,6 +170,17 @@ def test_to_change_approval_from_manual_or_to_take_it_away_takes_the_verb(
         is_refused("spec.approval", people, user, "apply", "--server-side", "-f", "-", manifest=body)
 
 
+@both
+def test_to_name_another_secret_while_adopt_is_there_takes_the_verb(people: People, user: str) -> None:
+    for before in (SPEC, {**SPEC, "secretName": "own"}):
+        name = people.make(before, {ADOPT: "true"})["metadata"]["name"]
+        patch = json.dumps({"spec": {"secretName": "others"}})
+        is_refused("spec.secretName", people, user, "patch", "hrp", name, "--type=merge", "-p", patch)
+        free = people.make(before, {ADOPT: "true"})["metadata"]["name"]
+        people.kubectl(user, "annotate", "hrp", free, f"{ADOPT}-")
+        people.patch(user, free, {"spec": {"secretName": "others"}})
+
+
 def test_all_else_is_free(people: People) -> None:
     name = people.make(MANUAL, {APPROVE: "old", ADOPT: "true"})["metadata"]["name"]
     people.patch(EDITOR, name, {"spec": {"privileges": ["INSERT"]}, "metadata": {"labels": {"team": "a"}}})

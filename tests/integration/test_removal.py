@@ -143,6 +143,23 @@ async def test_removal_gives_away_what_the_role_owns_in_every_database_and_keeps
     )
 
 
+@pytest.mark.parametrize("superuser", [True, False])
+async def test_the_role_itself_cannot_hinder_its_removal_by_a_change_that_it_does_not_commit(
+    roles: Roles, superuser: bool
+) -> None:
+    database = await roles.database()
+    if not superuser:
+        await ordinary_admin(roles, database)
+    desired = roles.desired()
+    await roles.settle(desired)
+    session = await roles.login(desired.name, database)
+    await session.execute("BEGIN")
+    await session.execute("ALTER ROLE CURRENT_USER PASSWORD 'another'")
+    assert await roles.remove(desired) is None
+    assert not await roles.exists(desired.name)
+    await session.close()
+
+
 async def test_removal_takes_nothing_from_others(roles: Roles) -> None:
     database = await roles.database()
     await fill(roles, database)

@@ -546,6 +546,8 @@ class Plans:
     async def _say_how_it_ended(self, run: Run) -> None:
         plan, api, clock = run.plan, self._context.api, self._context.clock
         if run.overtaken:
+            if run.claimed and not run.committing:
+                await self._give_approval_back(run)
             await self._read_anew(plan)
             return
         if not self._exists(plan):
@@ -586,6 +588,13 @@ class Plans:
         except ClusterError as error:
             logger.warning("The outcome of plan %s could not be written: %s", plan.key, error)
             self._retry(plan.key, RETRY)
+
+    async def _give_approval_back(self, run: Run) -> None:
+        """Have the object say again what it said before a run took its approval up and changed nothing."""
+        try:
+            await write_status(self._context.api, run.plan, {"lastAppliedSid": run.last_applied_sid})
+        except ClusterError as error:
+            logger.warning("The approval of plan %s could not be given back: %s", run.plan.key, error)
 
     async def _read_anew(self, plan: Plan) -> None:
         """See to a plan again, as the API server has it now: somebody else is at work on it or on its role."""

@@ -22,7 +22,7 @@ from hoop_operator.postgres.removal import (
     read_prepared,
     read_sessions,
 )
-from hoop_operator.postgres.session import Sessions, Transaction
+from hoop_operator.postgres.session import LOCK_NOT_AVAILABLE, Sessions, Transaction
 from hoop_operator.postgres.snapshot import Capabilities
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another
 from hoop_operator.reconcile.run import failure_of
@@ -124,7 +124,7 @@ async def _remove(
     sessions, capabilities = removal.sessions, removal.capabilities
     fence = Fence(sessions, server, roles)
     try:
-        await _lock_out(fence, capabilities, server, roles)
+        await _lock_out(sessions, fence, capabilities, server, roles)
         await _end_sessions(sessions, fence, capabilities, server, roles)
         await _give_away_shared(fence, capabilities, server, roles)
         await _empty_databases(sessions, fence, capabilities, roles)
@@ -149,10 +149,25 @@ async def _remove(
 
 
 async def _lock_out(
-    fence: Fence, capabilities: Capabilities, server: Server, roles: Sequence[DesiredRole]
+    sessions: Sessions,
+    fence: Fence,
+    capabilities: Capabilities,
+    server: Server,
+    roles: Sequence[DesiredRole],
 ) -> None:
-    async with fence.transaction(_names(roles)) as transaction:
-        await _execute(transaction, capabilities, [planner.lock_out(role, server) for role in roles])
+    """Any role may change its own password, and keep others from altering it for as long as it does not commit that."""
+
+    async def alter() -> None:
+        async with fence.transaction(_names(roles)) as transaction:
+            await _execute(transaction, capabilities, [planner.lock_out(role, server) for role in roles])
+
+    try:
+        await alter()
+    except StatementFailed as failure:
+        if failure.sqlstate != LOCK_NOT_AVAILABLE:
+            raise
+        await _end_sessions(sessions, fence, capabilities, server, roles)
+        await alter()
 
 
 async def _end_sessions(
