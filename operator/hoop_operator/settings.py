@@ -9,6 +9,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
+LEASE_SECONDS_MAX = 300
+
 
 class Settings(BaseSettings):
     """The operator's settings; a field `x` is read from the environment variable `HOOP_X`."""
@@ -28,7 +30,7 @@ class Settings(BaseSettings):
     """Where the Lease is by which one of several processes leads. Without, that is the Pod's own namespace; outside a
     Pod there is no election then."""
 
-    lease_seconds: Annotated[int, Field(ge=5, le=300)] = 15
+    lease_seconds: Annotated[int, Field(ge=5, le=LEASE_SECONDS_MAX)] = 15
     """How long a process that vanished is still taken for the leader."""
 
     watch_namespaces: list[str] = []

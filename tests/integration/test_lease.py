@@ -10,6 +10,7 @@ from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRec
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.leases import Lease
+from hoop_operator.settings import LEASE_SECONDS_MAX
 
 pytestmark = pytest.mark.version_independent
 
@@ -69,6 +70,26 @@ async def test_a_lease_is_taken_when_it_was_not_renewed_for_as_long_as_its_holde
     )
     renewed = datetime.fromisoformat(spec["renewTime"])
     assert abs(datetime.now(UTC) - renewed) < timedelta(minutes=1)
+
+
+async def test_what_somebody_wrote_into_a_lease_keeps_nobody_from_leading_for_long(
+    api: KubernetesApi, namespace: str
+) -> None:
+    first, second = Candidate(api, namespace, "first"), Candidate(api, namespace, "second")
+    assert await first.try_to_lead()
+    largest = 2**31 - 1
+    spec = {
+        "holderIdentity": "nobody",
+        "leaseDurationSeconds": largest,
+        "leaseTransitions": largest,
+        "renewTime": "2999-01-01T00:00:00.000000Z",
+    }
+    await api.merge_patch(paths.lease(namespace, NAME), {"spec": spec})
+    assert not await second.take()
+    second.now = LEASE_SECONDS_MAX - 1
+    assert not await second.take()
+    second.now = LEASE_SECONDS_MAX + 1
+    assert await second.take()
 
 
 async def test_a_lease_that_was_given_back_is_free_at_once(api: KubernetesApi, namespace: str) -> None:

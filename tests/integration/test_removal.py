@@ -436,6 +436,22 @@ async def test_prepared_transactions_block_removal_by_name_and_by_nothing_else(r
     assert await owner_of(roles, first, "more") == "postgres"
 
 
+async def test_a_prepared_transaction_that_keeps_the_role_from_being_locked_out_is_named(
+    roles: Roles,
+) -> None:
+    database = await roles.database()
+    desired = roles.desired()
+    await roles.settle(desired)
+    gid = f"own {roles.suffix}"
+    async with await roles.login(desired.name, database) as session:
+        await session.execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'another'")
+        await session.execute(f"PREPARE TRANSACTION {literal(gid)}".encode())
+    message = await refused(roles, desired, PlanReason.DEPENDENT_OBJECTS)
+    assert f'{literal(gid)} in database "{database}"' in message
+    await roles.run(database, message.rpartition(" run: ")[2])
+    assert await roles.remove(desired) is None
+
+
 async def test_an_ordinary_admin_removes_what_it_created_with_all_that_it_owns(roles: Roles) -> None:
     database, owned = await roles.database(), await roles.database()
     admin = await ordinary_admin(roles, database, "CREATEROLE CREATEDB")

@@ -5,7 +5,8 @@ local time as UTC, and never gives a lease back. Here whatever goes wrong means 
 
 The official election measures with the wall clock and by its own settings alone. So this lock has the last word: a
 lease that somebody else holds is taken only when it has not been renewed for as long as its holder said, or as we
-would, whichever is longer, by a clock that nobody sets.
+would, whichever is longer, by a clock that nobody sets. What no holder of ours says, but somebody who edits the Lease
+may, keeps nobody from leading.
 """
 
 import asyncio
@@ -23,6 +24,10 @@ from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.errors import ClusterError, ObjectConflict, ObjectNotFound
+from hoop_operator.settings import LEASE_SECONDS_MAX
+
+TRANSITIONS_MAX = 2**31 - 1
+"""What the API server takes at most."""
 
 logger = logging.getLogger(__name__)
 
@@ -132,14 +137,15 @@ class Lease(BaseLock):
         now = _now()
         ours = holder == self.identity
         if holder and not ours:
-            duration = max(self._lease_seconds, float(spec.get("leaseDurationSeconds") or 0))
+            told = min(float(spec.get("leaseDurationSeconds") or 0), LEASE_SECONDS_MAX)
+            duration = max(self._lease_seconds, told)
             if self._clock() - self._first_seen < duration:
                 return False
         transitions = int(spec.get("leaseTransitions") or 0)
         renewed = self._spec(
             acquired=spec.get("acquireTime") or now if ours else now,
             renewed=now,
-            transitions=transitions if ours else transitions + 1,
+            transitions=transitions if ours else min(transitions + 1, TRANSITIONS_MAX),
         )
         return await self._write(lambda: self._patch(name, namespace, renewed))
 

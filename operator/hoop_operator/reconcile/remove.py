@@ -155,7 +155,10 @@ async def _lock_out(
     server: Server,
     roles: Sequence[DesiredRole],
 ) -> None:
-    """Any role may change its own password, and keep others from altering it for as long as it does not commit that."""
+    """Any role may change its own password, and keep others from altering it for as long as it does not commit that.
+
+    It may do so in a session, or in a prepared transaction.
+    """
 
     async def alter() -> None:
         async with fence.transaction(_names(roles)) as transaction:
@@ -166,8 +169,19 @@ async def _lock_out(
     except StatementFailed as failure:
         if failure.sqlstate != LOCK_NOT_AVAILABLE:
             raise
-        await _end_sessions(sessions, fence, capabilities, server, roles)
+    else:
+        return
+    await _end_sessions(sessions, fence, capabilities, server, roles)
+    try:
         await alter()
+    except StatementFailed as failure:
+        if failure.sqlstate == LOCK_NOT_AVAILABLE:
+            known = {role.name: role for role in roles}
+            prepared = await _prepared(sessions, roles)
+            _raise_all(
+                [planner.prepared_problem(known[name], database, gid) for name, database, gid in prepared]
+            )
+        raise
 
 
 async def _end_sessions(
@@ -214,8 +228,7 @@ async def _empty_databases(
     sessions: Sessions, fence: Fence, capabilities: Capabilities, roles: Sequence[DesiredRole]
 ) -> None:
     server, databases = await look(sessions, capabilities, roles)
-    async with sessions.transaction() as transaction:
-        prepared = await read_prepared(transaction, [role.name for role in roles])
+    prepared = await _prepared(sessions, roles)
     known = {role.name: role for role in roles}
     problems = [planner.prepared_problem(known[name], database, gid) for name, database, gid in prepared]
     waiting = {(name, database) for name, database, _ in prepared}
@@ -230,6 +243,11 @@ async def _empty_databases(
             except DatabaseUnavailable as failure:
                 logger.info('Database "%s" went away during a removal: %s', name, failure)
     _raise_all(problems)
+
+
+async def _prepared(sessions: Sessions, roles: Sequence[DesiredRole]) -> list[tuple[str, str, str]]:
+    async with sessions.transaction() as transaction:
+        return await read_prepared(transaction, _names(roles))
 
 
 async def _empty_database(
