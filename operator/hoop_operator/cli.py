@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn
 
@@ -60,6 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = _Parser(
         prog="hoop-operator", description="PostgreSQL roles for hoop.dev, declared as Kubernetes objects."
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version('hoop-operator')}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     run = commands.add_parser(
         "run",

@@ -66,6 +66,12 @@ def _claimed(desired: DesiredRole, role: Role, server: Server) -> str | None:
     if adoption is not None and predecessor is not None and role.comment == predecessor.comment:
         obstacle = adoption.obstacle or _danger(role, server)
         return f"{belongs}; it cannot be taken over now: {obstacle}" if obstacle else None
+    instance = claimant.partition("/")[0]
+    if instance != desired.identity.instance:
+        return (
+            f'{belongs}; the operator instance "{instance}" looks after it, and this one is '
+            f'"{desired.identity.instance}" (HOOP_INSTANCE): leave it alone and choose another spec.role'
+        )
     remedy = "drop the role"
     if (former := _plan_of_ours(desired, role)) is not None and _danger(role, server) is None:
         remedy = (

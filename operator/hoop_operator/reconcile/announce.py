@@ -64,12 +64,12 @@ def role_retained(plan: Plan) -> Announcement | None:
     role = plan.status.get("role")
     if role is None:
         return None
-    why = (
-        f"the annotation {ABANDON}"
+    # A removal that had begun before it was abandoned has taken the login away already.
+    text = (
+        f"role {role} stays on the server as it is now, as the annotation {ABANDON} asks"
         if plan.annotations.get(ABANDON) == "true"
-        else "spec.deletionPolicy Retain"
+        else f"role {role} stays on the server with its login and password, as spec.deletionPolicy Retain asks"
     )
-    text = f"role {role} stays on the server with its login and password, as {why} asks"
     return Announcement("Normal", "RoleRetained", text)
 
 
@@ -95,7 +95,7 @@ def _what_became_of_the_password(run: Run) -> list[str]:
     if run.rotation is not None:
         return [f"the password was rotated, {run.rotation}"]
     if run.rotated:
-        return ["the password was changed"]
+        return ["a fresh password was set"]
     return ["the server was given the Secret's password"] if run.password_set else []
 
 

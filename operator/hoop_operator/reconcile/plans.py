@@ -283,7 +283,9 @@ class Plans:
         if outcome is not None:
             metrics.PLAN_REMOVALS.labels(outcome).inc()
         try:
-            await remove_finalizer(self._context.api, plan.body, FINALIZER)
+            body = await remove_finalizer(self._context.api, plan.body, FINALIZER)
+            if self._exists(plan):
+                self._see(Plan.parse(body))
         except ObjectNotFound:
             self._vanished(plan)
 
@@ -568,12 +570,12 @@ class Plans:
                 self._see(written)
             self._reported[plan.key] = plan.fingerprint
             if patch is not None:
-                logger.info(
-                    "Plan %s, for %s: %s %s",
+                logger.log(
+                    logging.WARNING if run.failed else logging.INFO,
+                    "Plan %s, for %s: %s",
                     plan.key,
                     run.trigger,
-                    run.reason,
-                    run.message,
+                    f"{run.reason} {run.message}".rstrip(),
                     extra={"reason": run.reason},
                 )
                 count_run(run)

@@ -220,11 +220,11 @@ class Resources:
         memory.see_resource(Resource.parse(body))
         outcome = in_use or registration.message
         connection = registration.connection
-        logger.info(
-            "Resource %s: %s %s",
+        logger.log(
+            logging.INFO if registration.ready else logging.WARNING,
+            "Resource %s: %s",
             resource.key,
-            registration.reason,
-            outcome,
+            f"{registration.reason} {outcome}".rstrip(),
             extra={
                 "reason": registration.reason,
                 "server": str(connection.endpoint) if connection is not None else None,
