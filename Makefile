@@ -5,6 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 VERSIONS ?= 14 15 16 17 18
+# In the order of the files: by the number of their tests, the longest ones would come last.
+PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP_TOOLS := pip-tools==7.6.2
 
 .DEFAULT_GOAL := help
@@ -23,7 +25,7 @@ demo: $(INSTALLED) ## Watch the operator do its main job, step by step
 	@PYTHONPATH=deploy $(BIN)/python -m local.demo
 
 test: $(INSTALLED) ## Run every test that needs no foreign cluster
-	$(BIN)/pytest tests/unit tests/exploration tests/integration --numprocesses 3 --dist loadfile
+	$(BIN)/pytest tests/unit tests/exploration tests/integration $(PARALLEL)
 
 check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
 	$(BIN)/ruff check .
@@ -38,7 +40,7 @@ bench: $(INSTALLED) ## Measure what plans, servers, failures and a long life cos
 test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14 to 18, or those of VERSIONS="14 16"
 	@set -e; for version in $(VERSIONS); do echo "PostgreSQL $$version"; \
 	  PG=$$version LAW_EXAMPLES=400 $(BIN)/pytest tests/integration -m "not version_independent" \
-	    --numprocesses 3 --dist loadfile; done
+	    $(PARALLEL); done
 
 e2e: $(INSTALLED) ## Run the end-to-end tests against the cluster that KUBECONFIG names
 	$(BIN)/pytest tests/e2e

@@ -47,6 +47,8 @@ def test_the_operator_may_do_its_work(stack: Stack, namespace: str, verb: str, r
         ("approve", "hooproleplans.hoop.dev"),
         ("deletecollection", "secrets"),
         ("create", "configmaps"),
+        ("create", "events"),
+        ("patch", "events.events.k8s.io"),
         ("list", "namespaces"),
         ("list", "customresourcedefinitions.apiextensions.k8s.io"),
         ("create", "serviceaccounts/token"),

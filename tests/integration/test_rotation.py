@@ -19,7 +19,7 @@ from hoop_operator.reconcile.turn import look
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
 from integration.roles import LIMITS, Roles, quoted
-from integration.tenant import Tenant, eventually
+from integration.tenant import Tenant, eventually, ready
 from local.postgresql import Server
 
 SETTINGS = {"HOOP_DRIFT_INTERVAL_SECONDS": "3600", "HOOP_RETRY_SECONDS_MAX": "1"}
@@ -214,6 +214,43 @@ async def test_sessions_that_a_run_left_open_which_was_cut_short_are_ended_by_th
         await tenant.annotate("ro", reconcile_at="again")
         await tenant.until_plans(["ro"])
         assert not await is_over(current)
+
+
+@pytest.mark.parametrize("ends_sessions", [True, False])
+async def test_a_session_of_the_role_that_holds_its_lock_is_ended_or_named(
+    own_operator: Operators,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+    ends_sessions: bool,
+) -> None:
+    """Any role may change its own password, and keep others from altering it for as long as it does not commit that."""
+    process = own_operator(
+        SETTINGS
+        | {
+            "HOOP_END_SESSIONS_ON_ROTATION": str(ends_sessions).lower(),
+            "HOOP_LOCK_TIMEOUT_SECONDS": "0.5",
+        }
+    )
+    await process.start()
+    tenant = Tenant(api, namespace, process.agent_id)
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+    await tenant.until_plans(["ro"])
+    holder = await tenant.log_in("ro", postgres)
+    await holder.execute("BEGIN; ALTER ROLE CURRENT_USER PASSWORD 'its own'")
+    await tenant.annotate("ro", rotate_at="now")
+    if not ends_sessions:
+        plan = (await tenant.until_plans(["ro"], "ApplyFailed"))["ro"]
+        remedy = ready(plan)[1].partition(" run: ")[2]
+        await (await admin.connect()).execute(remedy.encode())
+    await tenant.until_plan("ro", lambda plan: plan["status"].get("observedRotateAt") == "now", "rotated")
+    assert await is_over(holder)
+    await holder.close()
+    async with await tenant.log_in("ro", postgres):
+        pass
 
 
 ADMINS = ["SUPERUSER", "CREATEROLE"]

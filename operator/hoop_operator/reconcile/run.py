@@ -219,6 +219,8 @@ def _conditions(run: Run, now: datetime) -> list[Condition]:
     known = {condition["type"] for condition in plan.status.get("conditions") or ()}
     if run.waiting is not None:
         conditions.append(say("PendingApproval", True, "PendingApproval", run.waiting))
+    elif suspended and "PendingApproval" in known:
+        conditions.append(say("PendingApproval", False, "Suspended"))
     elif run.statements is not None and "PendingApproval" in known:
         conditions.append(say("PendingApproval", False, "NothingWaits"))
     if suspended or "Suspended" in known:

@@ -23,6 +23,8 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
+from psycopg import sql
+
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.finalizers import add_finalizer
 from hoop_operator.credentials.connection import Connection
@@ -43,11 +45,11 @@ from hoop_operator.planner.adoption import account_of
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
 from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
 from hoop_operator.planner.roles import alteration_problem, password_statement
-from hoop_operator.planner.statements import Statement, merge
+from hoop_operator.planner.statements import Statement, merge, render
 from hoop_operator.postgres import scram
 from hoop_operator.postgres.executor import execute, execute_singly, server_time
 from hoop_operator.postgres.fence import Fence
-from hoop_operator.postgres.session import Sessions
+from hoop_operator.postgres.session import LOCK_NOT_AVAILABLE, Sessions
 from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
 from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
@@ -494,7 +496,7 @@ async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
                 turn.agreements.remember(work.plan, seen, work.found.current.resource_version)
 
         try:
-            await persist(set_password)
+            await _outwait_its_own_sessions(turn, fence, work, set_password)
         except StatementFailed as failure:
             raise _refusal(failure, turn) from None
         run.applied = True
@@ -515,6 +517,43 @@ async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
     run.rotation_settled = run.succeeded
     run.secret_version = work.found.current.resource_version if work.found.current else None
     await plan_secret.remove_former(turn.api, work.plan)
+
+
+async def _outwait_its_own_sessions(
+    turn: Turn, fence: Fence, work: Work, set_password: Callable[[], Awaitable[None]]
+) -> None:
+    """Set a password although a session of the role may be in the way.
+
+    Any role may change its own password, and keep others from altering it for as long as it does not commit that.
+
+    Raises
+    ------
+    PlanFailure
+        The lock was not to be had; with the SQL that ends the role's sessions.
+    StatementFailed
+        The server refused it for another reason.
+    """
+    try:
+        await persist(set_password)
+    except StatementFailed as failure:
+        if failure.sqlstate != LOCK_NOT_AVAILABLE:
+            raise
+        if not turn.ends_sessions:
+            remedy = render(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {};",
+                sql.Literal(work.desired.name),
+            )
+            raise PlanFailure(
+                PlanReason.APPLY_FAILED,
+                f"{failure}; it will be tried again; a session of the role itself may hold the lock: to end its "
+                f"sessions, an administrator may run: {remedy}",
+            ) from None
+    else:
+        return
+    async with turn.sessions.transaction() as transaction:
+        now = await server_time(transaction)
+    await end_former_sessions(turn.sessions, fence, turn.capabilities, work.desired, now)
+    await persist(set_password)
 
 
 @contextlib.contextmanager
