@@ -344,6 +344,7 @@ class Gateway:
             return web.json_response({"type": "ERROR", "object": status})
         told = ("Authorization", "Accept", "Content-Type")
         headers = {name: request.headers[name] for name in told if name in request.headers}
+        headers["Accept-Encoding"] = "identity"
         async with (
             aiohttp.ClientSession(auto_decompress=False) as session,
             session.request(

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -185,6 +186,19 @@ async def test_the_stand_in_for_the_api_server_answers_as_the_real_one(
     api: KubernetesApi, namespace: str, schedule: Schedule, script: Any
 ) -> None:
     stand_in = ApiClient(ApiServer(), schedule)
+    # The operator of other tests, where it runs, is to leave the plans alone.
+    elsewhere = {
+        "apiVersion": "hoop.dev/v1alpha1",
+        "kind": "HoopResource",
+        "metadata": {"name": "pg"},
+        "spec": {
+            "type": "database",
+            "subtype": "postgres",
+            "agentId": str(uuid.uuid4()),
+            "envVarsFrom": [{"secretRef": {"name": "admin"}}],
+        },
+    }
+    await api.create(paths.hoop_resources(namespace), elsewhere)
     assert await script(stand_in, namespace) == await script(api, namespace)
 
 

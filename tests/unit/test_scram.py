@@ -12,9 +12,12 @@ from hoop_operator.errors import StatementFailed
 from hoop_operator.postgres import scram
 from hoop_operator.postgres.session import Transaction
 
+# No password of PostgreSQL holds a NUL, with which HMAC fills up a short key (RFC 2104).
+TEXTS = st.text(st.characters(codec="ascii", exclude_characters="\0"))
+
 
 @settings(max_examples=10)
-@given(st.text(st.characters(codec="ascii")), st.text(st.characters(codec="ascii")))
+@given(TEXTS, TEXTS)
 def test_a_verifier_matches_the_password_it_was_made_from_and_no_other(password: str, other: str) -> None:
     verifier = scram.make_verifier(password)
     assert scram.matches(password, verifier) is True
