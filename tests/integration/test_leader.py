@@ -9,17 +9,15 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-import aiohttp
 import psycopg
 import pytest
-from aiohttp import web
 from psycopg.rows import TupleRow
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
 from integration.aftermath import assert_whole
-from integration.operator_process import OperatorProcess, free_port
+from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, roles_of
 from local import kubeconfig
@@ -316,87 +314,3 @@ async def test_it_ends_within_ten_seconds_whatever_it_is_doing(
         await server.close()
         await kubernetes.close()
         await session.execute(f"DROP ROLE {login}".encode())
-
-
-class Gateway:
-    """Stands before the API server and, when told to, answers every watch with an error."""
-
-    def __init__(self, url: str) -> None:
-        self._url = url
-        self._broken = False
-        self._watches: set[asyncio.BaseTransport] = set()
-
-    def break_watches(self) -> None:
-        """End every watch, and let none begin."""
-        self._broken = True
-        for watch in self._watches:
-            watch.close()
-
-    def mend(self) -> None:
-        """Let watches begin again."""
-        self._broken = False
-
-    async def answer(self, request: web.Request) -> web.StreamResponse:
-        """Pass a request on."""
-        watches = "watch" in request.query
-        if watches and self._broken:
-            status = {"kind": "Status", "code": 500, "message": "etcdserver: leader changed"}
-            return web.json_response({"type": "ERROR", "object": status})
-        told = ("Authorization", "Accept", "Content-Type")
-        headers = {name: request.headers[name] for name in told if name in request.headers}
-        headers["Accept-Encoding"] = "identity"
-        async with (
-            aiohttp.ClientSession(auto_decompress=False) as session,
-            session.request(
-                request.method,
-                self._url + str(request.rel_url),
-                data=await request.read() or None,
-                headers=headers,
-                ssl=False,
-            ) as answer,
-        ):
-            response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.content_type})
-            await response.prepare(request)
-            if watches and request.transport is not None:
-                self._watches.add(request.transport)
-            async for piece in answer.content.iter_any():
-                await response.write(piece)
-            return response
-
-
-async def test_an_error_in_a_watch_does_not_end_the_operator(
-    own_operator: MakeOperator,
-    api: KubernetesApi,
-    namespace: str,
-    postgres: Server,
-    database: str,
-    tmp_path: Path,
-) -> None:
-    """kopf ends with it, and is run anew."""
-    process = own_operator(QUICK)
-    config = kubeconfig.read(process.kubeconfig)
-    described = config["clusters"][0]["cluster"]
-    gateway = Gateway(described["server"])
-    application = web.Application(client_max_size=1 << 24)
-    application.router.add_route("*", "/{path:.*}", gateway.answer)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    port = free_port()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
-    config["clusters"][0]["cluster"] = {"server": f"http://127.0.0.1:{port}"}
-    process.kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.save(process.kubeconfig, config)
-    tenant = tenant_of(process, api, namespace)
-    try:
-        await process.start()
-        resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
-        await tenant.until_resource(resource)
-        gateway.break_watches()
-        await until_said(process, "The watches have ended")
-        gateway.mend()
-        await tenant.plan("new", resource, scopes=[database], privileges=["SELECT"])
-        await tenant.until_plans(["new"], seconds=60)
-        assert await process.stop(10) == 0
-    finally:
-        process.kill()
-        await runner.cleanup()

@@ -365,8 +365,13 @@ async def test_an_answer_to_a_watch_that_nobody_understands_is_outlasted(
     scene: Scene, admin: Administrator, database: str
 ) -> None:
     answers = {
+        "an error event": lambda: web.json_response(
+            {
+                "type": "ERROR",
+                "object": {"kind": "Status", "code": 500, "message": "etcdserver: leader changed"},
+            }
+        ),
         "refused for good": lambda: refusal(404, "NotFound"),
-        "no JSON": lambda: web.Response(text="{", content_type="application/json"),
         "a page": lambda: web.Response(text="<html>", content_type="text/html"),
     }
     to_come = [(path, answer) for answer in answers for path in ("hoopresources", "hooproleplans", "secrets")]
