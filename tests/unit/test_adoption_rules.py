@@ -7,10 +7,11 @@ import pytest
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.secrets import Secret, decode
-from hoop_operator.errors import AccessDenied, ClusterUnavailable, ObjectNotFound
+from hoop_operator.errors import AccessDenied, ClusterUnavailable, ObjectNotFound, Overtaken
 from hoop_operator.planner.model import Adoption, DesiredRole, Identity
 from hoop_operator.reconcile.adoption import is_what_we_wrote, may_take_over, with_predecessor_asked_for
 from hoop_operator.reconcile.objects import Key, Plan
+from hoop_operator.reconcile.secret import find
 
 DESIRED = DesiredRole(
     "ours", Identity("default", "shop", "new"), adoption=Adoption(Identity("default", "former", "old"))
@@ -124,3 +125,29 @@ def test_a_secret_that_lost_its_owner_is_known_by_what_we_wrote_and_the_role() -
     assert not is_what_we_wrote(secret(annotations=annotations), "ours")
     controller = {"apiVersion": "hoop.dev/v1alpha1", "kind": "HoopRolePlan", "name": "other"}
     assert not is_what_we_wrote(secret(controller=controller, labels=labels, annotations=annotations), "ours")
+
+
+@pytest.mark.parametrize("now", [{"uid": "1", "deletionTimestamp": "now"}, {"uid": "another"}])
+async def test_a_secret_that_a_deletion_leaves_behind_is_not_taken_up_again(now: dict[str, str]) -> None:
+    """The garbage collector takes its owner off, and a run may be under way that began before."""
+    body = Plan.parse({**PLAN.body, "kind": "HoopRolePlan"})
+    orphaned = {
+        "metadata": {
+            "namespace": "shop",
+            "name": "new-credentials",
+            "uid": "2",
+            "resourceVersion": "1",
+            "labels": {"app.kubernetes.io/managed-by": "hoop-operator"},
+            "annotations": {"hoop.dev/managed": "{}"},
+        },
+        "type": "Opaque",
+        "data": {"username": "b3Vycw=="},
+    }
+    plan_path = paths.hoop_role_plan("shop", "new")
+
+    class Cluster:
+        async def get(self, path: str) -> dict[str, Any]:
+            return {"metadata": now} if path == plan_path else orphaned
+
+    with pytest.raises(Overtaken):
+        await find(cast("KubernetesApi", Cluster()), body, DESIRED)

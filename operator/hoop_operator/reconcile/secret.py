@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.secrets import (
     Secret,
@@ -14,7 +15,7 @@ from hoop_operator.cluster.secrets import (
     update_secret,
 )
 from hoop_operator.crd import SecretTemplate
-from hoop_operator.errors import ObjectConflict, PlanFailure, PlanReason
+from hoop_operator.errors import ObjectConflict, Overtaken, PlanFailure, PlanReason
 from hoop_operator.naming import ADOPT
 from hoop_operator.planner.model import Adoption, DesiredRole
 from hoop_operator.reconcile.adoption import UNCLAIMED, is_what_we_wrote, may_take_over
@@ -61,6 +62,8 @@ async def find(
     ------
     PlanFailure
         `SecretConflict`: a Secret of that name is not this plan's.
+    Overtaken
+        The plan is being deleted, and its Secret left behind.
     ClusterError
         The API server failed us.
     """
@@ -74,6 +77,7 @@ async def find(
     if owner is not None and replace(owner, uid=plan.uid) == plan.owner:
         return _found(secret)
     if is_what_we_wrote(secret, desired.name):
+        await _insist_on_being_wanted(api, plan)
         return _found(secret)
     if may_take_over(plan, secret, desired.adoption, readers):
         return replace(_found(secret), adopted=True)
@@ -87,6 +91,13 @@ async def find(
         PlanReason.SECRET_CONFLICT,
         f"Secret {secret.name} exists already and {controller}; it stays untouched: {remedy}",
     )
+
+
+async def _insist_on_being_wanted(api: KubernetesApi, plan: Plan) -> None:
+    """See that a plan is not being deleted, whatever the watches have told: `--cascade=orphan` disowns its Secret."""
+    now = await api.get(paths.custom_object(plan.body))
+    if now["metadata"]["uid"] != plan.uid or "deletionTimestamp" in now["metadata"]:
+        raise Overtaken(f"HoopRolePlan {plan.key} is being deleted")
 
 
 async def write(

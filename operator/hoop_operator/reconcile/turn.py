@@ -143,9 +143,12 @@ class Work:
 
     @property
     def rests(self) -> bool:
-        """Whether nothing at all may be done: the role is to be created or taken over, and that waits for approval."""
+        """Whether nothing at all may be done.
+
+        The role is to be created or taken over, and that waits for approval; or others are at work on the plan.
+        """
         is_ours = self.run.role_oid is not None and self.planned.takes_over is None
-        return self.run.waiting is not None and not is_ours
+        return self.run.overtaken or (self.run.waiting is not None and not is_ours)
 
 
 async def carry_out(turn: Turn, runs: Mapping[DesiredRole, Run], attempts: int = ATTEMPTS) -> None:
@@ -587,4 +590,4 @@ async def _each(works: Sequence[Work], step: Callable[[Work], Awaitable[None]]) 
             await step(work)
 
     await asyncio.gather(*map(take, works))
-    return [work for work in works if work.run.succeeded]
+    return [work for work in works if work.run.succeeded and not work.run.overtaken]
