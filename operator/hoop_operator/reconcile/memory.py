@@ -23,8 +23,6 @@ class Memory:
         """The last connection of each resource that worked, to remove roles by when its credentials are gone."""
         self.former_resources: dict[Key, Resource] = {}
         """Resources that are gone while plans still refer to them, to tell which instance those plans are left to."""
-        self.orphaning: set[str] = set()
-        """Plans, by uid, whose deletion is to leave behind what they own: the garbage collector takes that mark off."""
         self._plans_of: dict[Key, set[Key]] = defaultdict(set)
         self._plans_with_secret: dict[Key, set[Key]] = defaultdict(set)
         self._readers: dict[Reading, set[Key]] = defaultdict(set)
@@ -53,8 +51,6 @@ class Memory:
             return False
         if known is not None:
             self._forget_relations(known)
-        if plan.deleting and plan.orphans_dependents:
-            self.orphaning.add(plan.uid)
         self.plans[plan.key] = plan
         self._plans_with_secret[Key(plan.key.namespace, plan.secret_name)].add(plan.key)
         self._plans_of[plan.resource_key].add(plan.key)
@@ -73,7 +69,6 @@ class Memory:
         plan = self.plans.pop(key, None)
         if plan is None:
             return
-        self.orphaning.discard(plan.uid)
         self._forget_relations(plan)
         self._forget_former(plan.resource_key)
 

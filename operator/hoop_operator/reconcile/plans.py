@@ -526,8 +526,7 @@ class Plans:
             return
         try:
             if outcome is None:
-                if plan.uid not in self._context.memory.orphaning:
-                    await plan_secret.remove(self._context.api, plan)
+                await plan_secret.remove(self._context.api, plan)
                 await self._let_go(plan, "dropped")
             else:
                 await self._let_go(plan, "left_behind", role_left_behind(plan, outcome))

@@ -159,7 +159,7 @@ async def remove_former(api: KubernetesApi, plan: Plan) -> None:
 
 
 async def remove(api: KubernetesApi, plan: Plan) -> None:
-    """Delete the Secret of a plan whose role is gone.
+    """Delete the Secret of a plan whose role is gone, unless the plan is deleted with `--cascade=orphan`.
 
     The garbage collector would do it too, but on a new cluster only after half a minute.
 
@@ -168,6 +168,8 @@ async def remove(api: KubernetesApi, plan: Plan) -> None:
     ClusterError
         The API server failed us.
     """
+    if plan.orphans_dependents:
+        return
     secret = await _read_own(api, plan, plan.secret_name)
     if secret is not None:
         with suppress(ObjectConflict):
