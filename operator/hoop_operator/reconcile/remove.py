@@ -176,11 +176,7 @@ async def _lock_out(
         await alter()
     except StatementFailed as failure:
         if failure.sqlstate == LOCK_NOT_AVAILABLE:
-            known = {role.name: role for role in roles}
-            prepared = await _prepared(sessions, roles)
-            _raise_all(
-                [planner.prepared_problem(known[name], database, gid) for name, database, gid in prepared]
-            )
+            _raise_all(_prepared_problems(roles, await _prepared(sessions, roles)))
         raise
 
 
@@ -229,8 +225,7 @@ async def _empty_databases(
 ) -> None:
     server, databases = await look(sessions, capabilities, roles)
     prepared = await _prepared(sessions, roles)
-    known = {role.name: role for role in roles}
-    problems = [planner.prepared_problem(known[name], database, gid) for name, database, gid in prepared]
+    problems = _prepared_problems(roles, prepared)
     waiting = {(name, database) for name, database, _ in prepared}
     for name, state in databases.items():
         free = [role for role in roles if (role.name, name) not in waiting]
@@ -248,6 +243,11 @@ async def _empty_databases(
 async def _prepared(sessions: Sessions, roles: Sequence[DesiredRole]) -> list[tuple[str, str, str]]:
     async with sessions.transaction() as transaction:
         return await read_prepared(transaction, _names(roles))
+
+
+def _prepared_problems(roles: Sequence[DesiredRole], prepared: Iterable[tuple[str, str, str]]) -> Problems:
+    known = {role.name: role for role in roles}
+    return [planner.prepared_problem(known[name], database, gid) for name, database, gid in prepared]
 
 
 async def _empty_database(
