@@ -56,11 +56,11 @@ def tenant_of(process: OperatorProcess, api: KubernetesApi, namespace: str) -> T
     return Tenant(api, namespace, process.settings.get("HOOP_AGENT_ID", process.agent_id))
 
 
-async def until_said(process: OperatorProcess, words: str, times: int = 1, *, seconds: float = 40) -> None:
+async def until_said(process: OperatorProcess, words: str) -> None:
     async def said() -> bool:
-        return process.said().count(words) >= times
+        return words in process.said()
 
-    await eventually(said, seconds=seconds, what=words)
+    await eventually(said, seconds=40, what=words)
 
 
 async def holder(api: KubernetesApi, process: OperatorProcess) -> str:
