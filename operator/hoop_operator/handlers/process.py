@@ -10,9 +10,10 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import kopf
 
@@ -81,6 +82,25 @@ def lease_name(settings: Settings) -> str:
     return "hoop-operator" if settings.agent_id is None else f"hoop-operator-{settings.agent_id}"
 
 
+async def until_over(tasks: Collection[asyncio.Task[None]], others: Collection[asyncio.Task[Any]]) -> None:
+    """Wait until kopf's tasks are over, and all that they began.
+
+    kopf cancels what is left once, and then waits for however long. But a watch of its that waits for an answer takes
+    the cancellation for the end of that request alone, and goes on to wait for credentials that nobody brings any more.
+
+    Raises
+    ------
+    Exception
+        That of the task which ended first.
+    """
+    running = asyncio.create_task(kopf.run_tasks(tasks, ignored=others))
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    while not (await asyncio.wait([running], timeout=END_SECONDS))[0]:
+        for left in asyncio.all_tasks() - {*others, running}:
+            left.cancel()
+    running.result()
+
+
 async def _run_kopf(settings: Settings, health: Health, leading: Callable[[], bool], end: "_End") -> None:
     """Run kopf until the end.
 
@@ -98,7 +118,7 @@ async def _run_kopf(settings: Settings, health: Health, leading: Callable[[], bo
                 stop_flag=end.begun,
             )
             end.on_signals()  # kopf has put handlers of its own in their place, which fail at a second signal
-            await kopf.run_tasks(tasks, ignored=others)
+            await until_over(tasks, others)
         except Exception:
             logger.exception("kopf ended by itself")
         if not end.begun.is_set():
