@@ -16,6 +16,11 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
+from kubernetes.aio.config.incluster_config import (
+    SERVICE_CERT_FILENAME,
+    SERVICE_HOST_ENV_NAME,
+    SERVICE_PORT_ENV_NAME,
+)
 
 from hoop_operator.errors import (
     AccessDenied,
@@ -66,9 +71,14 @@ class KubernetesApi:
     `REQUEST_SECONDS`. A request that the server puts off (429) is sent once more at the time it asks for.
     """
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, token: str | None = None) -> None:
         self._client: Any = client
+        self._token = token
         self._free = asyncio.Semaphore(REQUESTS_AT_ONCE)
+
+    def with_token(self, token: str) -> "KubernetesApi":
+        """The same API server, by the same connections, asked by whomever a bearer token stands for."""
+        return KubernetesApi(self._client, token)
 
     async def get(self, path: str, **params: str) -> dict[str, Any]:
         """Return the object or list at `path`; `params` are those of the query."""
@@ -114,9 +124,11 @@ class KubernetesApi:
             query["continue"] = following
 
     async def watch(
-        self, path: str, resource_version: str, *, accept: str = _JSON
+        self, path: str, resource_version: str, *, accept: str = _JSON, name: str | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the events of the collection at `path` after `resource_version`, bookmarks among them.
+
+        With a `name`, only those of the object that has it.
 
         Ends by itself after `WATCH_SECONDS`. Too old a version raises `ClusterUnavailable` of status 410; silence
         for `WATCH_SILENCE_SECONDS` raises it of status 0.
@@ -126,6 +138,7 @@ class KubernetesApi:
             "resourceVersion": resource_version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
+            **({"fieldSelector": f"metadata.name={name}"} if name else {}),
         }
         limits = aiohttp.ClientTimeout(
             total=WATCH_SECONDS + REQUEST_SECONDS, connect=REQUEST_SECONDS, sock_read=WATCH_SILENCE_SECONDS
@@ -193,7 +206,10 @@ class KubernetesApi:
         if params:
             url += "?" + urlencode(params)
         try:
-            await self._client.update_params_for_auth(headers, None, ["BearerToken"], path, method, body)
+            if self._token is None:
+                await self._client.update_params_for_auth(headers, None, ["BearerToken"], path, method, body)
+            else:
+                headers["Authorization"] = f"Bearer {self._token}"
             answer = await self._client.rest_client.request(
                 method, url, headers=headers, body=body, _request_timeout=limits
             )
@@ -233,6 +249,32 @@ async def connect() -> AsyncIterator[KubernetesApi]:
             await asyncio.gather(renewal, return_exceptions=True)
 
 
+@asynccontextmanager
+async def connect_without_credentials() -> AsyncIterator[KubernetesApi]:
+    """Open a client of the same cluster as `connect`, with nothing to log in with: `with_token` says who asks.
+
+    Of a Pod it takes the address and the cluster's authority, of a kubeconfig no more than the same.
+
+    Raises `ClusterUnavailable` when there is neither.
+    """
+    configuration = Configuration()
+    configuration.connection_pool_maxsize = 0
+    # What a proxy before the API server tells one caller to send is nothing for the next one.
+    configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar()}
+    host, port = os.environ.get(SERVICE_HOST_ENV_NAME), os.environ.get(SERVICE_PORT_ENV_NAME)
+    if host and port:
+        configuration.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+        configuration.ssl_ca_cert = SERVICE_CERT_FILENAME
+    else:
+        loaded = Configuration()
+        await _load_kubeconfig(loaded)
+        for setting in ("host", "ssl_ca_cert", "ca_cert_data", "verify_ssl", "tls_server_name", "proxy"):
+            setattr(configuration, setting, getattr(loaded, setting))
+    async with ApiClient(configuration) as client:
+        client.user_agent = "hoop-api"
+        yield KubernetesApi(client)
+
+
 def failure(method: str, path: str, status: int, answer: Mapping[str, Any]) -> ClusterError:
     """Return the error that a refusal stands for; `answer` is the `Status` object that came with it, if any.
 
@@ -243,7 +285,14 @@ def failure(method: str, path: str, status: int, answer: Mapping[str, Any]) -> C
     if message and not _CONFIDENTIAL.intersection(path.split("/")):
         text += f": {message[:_MESSAGE_LENGTH]}"
     error = _ERROR_BY_STATUS.get(status, ClusterUnavailable if status >= 500 else ObjectRejected)
-    return error(text, status=status)
+    causes = (answer.get("details") or {}).get("causes") or ()
+    return error(
+        text,
+        status=status,
+        causes=[
+            f"{cause.get('field', '')}: {cause.get('message', '')}"[:_MESSAGE_LENGTH] for cause in causes
+        ],
+    )
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
