@@ -73,6 +73,12 @@ class HttpApi:
             assert time.monotonic() < deadline
         await eventually(self.ready, seconds=30, what="the API is ready")
 
+    async def start_beside(self, other: "HttpApi") -> None:
+        """Start the process in the namespace of another one, whose accounts it meets."""
+        self.namespace, self.tokens = other.namespace, other.tokens
+        self.spawn()
+        await eventually(self.ready, seconds=30, what="the API is ready")
+
     def spawn(self) -> None:
         """Start the process."""
         with self.log.open("ab") as output:
@@ -95,12 +101,16 @@ class HttpApi:
         except aiohttp.ClientError:
             return False
 
-    def close(self) -> None:
-        """End the process, print what it said, and delete the namespace."""
+    def bury(self) -> None:
+        """End the process and print what it said."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
         print(self.log.read_text(errors="replace"))
+
+    def close(self) -> None:
+        """End the process, and delete the namespace."""
+        self.bury()
         cluster.kubectl(self._stack.kubeconfig, "delete", "namespace", self.namespace, "--wait=false")
 
     async def call(
@@ -111,7 +121,7 @@ class HttpApi:
         *,
         token: str | None = None,
         headers: Mapping[str, str] | None = None,
-        raw: bytes | None = None,
+        raw: Any = None,
     ) -> Answer:
         """Ask once; `token` is the token itself, `raw` a body as it is."""
         told = {**({"Authorization": f"Bearer {token}"} if token else {}), **(headers or {})}

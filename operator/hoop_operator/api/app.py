@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException as AnyHTTPException
+from starlette.routing import Match, Route
 
 from hoop_operator.api import plans, resources
 from hoop_operator.api.middleware import Entrance, bearer_of
@@ -271,9 +272,14 @@ def _tell_what_is_wrong(app: FastAPI) -> None:
         return answer(422 if in_query else 400, in_lines(errors, without="body"))
 
     @app.exception_handler(AnyHTTPException)
-    async def refused(_: Request, raised: HTTPException) -> Response:
+    async def refused(request: Request, raised: HTTPException) -> Response:
         response = answer(raised.status_code, str(raised.detail))
         response.headers.update(raised.headers or {})
+        if raised.status_code == 405:
+            # Of itself it names the methods of the first route of that path only.
+            routes = [route for route in app.routes if isinstance(route, Route)]
+            found = [route.methods or () for route in routes if route.matches(request.scope)[0] != Match.NONE]
+            response.headers["Allow"] = ", ".join(sorted(set().union(*found)))
         return response
 
     @app.exception_handler(Exception)

@@ -69,13 +69,14 @@ async def plan(session: Session, resource: str, request: PlanRequest) -> PlanRes
     ClusterError
         The API server failed us.
     """
+    # First of all, for with it the Kubernetes API has said whether it knows the caller.
+    resource_object = await object_name(session, resource)
     try:
         role = role_name(resource, request.role)
     except ValueError as error:
         raise Problem(400, f"role: {error}") from None
     if missing := _missing(request):
         return PlanResult(sid="", resource_name=resource, role=role, status=_FAILED, message=missing)
-    resource_object = await object_name(session, resource)
     asked = str(uuid4())
     body, made = await _write(session, resource_object, request, asked)
     collection = paths.hoop_role_plans(session.namespace)
