@@ -8,10 +8,12 @@ import secrets
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from psycopg import sql
 
+from generated import render
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
@@ -195,61 +197,61 @@ async def test_kopf_leaves_no_trace_on_the_objects(
     assert "Traceback" not in process.said()
 
 
-async def test_it_serves_its_namespaces_with_rights_in_these_alone(
+async def test_it_serves_its_namespaces_with_the_roles_that_the_chart_makes_there_alone(
     own_operator: MakeOperator,
     stack: Stack,
     api: KubernetesApi,
     namespace: str,
+    new_namespace: Callable[[], str],
     postgres: Server,
     admin: Administrator,
     database: str,
     tmp_path: Path,
 ) -> None:
-    account = "narrow"
-    shipped = json.loads(
-        cluster.kubectl(stack.kubeconfig, "get", "clusterrole", "hoop-operator", "--output=json")
+    elsewhere = new_namespace()
+    watched = [namespace, new_namespace()]
+    process = own_operator({"HOOP_WATCH_NAMESPACES": json.dumps(watched), "HOOP_LOG_FORMAT": "text"})
+    release = render(
+        f"--set=watchNamespaces={{{','.join(watched)}}},fullnameOverride=narrow,agentId={process.agent_id}",
+        "--show-only=templates/serviceaccount.yaml",
+        "--show-only=templates/rbac.yaml",
     )
-    rules = [rule for rule in shipped["rules"] if rule["resources"] != ["namespaces"]]
-    for body in (
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}},
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": {"name": account},
-            "rules": rules,
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": account},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account},
-            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
-        },
-    ):
-        cluster.kubectl(
-            stack.kubeconfig, f"--namespace={namespace}", "create", "--filename=-", manifest=json.dumps(body)
-        )
-    token = cluster.kubectl(stack.kubeconfig, f"--namespace={namespace}", "create", "token", account)
-    process = own_operator({"HOOP_WATCH_NAMESPACES": json.dumps([namespace]), "HOOP_LOG_LEVEL": "DEBUG"})
+    cluster.kubectl(stack.kubeconfig, "apply", "--filename=-", manifest=release)
+    token = cluster.kubectl(stack.kubeconfig, "--namespace=hoop-system", "create", "token", "narrow")
     process.kubeconfig = tmp_path / "kubeconfig"
     kubeconfig.save(
         process.kubeconfig, kubeconfig.with_token(kubeconfig.read(stack.kubeconfig), token.strip())
     )
-    tenant = Tenant(api, namespace, process.agent_id)
-    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
-    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+    near, far, other = (Tenant(api, name, process.agent_id) for name in (*watched, elsewhere))
+    selector = {"matchLabels": {"kubernetes.io/metadata.name": far.namespace}}
+    login: dict[str, Any] = {"user": postgres.user, "password": postgres.password}
+    resource = await near.resource(
+        postgres, **login, allowedNamespaces={"from": "Selector", "selector": selector}
+    )
+    unseen = await other.resource(postgres, **login, allowedNamespaces={"from": "All"})
+    grants: dict[str, Any] = {"scopes": [database], "privileges": ["SELECT"]}
+    await near.plan("ro", resource, **grants)
+    reference = {"name": resource, "namespace": near.namespace}
+    await far.plan("guest", resource, resourceRef=reference, **grants)
     await process.start()
-    await tenant.until_plans(["ro"])
+    await near.until_plans(["ro"])
+    await far.until_plans(["guest"])
     await api.delete(paths.secret(namespace, "ro-credentials"))
 
     async def restored() -> bool:
-        return bool(await tenant.secret("ro"))
+        return bool(await near.secret("ro"))
 
     await eventually(restored, seconds=20, what="the lost Secret is there again")
-    await tenant.delete("ro")
-    await tenant.until_gone("ro")
+    for tenant, plan in ((near, "ro"), (far, "guest")):
+        await tenant.delete(plan)
+        await tenant.until_gone(plan)
     assert "403" not in process.said()
     assert "forbidden" not in process.said().lower()
+
+    await near.plan("stray", unseen, resourceRef={"name": unseen, "namespace": elsewhere}, **grants)
+    await near.until_plans(["stray"], "ReferenceNotAllowed")
+    await near.delete("stray")
+    await near.until_gone("stray")
 
 
 async def test_it_ends_within_ten_seconds_while_a_server_hangs(
