@@ -1,5 +1,6 @@
 # Every target works on a machine that has Python >= 3.11 and make; the rest is installed into .venv.
-# PYTHON=python3.12 picks another interpreter, PG=15 another PostgreSQL (14 to 18).
+# PYTHON=python3.12 picks another interpreter, PG=15 another PostgreSQL (14 to 18). With RBAC=namespaced the operator of the
+# integration tests has a Role in each namespace that it serves, in place of its ClusterRole.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP_TOOLS := pip-tools==7.6.2
 
 .DEFAULT_GOAL := help
-.PHONY: help up down demo test check bench test-matrix e2e crds requirements
+.PHONY: help up down demo test check bench test-matrix e2e crds manifests requirements
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,9 +31,10 @@ test: $(INSTALLED) ## Run every test that needs no foreign cluster
 check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/hoop_operator deploy/local tests
+	$(BIN)/mypy operator/hoop_operator deploy/local deploy/generated.py tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
+	@PYTHONPATH=deploy $(BIN)/python -m generated --check
 
 bench: $(INSTALLED) ## Measure what plans, servers, failures and a long life cost (about 20 minutes)
 	@PYTHONPATH=deploy:tests $(BIN)/python -m bench
@@ -45,8 +47,12 @@ test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14 to 18,
 e2e: $(INSTALLED) ## Run the end-to-end tests against the cluster that KUBECONFIG names
 	$(BIN)/pytest tests/e2e
 
-crds: $(INSTALLED) ## Write crds/ anew from the models
+crds: $(INSTALLED) ## Write crds/ anew from the models, and what is generated from it
 	$(BIN)/python -m hoop_operator.crd
+	@PYTHONPATH=deploy $(BIN)/python -m generated
+
+manifests: $(INSTALLED) ## Write deploy/manifests/ and the generated files of deploy/chart/ anew
+	@PYTHONPATH=deploy $(BIN)/python -m generated
 
 requirements: export CUSTOM_COMPILE_COMMAND := make requirements
 requirements: ## Pin what pyproject.toml asks for, anew
