@@ -30,9 +30,11 @@ test: $(INSTALLED) ## Run every test that needs no foreign cluster
 check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/hoop_operator deploy/local tests
+	$(BIN)/mypy operator/hoop_operator deploy/local deploy/image tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --offline --quiet .github
 
 bench: $(INSTALLED) ## Measure what plans, servers, failures and a long life cost (about 20 minutes)
 	@PYTHONPATH=deploy:tests $(BIN)/python -m bench
@@ -55,6 +57,8 @@ requirements: ## Pin what pyproject.toml asks for, anew
 	build/pip-tools/bin/pip-compile $(COMPILE) --output-file requirements.txt pyproject.toml
 	build/pip-tools/bin/pip-compile $(COMPILE) --extra dev --build-deps-for editable --allow-unsafe \
 	  --output-file requirements-dev.txt pyproject.toml
+	build/pip-tools/bin/pip-compile $(COMPILE) --only-build-deps --build-deps-for wheel --allow-unsafe \
+	  --output-file deploy/image/requirements-build.txt pyproject.toml
 
 COMPILE := --quiet --upgrade --strip-extras --generate-hashes \
   --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options
