@@ -10,7 +10,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP_TOOLS := pip-tools==7.6.2
 
 .DEFAULT_GOAL := help
-.PHONY: help up down demo test check bench test-matrix e2e crds requirements
+.PHONY: help up down demo test check bench test-matrix e2e crds manifests requirements
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,9 +30,10 @@ test: $(INSTALLED) ## Run every test that needs no foreign cluster
 check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/hoop_operator deploy/local deploy/image tests
+	$(BIN)/mypy operator/hoop_operator deploy/local deploy/image deploy/generated.py tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
+	@PYTHONPATH=deploy $(BIN)/python -m generated --check
 	$(BIN)/hadolint Dockerfile
 	$(BIN)/zizmor --offline --quiet .github
 
@@ -47,8 +48,12 @@ test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14 to 18,
 e2e: $(INSTALLED) ## Run the end-to-end tests against the cluster that KUBECONFIG names
 	$(BIN)/pytest tests/e2e
 
-crds: $(INSTALLED) ## Write crds/ anew from the models
+crds: $(INSTALLED) ## Write crds/ anew from the models, and what is generated from it
 	$(BIN)/python -m hoop_operator.crd
+	@PYTHONPATH=deploy $(BIN)/python -m generated
+
+manifests: $(INSTALLED) ## Write deploy/manifests/ and the generated files of deploy/chart/ anew
+	@PYTHONPATH=deploy $(BIN)/python -m generated
 
 requirements: export CUSTOM_COMPILE_COMMAND := make requirements
 requirements: ## Pin what pyproject.toml asks for, anew

@@ -279,7 +279,7 @@ def test_every_dangerous_source_role_is_listed() -> None:
 def test_the_operators_rights_are_those_of_its_cluster_role() -> None:
     (role,) = (
         manifest
-        for manifest in yaml.safe_load_all(read("deploy/rbac.yaml"))
+        for manifest in yaml.safe_load_all(read("deploy/manifests/rbac.yaml"))
         if manifest["kind"] == "ClusterRole" and manifest["metadata"]["name"] == "hoop-operator"
     )
     explained = [verbs for _, verbs, _ in rows(section(read("docs/security.md"), "What the operator can do"))]

@@ -43,7 +43,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 
 {{/* The Lease by which one of several processes leads: each agent id has one. */}}
 {{- define "hoop-operator.leaseName" -}}
-hoop-operator{{ with .Values.agentId }}-{{ . }}{{ end }}
+hoop-operator{{ with .Values.agentId }}-{{ lower . }}{{ end }}
 {{- end -}}
 
 {{/* Objects of the Prometheus operator: whether to render one of `renderMode`. */}}
