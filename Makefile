@@ -45,8 +45,8 @@ test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14 to 18,
 	  PG=$$version LAW_EXAMPLES=400 $(BIN)/pytest tests/integration -m "not version_independent" \
 	    $(PARALLEL); done
 
-e2e: $(INSTALLED) ## Run the end-to-end tests against the cluster that KUBECONFIG names
-	$(BIN)/pytest tests/e2e
+e2e: $(INSTALLED) ## Run the end-to-end tests: on KUBECONFIG's cluster, in a kind cluster, or on local processes
+	@PYTHONPATH=deploy $(BIN)/python -m local.e2e
 
 crds: $(INSTALLED) ## Write crds/ anew from the models, and what is generated from it
 	$(BIN)/python -m hoop_operator.crd
