@@ -1,5 +1,6 @@
 # Every target works on a machine that has Python >= 3.11 and make; the rest is installed into .venv.
-# PYTHON=python3.12 picks another interpreter, PG=15 another PostgreSQL (14 to 18).
+# PYTHON=python3.12 picks another interpreter, PG=15 another PostgreSQL (14 to 18). With RBAC=namespaced the operator of the
+# integration tests has a Role in each namespace that it serves, in place of its ClusterRole.
 
 PYTHON ?= python3
 BIN := .venv/bin

@@ -150,7 +150,7 @@ class Scene:
         near, far, label = self.near, self.far, f"r{secrets.token_hex(3)}"
         config_map = {"metadata": {"name": label}, "data": {"DB": "postgres"}}
         await near.api.create(paths.config_maps(near.namespace), config_map)
-        login = {"user": self.server.user, "password": self.server.password}
+        login: dict[str, Any] = {"user": self.server.user, "password": self.server.password}
         selector = {"matchLabels": {"kubernetes.io/metadata.name": far.namespace}}
         resource = await near.resource(
             self.server, **login, allowedNamespaces={"from": "Selector", "selector": selector}
