@@ -2,6 +2,7 @@
 
 import pytest
 
+from integration.namespaces import NAMESPACED
 from local import cluster, e2e, kind
 from local.postgresql import Server
 from local.stack import Stack
@@ -9,6 +10,7 @@ from local.stack import Stack
 pytestmark = pytest.mark.version_independent
 
 
+@pytest.mark.skipif(NAMESPACED, reason="it makes namespaces of its own")
 def test_the_end_to_end_tests_pass_on_the_cluster_that_kubeconfig_names(
     operator: Stack, postgres: Server, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,11 +21,12 @@ import pytest
 
 import dockerfile
 from hoop_operator.cluster.api import KubernetesApi
+from integration.namespaces import Namespaces, rbac_of_lease
 from integration.operator_process import OperatorProcess
 from integration.tenant import Tenant
-from local import kubeconfig
+from local import cluster, kubeconfig
 from local.postgresql import Server
-from local.stack import CHECKOUT, OPERATOR_NAMESPACE
+from local.stack import CHECKOUT, OPERATOR_NAMESPACE, Stack
 
 pytestmark = pytest.mark.version_independent
 
@@ -80,11 +81,11 @@ def content(arch: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def container(content: Path, operator_kubeconfig: Path, tmp_path: Path) -> list[str | Path]:
     """The words before a command that lock it up as the chart's Pod is."""
     root, account = tmp_path / "root", tmp_path / "account"
-    cluster = kubeconfig.read(operator_kubeconfig)
+    config = kubeconfig.read(operator_kubeconfig)
     account.mkdir()
-    authority = cluster["clusters"][0]["cluster"]["certificate-authority-data"]
+    authority = config["clusters"][0]["cluster"]["certificate-authority-data"]
     (account / "ca.crt").write_bytes(base64.b64decode(authority))
-    (account / "token").write_text(cluster["users"][0]["user"]["token"])
+    (account / "token").write_text(config["users"][0]["user"]["token"])
     (account / "namespace").write_text(OPERATOR_NAMESPACE)
     mounts = {
         "usr": Path(sys.base_prefix),
@@ -166,7 +167,9 @@ def test_nobody_can_write_anywhere_but_in_tmp(container: list[str | Path]) -> No
 async def test_a_plan_is_carried_out_by_a_user_without_a_name_on_a_read_only_root(
     container: list[str | Path],
     api: KubernetesApi,
+    stack: Stack,
     namespace: str,
+    namespaces: Namespaces,
     postgres: Server,
     database: str,
     operator_kubeconfig: Path,
@@ -175,12 +178,14 @@ async def test_a_plan_is_carried_out_by_a_user_without_a_name_on_a_read_only_roo
     server = urlsplit(kubeconfig.read(operator_kubeconfig)["clusters"][0]["cluster"]["server"])
     settings = {
         **dockerfile.environment(),
+        **namespaces.of_the_test,
         "KUBERNETES_SERVICE_HOST": str(server.hostname),
         "KUBERNETES_SERVICE_PORT": str(server.port),
     }
     operator = OperatorProcess(
         operator_kubeconfig, tmp_path / "log", settings, [*container, *dockerfile.command()]
     )
+    cluster.kubectl(stack.kubeconfig, "apply", "--filename=-", manifest=rbac_of_lease(operator.agent_id))
     try:
         await operator.start()
         health = run(container, *dockerfile.health_check(), HOOP_HTTP_PORT=str(operator.port))
