@@ -1,11 +1,21 @@
 """The operator in Pods: how they run, that another one takes over, and that nothing is lost by it."""
 
+from pathlib import Path
 from typing import Any
+
+import yaml
 
 from e2e.conftest import OPERATOR, Cluster, eventually, log_in
 
 LEASE = "lease/hoop-operator"
-CLIENT = "postgres:18-alpine"
+SERVER = yaml.safe_load_all((Path(__file__).parents[2] / "deploy/e2e/postgresql.yaml").read_text())
+(CLIENT,) = (
+    container["image"]
+    for found in SERVER
+    if found["kind"] == "StatefulSet"
+    for container in found["spec"]["template"]["spec"]["containers"]
+)
+"""An image with psql, which the node of the kind cluster has already."""
 
 
 def pods(operator: Cluster) -> dict[str, dict[str, Any]]:
