@@ -1,12 +1,10 @@
-"""Whether there is an election, and for what; where the API server is."""
+"""Whether there is an election, and for what."""
 
 from pathlib import Path
 
-import kopf
 import pytest
 
 from hoop_operator.handlers.process import lease_name, lease_namespace
-from hoop_operator.handlers.registry import _log_in
 from hoop_operator.settings import Settings
 
 AGENT = "0b8a3f4e-6a39-4f4e-9f0e-0d1c2b3a4f5e"
@@ -28,16 +26,3 @@ def test_the_lease_is_in_the_pods_namespace_unless_another_is_set(
 def test_operators_of_different_agent_ids_have_leases_of_their_own() -> None:
     assert lease_name(Settings()) == "hoop-operator"
     assert lease_name(Settings.model_validate({"agent_id": AGENT})) == f"hoop-operator-{AGENT}"
-
-
-@pytest.mark.parametrize(
-    ("host", "server"), [("10.96.0.1", "https://10.96.0.1:443"), ("fd00::1", "https://[fd00::1]:443")]
-)
-def test_a_pod_finds_the_api_server_by_its_environment_and_not_by_dns(
-    monkeypatch: pytest.MonkeyPatch, host: str, server: str
-) -> None:
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", host)
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    by_name = kopf.ConnectionInfo(server="https://kubernetes.default.svc", token="a token")
-    monkeypatch.setattr(kopf, "login_with_service_account", lambda **_: by_name)
-    assert _log_in() == kopf.ConnectionInfo(server=server, token="a token")
