@@ -122,6 +122,9 @@ async def _run_kopf(settings: Settings, health: Health, leading: Callable[[], bo
                     clusterwide=not settings.watch_namespaces,
                     namespaces=served.watch_namespaces,
                     standalone=True,
+                    # Without one kopf asks for the name of the user, who may have none, and of the host, in the DNS.
+                    # Its type is a str that kopf does not export.
+                    identity="hoop-operator",  # type: ignore[arg-type]
                     stop_flag=over,
                 )
                 end.on_signals()  # kopf has put handlers of its own in their place, which fail at a second signal
