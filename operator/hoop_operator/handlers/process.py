@@ -88,7 +88,9 @@ def lease_name(settings: Settings) -> str:
     return "hoop-operator" if settings.agent_id is None else f"hoop-operator-{settings.agent_id}"
 
 
-async def until_all_ended(tasks: Collection[asyncio.Task[None]], others: Collection[asyncio.Task[Any]]) -> None:
+async def until_all_ended(
+    tasks: Collection[asyncio.Task[None]], others: Collection[asyncio.Task[Any]]
+) -> None:
     """Wait until kopf's tasks are over, and all that they began.
 
     kopf cancels what is left once, and then waits for however long. But a watch of its that waits for an answer takes
