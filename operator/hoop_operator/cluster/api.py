@@ -7,6 +7,7 @@ official client does well is used: finding the cluster, its authentication and t
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -52,6 +53,13 @@ _MESSAGE_LENGTH = 1024
 _CONFIDENTIAL = {"secrets", "hoopresources"}
 """Plurals of the kinds that hold credentials, which the API server may quote when it refuses one."""
 
+_DENIED = re.compile(
+    r'cannot \S+ resource "[^"]*" in API group "[^"]*"( in the namespace "[^"]*"| at the cluster scope)?'
+)
+"""What the API server says of a right that RBAC does not give; it holds names only."""
+
+_REMEDY = "give it that right, as the chart and deploy/manifests/rbac.yaml of this version do"
+
 _ERROR_BY_STATUS: dict[int, type[ClusterError]] = {
     401: AccessDenied,
     403: AccessDenied,
@@ -75,6 +83,11 @@ class KubernetesApi:
         self._client: Any = client
         self._token = token
         self._free = asyncio.Semaphore(REQUESTS_AT_ONCE)
+
+    @property
+    def _own(self) -> bool:
+        """Whether it is the operator's account that asks."""
+        return self._token is None
 
     def with_token(self, token: str) -> "KubernetesApi":
         """The same API server, by the same connections, asked by whomever a bearer token stands for."""
@@ -145,11 +158,13 @@ class KubernetesApi:
         )
         async with self._exchange("GET", path, params=query, accept=accept, limits=limits) as response:
             if response.status != 200:
-                raise failure("GET", path, response.status, _object(await response.read()))
+                raise failure("GET", path, response.status, _object(await response.read()), own=self._own)
             async for line in response.content:
                 event = _object(line)
                 if event.get("type") == "ERROR":
-                    raise failure("GET", path, event["object"].get("code", 500), event["object"])
+                    raise failure(
+                        "GET", path, event["object"].get("code", 500), event["object"], own=self._own
+                    )
                 if not event:
                     raise ClusterUnavailable(f"Kubernetes API: GET {path}: the watch broke off in an event")
                 yield event
@@ -183,7 +198,7 @@ class KubernetesApi:
                 retried = True
                 continue
             if response.status >= 300:
-                raise failure(method, path, response.status, answer)
+                raise failure(method, path, response.status, answer, own=self._own)
             if not answer:
                 raise ClusterUnavailable(f"Kubernetes API: {method} {path}: the answer is not a JSON object")
             return answer
@@ -275,14 +290,19 @@ async def connect_without_credentials() -> AsyncIterator[KubernetesApi]:
         yield KubernetesApi(client)
 
 
-def failure(method: str, path: str, status: int, answer: Mapping[str, Any]) -> ClusterError:
+def failure(
+    method: str, path: str, status: int, answer: Mapping[str, Any], *, own: bool = True
+) -> ClusterError:
     """Return the error that a refusal stands for; `answer` is the `Status` object that came with it, if any.
 
-    The server's own words are repeated, save where they might quote a credential.
+    The server's own words are repeated, save where they might quote a credential. `own` says that the operator's
+    account was refused, and not somebody on whose behalf it was asked.
     """
     text = f"Kubernetes API: {method} {path}: {status} {answer.get('reason', '')}".rstrip()
     message = str(answer.get("message", ""))
-    if message and not _CONFIDENTIAL.intersection(path.split("/")):
+    if status == 403 and (right := _DENIED.search(message)):
+        text += f": the operator's account {right[0]}; {_REMEDY}" if own else f": {right[0]}"
+    elif message and not _CONFIDENTIAL.intersection(path.split("/")):
         text += f": {message[:_MESSAGE_LENGTH]}"
     error = _ERROR_BY_STATUS.get(status, ClusterUnavailable if status >= 500 else ObjectRejected)
     causes = (answer.get("details") or {}).get("causes") or ()
