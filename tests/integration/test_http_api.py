@@ -336,7 +336,11 @@ async def test_a_request_has_an_id_a_limit_and_an_answer_that_nobody_keeps(http_
     answer = await http_api.call("GET", "/api/resources", headers={"X-Request-Id": "mine-1"})
     assert (answer.status, answer.headers["X-Request-Id"]) == (401, "mine-1")
     assert answer.headers["Cache-Control"] == "no-store"
-    assert '"request_id": "mine-1"' in http_api.log.read_text()
+
+    async def logged() -> bool:
+        return '"request_id": "mine-1"' in http_api.log.read_text()
+
+    await eventually(logged, seconds=5, what="the line in the log has the id")
     forged = await http_api.call("GET", "/api/resources", headers={"X-Request-Id": 'x", "y'})
     assert len(forged.headers["X-Request-Id"]) == 36
     large = b'{"names": ["' + b"x" * 2**20 + b'"]}'
