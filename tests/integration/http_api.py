@@ -95,6 +95,12 @@ class HttpApi:
                 },
             )
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        assert self._process is not None
+        return self._process.pid
+
     async def ready(self) -> bool:
         try:
             return (await self.call("GET", "/readyz")).status == 200

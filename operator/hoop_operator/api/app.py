@@ -1,6 +1,5 @@
 """The routes of hoop's API, and the document that describes them."""
 
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -56,8 +55,6 @@ _MEANINGS = {
     422: "It cannot be done to a resource like this, or a parameter is out of range",
     503: "The Kubernetes API or the operator does not answer",
 }
-
-logger = logging.getLogger(__name__)
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -281,9 +278,3 @@ def _tell_what_is_wrong(app: FastAPI) -> None:
             found = [route.methods or () for route in routes if route.matches(request.scope)[0] != Match.NONE]
             response.headers["Allow"] = ", ".join(sorted(set().union(*found)))
         return response
-
-    @app.exception_handler(Exception)
-    async def unexpected(_: Request, error: Exception) -> Response:
-        # Not its text: nobody knows what that quotes.
-        logger.error("Unexpected %s", type(error).__name__)
-        return answer(500, "an error of this API itself; its log has more under the request's id")

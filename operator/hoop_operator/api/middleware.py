@@ -3,6 +3,7 @@
 import logging
 import re
 import time
+import traceback
 from uuid import uuid4
 
 from fastapi import HTTPException
@@ -18,6 +19,8 @@ BODY_BYTES_MAX = 1024 * 1024
 REQUEST_ID = "X-Request-Id"
 
 PROTECTED = "/api/"
+
+UNEXPECTED = "an error of this API itself: its log has more under the id in X-Request-Id"
 
 SECURITY_HEADERS = {
     "Cache-Control": "no-store",
@@ -46,11 +49,13 @@ class Entrance:
         request_id = asked if _REQUEST_ID.fullmatch(asked) else str(uuid4())
         began = time.monotonic()
         status = 500
+        begun = False
         received = 0
 
         async def send_on(message: Message) -> None:
-            nonlocal status
+            nonlocal status, begun
             if message["type"] == "http.response.start":
+                begun = True
                 status = message["status"]
                 answer = MutableHeaders(scope=message)
                 answer[REQUEST_ID] = request_id
@@ -71,6 +76,12 @@ class Entrance:
                     await refusal(scope, receive, send_on)
                 else:
                     await self._app(scope, receive_limited, send_on)
+            except Exception as error:  # noqa: BLE001 -- whatever it is, the caller is told by an id and not by its text
+                # Where it happened, and not its text: nobody knows what that quotes.
+                place = "".join(traceback.format_tb(error.__traceback__))
+                logger.error("Unexpected %s\n%s", type(error).__name__, place)  # noqa: TRY400 -- see above
+                if not begun:
+                    await JSONResponse({"message": UNEXPECTED}, 500)(scope, receive, send_on)
             finally:
                 path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")
                 milliseconds = round(1000 * (time.monotonic() - began))
