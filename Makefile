@@ -11,7 +11,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP_TOOLS := pip-tools==7.6.2
 
 .DEFAULT_GOAL := help
-.PHONY: help up down demo test check bench test-matrix e2e crds manifests requirements
+.PHONY: help up down demo test check bench test-matrix e2e docs crds manifests requirements
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ test: $(INSTALLED) ## Run every test that needs no foreign cluster
 check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/hoop_operator deploy/local deploy/generated.py tests
+	$(BIN)/mypy operator/hoop_operator deploy/local deploy/generated.py deploy/site tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
 	@PYTHONPATH=deploy $(BIN)/python -m generated --check
@@ -46,6 +46,9 @@ test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14 to 18,
 
 e2e: $(INSTALLED) ## Run the end-to-end tests against the cluster that KUBECONFIG names
 	$(BIN)/pytest tests/e2e
+
+docs: $(INSTALLED) ## Build the site of docs/ into build/site
+	@PYTHONPATH=deploy $(BIN)/mkdocs build --quiet
 
 crds: $(INSTALLED) ## Write crds/ anew from the models, and what is generated from it
 	$(BIN)/python -m hoop_operator.crd
