@@ -28,7 +28,7 @@ demo: $(INSTALLED) ## Watch the operator do its main job, step by step
 test: $(INSTALLED) ## Run every test that needs no foreign cluster
 	$(BIN)/pytest tests/unit tests/exploration tests/integration $(PARALLEL)
 
-check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
+check: $(INSTALLED) docs ## Lint, types, import contracts, generated files up to date, the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy operator/hoop_operator deploy/local deploy/generated.py deploy/site tests
@@ -48,7 +48,7 @@ e2e: $(INSTALLED) ## Run the end-to-end tests against the cluster that KUBECONFI
 	$(BIN)/pytest tests/e2e
 
 docs: $(INSTALLED) ## Build the site of docs/ into build/site
-	@PYTHONPATH=deploy $(BIN)/mkdocs build --quiet
+	@PYTHONPATH=deploy NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 crds: $(INSTALLED) ## Write crds/ anew from the models, and what is generated from it
 	$(BIN)/python -m hoop_operator.crd
