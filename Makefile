@@ -31,10 +31,12 @@ test: $(INSTALLED) ## Run every test that needs no foreign cluster
 check: $(INSTALLED) docs ## Lint, types, import contracts, generated files up to date, the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/hoop_operator deploy/local deploy/generated.py deploy/site tests
+	$(BIN)/mypy operator/hoop_operator deploy/local deploy/image deploy/generated.py deploy/site tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
 	@PYTHONPATH=deploy $(BIN)/python -m generated --check
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --offline --quiet .github
 
 bench: $(INSTALLED) ## Measure what plans, servers, failures and a long life cost (about 20 minutes)
 	@PYTHONPATH=deploy:tests $(BIN)/python -m bench
@@ -44,8 +46,8 @@ test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14 to 18,
 	  PG=$$version LAW_EXAMPLES=400 $(BIN)/pytest tests/integration -m "not version_independent" \
 	    $(PARALLEL); done
 
-e2e: $(INSTALLED) ## Run the end-to-end tests against the cluster that KUBECONFIG names
-	$(BIN)/pytest tests/e2e
+e2e: $(INSTALLED) ## Run the end-to-end tests: on KUBECONFIG's cluster, in a kind cluster, or on local processes
+	@PYTHONPATH=deploy $(BIN)/python -m local.e2e
 
 docs: $(INSTALLED) ## Build the site of docs/ into build/site
 	@PYTHONPATH=deploy NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
@@ -64,6 +66,8 @@ requirements: ## Pin what pyproject.toml asks for, anew
 	build/pip-tools/bin/pip-compile $(COMPILE) --output-file requirements.txt pyproject.toml
 	build/pip-tools/bin/pip-compile $(COMPILE) --extra dev --build-deps-for editable --allow-unsafe \
 	  --output-file requirements-dev.txt pyproject.toml
+	build/pip-tools/bin/pip-compile $(COMPILE) --only-build-deps --build-deps-for wheel --allow-unsafe \
+	  --output-file deploy/image/requirements-build.txt pyproject.toml
 
 COMPILE := --quiet --upgrade --strip-extras --generate-hashes \
   --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options

@@ -237,7 +237,7 @@ def own_cluster(tmp_path: Path) -> Iterator[Stack]:
     stack.destroy()
 
 
-def test_kinds_and_objects_outlive_a_release_of_either_helm_and_the_manifests_take_them_over(
+def test_kinds_and_objects_outlive_releases_of_either_helm_and_change_hands_between_these_and_kubectl(
     own_cluster: Stack,
 ) -> None:
     config = own_cluster.kubeconfig
@@ -256,10 +256,14 @@ def test_kinds_and_objects_outlive_a_release_of_either_helm_and_the_manifests_ta
         assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")
         names = cluster.kubectl(config, "get", "clusterroles", "--output=name")
         assert "hoop-" not in names
-    for flag in ("-k", "-f"):
+    for major, flag in ((3, "-k"), (4, "-f")):
         cluster.kubectl(config, "apply", "--server-side", "--force-conflicts", flag, MANIFESTS)
+        assert cluster.kubectl(config, "diff", "--server-side", "--force-conflicts", "-k", MANIFESTS) == ""
+        take_over = ["--take-ownership", *(["--force-conflicts"] if major == 4 else [])]
+        release = Release(own_cluster, major, "hoop-system")
+        release.helm("install", "hoop-operator", str(CHART), *take_over)
+        release.helm("uninstall", "hoop-operator")
     assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")
-    assert cluster.kubectl(config, "diff", "--server-side", "--force-conflicts", "-k", MANIFESTS) == ""
 
 
 def test_the_pods_pass_the_restricted_profile_of_pod_security(stack: Stack, namespace: str) -> None:

@@ -8,21 +8,17 @@ import secrets
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 from psycopg import sql
 
-from generated import render
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
 from integration.operator_process import PROGRAM, OperatorProcess
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, ready, roles_of
-from local import cluster, kubeconfig
 from local.postgresql import Server
-from local.stack import Stack
 
 FINALIZER = "hoop.dev/operator"
 SETTINGS = {"HOOP_RETRY_SECONDS_MAX": "1", "HOOP_LOG_LEVEL": "DEBUG"}
@@ -195,63 +191,6 @@ async def test_kopf_leaves_no_trace_on_the_objects(
         assert "kopf" not in json.dumps(body["status"]).lower()
         assert "kopf" not in json.dumps(metadata).lower()
     assert "Traceback" not in process.said()
-
-
-async def test_it_serves_its_namespaces_with_the_roles_that_the_chart_makes_there_alone(
-    own_operator: MakeOperator,
-    stack: Stack,
-    api: KubernetesApi,
-    namespace: str,
-    new_namespace: Callable[[], str],
-    postgres: Server,
-    admin: Administrator,
-    database: str,
-    tmp_path: Path,
-) -> None:
-    elsewhere = new_namespace()
-    watched = [namespace, new_namespace()]
-    process = own_operator({"HOOP_WATCH_NAMESPACES": json.dumps(watched), "HOOP_LOG_FORMAT": "text"})
-    release = render(
-        f"--set=watchNamespaces={{{','.join(watched)}}},fullnameOverride=narrow,agentId={process.agent_id}",
-        "--show-only=templates/serviceaccount.yaml",
-        "--show-only=templates/rbac.yaml",
-    )
-    cluster.kubectl(stack.kubeconfig, "apply", "--filename=-", manifest=release)
-    token = cluster.kubectl(stack.kubeconfig, "--namespace=hoop-system", "create", "token", "narrow")
-    process.kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.save(
-        process.kubeconfig, kubeconfig.with_token(kubeconfig.read(stack.kubeconfig), token.strip())
-    )
-    near, far, other = (Tenant(api, name, process.agent_id) for name in (*watched, elsewhere))
-    selector = {"matchLabels": {"kubernetes.io/metadata.name": far.namespace}}
-    login: dict[str, Any] = {"user": postgres.user, "password": postgres.password}
-    resource = await near.resource(
-        postgres, **login, allowedNamespaces={"from": "Selector", "selector": selector}
-    )
-    unseen = await other.resource(postgres, **login, allowedNamespaces={"from": "All"})
-    grants: dict[str, Any] = {"scopes": [database], "privileges": ["SELECT"]}
-    await near.plan("ro", resource, **grants)
-    reference = {"name": resource, "namespace": near.namespace}
-    await far.plan("guest", resource, resourceRef=reference, **grants)
-    await process.start()
-    await near.until_plans(["ro"])
-    await far.until_plans(["guest"])
-    await api.delete(paths.secret(namespace, "ro-credentials"))
-
-    async def restored() -> bool:
-        return bool(await near.secret("ro"))
-
-    await eventually(restored, seconds=20, what="the lost Secret is there again")
-    for tenant, plan in ((near, "ro"), (far, "guest")):
-        await tenant.delete(plan)
-        await tenant.until_gone(plan)
-    assert "403" not in process.said()
-    assert "forbidden" not in process.said().lower()
-
-    await near.plan("stray", unseen, resourceRef={"name": unseen, "namespace": elsewhere}, **grants)
-    await near.until_plans(["stray"], "ReferenceNotAllowed")
-    await near.delete("stray")
-    await near.until_gone("stray")
 
 
 async def test_it_ends_within_ten_seconds_while_a_server_hangs(

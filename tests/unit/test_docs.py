@@ -38,7 +38,7 @@ CODE_SPAN = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\[[^\]]+\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 REGISTRY_HOSTS = re.compile(
-    r"\b(?:pypi|pythonhosted|npmjs|crates|rubygems)\.(?:org|com|io)|proxy\.golang|\b(?:ghcr|quay|docker|k8s)\.io/"
+    r"\b(?:pypi|pythonhosted|npmjs|crates|rubygems)\.(?:org|com|io)|proxy\.golang|\b(?:quay|docker|k8s)\.io/"
 )
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -364,4 +364,5 @@ def test_continuous_integration_checks_and_then_runs_the_test_command_of_the_rea
     assert script == ["make check", commands[1], *matrix]
     workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
     assert ".ci/run" in [step.get("run") for step in workflow["jobs"]["test"]["steps"]]
-    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["permissions"] == {}
+    assert [job["permissions"] for job in workflow["jobs"].values()] == [{"contents": "read"}] * 2
