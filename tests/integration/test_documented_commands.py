@@ -4,7 +4,9 @@ The blocks of a page are run one after the other in one shell. `<!-- skip: next 
 that, and `<!-- invisible-code-block: sh` has what a page takes for granted beside the namespace `shop`.
 """
 
+import itertools
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -20,6 +22,7 @@ from sybil.parsers.markdown import CodeBlockParser, SkipParser
 from integration.namespaces import CLUSTER_WIDE
 from local import cluster
 from local.errors import StackError
+from local.helm import helm
 from local.postgresql import Server
 from local.stack import CHECKOUT, Stack
 
@@ -28,6 +31,7 @@ pytestmark = [pytest.mark.version_independent, CLUSTER_WIDE]
 PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md"), *CHECKOUT.glob("deploy/*/README.md")])
 TUTORIAL = CHECKOUT / "docs/tutorial.md"
 PAGE_SECONDS = 180
+PLUGINS = {"cnpg"}
 OF_OTHERS = {
     "postgresql.cnpg.io/v1",
     "external-secrets.io/v1",
@@ -60,6 +64,10 @@ spec:
   scopes: [mydb]
   privileges: [SELECT]
 """
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(CHECKOUT))
 
 
 class Block(NamedTuple):
@@ -109,9 +117,11 @@ def run(page: Path, directory: Path, before: str = "") -> None:
             print(f"{page.name}:{block.line} is not run: {block.why_not}")
         elif block.language == "sh":
             script += [f"echo '# {page.name}:{block.line}'", block.text]
-    done = subprocess.run(
-        ["/bin/sh"],
-        input="\n".join(script),
+    commands = directory / "commands.sh"
+    commands.write_text("\n".join(script), encoding="utf-8")
+    done = subprocess.run(  # noqa: S603 -- our own documentation
+        ["/bin/sh", commands],
+        stdin=subprocess.DEVNULL,
         cwd=directory,
         env={**os.environ, "PATH": f"{environment / 'bin'}:{os.environ['PATH']}"},
         stdout=subprocess.PIPE,
@@ -169,13 +179,38 @@ def shop(operator: Stack, access: str, postgres: Server) -> Iterator[str]:
 @pytest.mark.parametrize(
     "page",
     [page for page in with_blocks("sh") if page != TUTORIAL],
-    ids=lambda page: str(page.relative_to(CHECKOUT)),
+    ids=name_of,
 )
 def test_every_command_of_a_page_does_what_it_says(shop: str, page: Path, tmp_path: Path) -> None:
     run(page, tmp_path, shop)
 
 
-@pytest.mark.parametrize("page", with_blocks("yaml"), ids=lambda page: str(page.relative_to(CHECKOUT)))
+def clients_asked(page: Path) -> Iterator[list[str]]:
+    """The commands of kubectl and Helm, without plugins, in those blocks of a page that are not run."""
+    for block in blocks(page):
+        if block.why_not and block.language == "sh":
+            one_line = re.sub(r"(^|\s)#.*$", "", block.text.replace("\\\n", " "), flags=re.MULTILINE).replace(
+                "\n", ";"
+            )
+            words = shlex.shlex(one_line, posix=True, punctuation_chars=True)
+            words.whitespace_split = True
+            for between, command in itertools.groupby(words, lambda word: set(word) <= set("();<>|&")):
+                match [] if between else list(command):
+                    case ["kubectl" | "helm", subcommand, *_] as found if subcommand not in PLUGINS:
+                        yield found
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(clients_asked(page))], ids=name_of)
+def test_commands_that_are_not_run_have_flags_that_there_are(page: Path) -> None:
+    for command in clients_asked(page):
+        program = cluster.kubectl_program() if command[0] == "kubectl" else helm(4)
+        # Flags are read from the left: an unknown one is an error before the wish for help is met.
+        asked = [str(program), *command[1:], "--help"]
+        done = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603 -- asks for help
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+@pytest.mark.parametrize("page", with_blocks("yaml"), ids=name_of)
 def test_the_api_server_takes_every_object_of_a_page(stack: Stack, namespace: str, page: Path) -> None:
     for block in blocks(page):
         for manifest in yaml.safe_load_all(block.text) if block.language == "yaml" else ():
