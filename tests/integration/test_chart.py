@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from generated import CHART, MANIFESTS, render
+from hoop_operator.settings import Settings
 from local import cluster
 from local.errors import StackError
 from local.helm import helm
@@ -126,6 +127,21 @@ def test_the_alerts_and_the_dashboard_are_those_of_the_project() -> None:
     assert json.loads(board["data"]["hoop-operator.json"]) == json.loads(
         (monitoring / "dashboard.json").read_text()
     )
+
+
+def test_the_operator_understands_the_environment_that_the_chart_gives_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (deployment,) = of_kind("Deployment", objects_of(f"--values={GOLDENS / 'namespaced.values.yaml'}"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for variable in container["env"]:
+        monkeypatch.setenv(variable["name"], variable["value"])
+    understood = Settings()
+    assert understood.watch_namespaces == ["shop", "billing"]
+    assert understood.allowed_hosts == ["*.db.example.com", "10.0.0.0/8"]
+    assert str(understood.agent_id) == "7a0c2a3e-5f0e-4000-8000-000000000001"
+    assert (understood.http_port, understood.statement_timeout_seconds) == (0, 1_000_000)
+    assert understood.lease_seconds == Settings.model_fields["lease_seconds"].default
 
 
 def test_with_namespaces_to_watch_the_operator_has_roles_and_no_cluster_role() -> None:
