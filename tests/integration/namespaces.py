@@ -22,7 +22,7 @@ from local.stack import Stack
 NAMESPACED = os.environ.get("RBAC") == "namespaced"
 CLUSTER_WIDE = pytest.mark.skipif(
     NAMESPACED,
-    reason="a namespace that is deleted takes the operator's Role along, before its finalizers are off",
+    reason="it makes a namespace in which the operator has no Role, or deletes one, and its Role with it",
 )
 SHARED = 6
 TAKEN_AWAY = ("secrets", "configmaps", "events.events.k8s.io", "serviceaccounts", "roles", "rolebindings")
