@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import kopf
 
@@ -87,6 +88,27 @@ def lease_name(settings: Settings) -> str:
     return "hoop-operator" if settings.agent_id is None else f"hoop-operator-{settings.agent_id}"
 
 
+async def until_all_ended(
+    tasks: Collection[asyncio.Task[None]], others: Collection[asyncio.Task[Any]]
+) -> None:
+    """Wait until kopf's tasks are over, and all that they began.
+
+    kopf cancels what is left once, and then waits for however long. But a watch of its that waits for an answer takes
+    the cancellation for the end of that request alone, and goes on to wait for credentials that nobody brings any more.
+
+    Raises
+    ------
+    Exception
+        That of the task which ended first.
+    """
+    running = asyncio.create_task(kopf.run_tasks(tasks, ignored=others))
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    while not (await asyncio.wait([running], timeout=END_SECONDS))[0]:
+        for left in asyncio.all_tasks() - {*others, running}:
+            left.cancel()
+    running.result()
+
+
 async def _run_kopf(settings: Settings, health: Health, leading: Callable[[], bool], end: "_End") -> None:
     """Run kopf until the end.
 
@@ -108,7 +130,7 @@ async def _run_kopf(settings: Settings, health: Health, leading: Callable[[], bo
                     stop_flag=over,
                 )
                 end.on_signals()  # kopf has put handlers of its own in their place, which fail at a second signal
-                await kopf.run_tasks(tasks, ignored=others)
+                await until_all_ended(tasks, others)
                 if over.is_set():
                     continue
         except ClusterError as error:
