@@ -1,3 +1,4 @@
+import html
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -105,7 +106,7 @@ def test_the_page_of_all_fields_has_every_name_choice_and_rule(resource: CustomR
         for choice in node.get("enum", ()):
             assert f"`{choice}`" in page
         for rule in node.get("x-kubernetes-validations", ()):
-            assert rule["message"] in page.replace("\\", "")
+            assert rule["message"] in html.unescape(page).replace("\\", "")
 
 
 def test_the_page_of_all_fields_has_defaults() -> None:

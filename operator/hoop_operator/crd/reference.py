@@ -111,4 +111,4 @@ def _defaults(model: type[BaseModel], prefix: str = "") -> dict[str, Any]:
 
 def _text(text: str) -> str:
     """One line, in which Markdown sees neither HTML nor a further column."""
-    return re.sub(r"<(?=[^`]*(?:`[^`]*`[^`]*)*$)", r"\\<", " ".join(text.split())).replace("|", "\\|")
+    return re.sub(r"<(?=[^`]*(?:`[^`]*`[^`]*)*$)", "&lt;", " ".join(text.split())).replace("|", "\\|")
