@@ -11,7 +11,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP_TOOLS := pip-tools==7.6.2
 
 .DEFAULT_GOAL := help
-.PHONY: help up down demo test check bench test-matrix e2e crds manifests requirements
+.PHONY: help up down demo test check bench test-matrix e2e docs crds manifests requirements
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,10 +28,10 @@ demo: $(INSTALLED) ## Watch the operator do its main job, step by step
 test: $(INSTALLED) ## Run every test that needs no foreign cluster
 	$(BIN)/pytest tests/unit tests/exploration tests/integration $(PARALLEL)
 
-check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
+check: $(INSTALLED) docs ## Lint, types, import contracts, generated files up to date, the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/hoop_operator deploy/local deploy/image deploy/generated.py tests
+	$(BIN)/mypy operator/hoop_operator deploy/local deploy/image deploy/generated.py deploy/site tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
 	@PYTHONPATH=deploy $(BIN)/python -m generated --check
@@ -48,6 +48,9 @@ test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14 to 18,
 
 e2e: $(INSTALLED) ## Run the end-to-end tests: on KUBECONFIG's cluster, in a kind cluster, or on local processes
 	@PYTHONPATH=deploy $(BIN)/python -m local.e2e
+
+docs: $(INSTALLED) ## Build the site of docs/ into build/site
+	@PYTHONPATH=deploy NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 crds: $(INSTALLED) ## Write crds/ anew from the models, and what is generated from it
 	$(BIN)/python -m hoop_operator.crd
