@@ -1,7 +1,5 @@
 """The routes of hoop's API, and the document that describes them."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -34,7 +32,7 @@ from hoop_operator.api.wire import (
     ResourcePage,
     ResourceRequest,
 )
-from hoop_operator.cluster.api import KubernetesApi, connect_without_credentials
+from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.errors import AccessDenied, ClusterError
 from hoop_operator.settings import Settings
 
@@ -76,31 +74,23 @@ Caller = Annotated[Session, Depends(_session)]
 Name = Annotated[str, Path(description="Name of a resource", min_length=1, max_length=128)]
 
 
-def application(settings: Settings) -> FastAPI:
-    """Return the API as an ASGI application."""
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with connect_without_credentials() as cluster:
-            app.state.cluster = cluster
-            yield
-
+def application(settings: Settings, cluster: KubernetesApi) -> FastAPI:
+    """Return the API as an ASGI application in front of a cluster, which is asked with the callers' tokens."""
     app = FastAPI(
         title="Hoop operator",
         description=DESCRIPTION,
         version=version("hoop-operator"),
-        lifespan=lifespan,
         # Their pages load scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
     )
-    app.state.settings = settings
+    app.state.settings, app.state.cluster = settings, cluster
     app.add_middleware(Entrance)
     _tell_what_is_wrong(app)
     _serve_resources(app)
     _serve_plans(app)
-    _serve_probes(app)
+    _serve_probes(app, cluster)
     return app
 
 
@@ -232,14 +222,13 @@ def _serve_plans(app: FastAPI) -> None:
         return await plans.apply(caller, name, request)
 
 
-def _serve_probes(app: FastAPI) -> None:
+def _serve_probes(app: FastAPI, cluster: KubernetesApi) -> None:
     @app.get("/livez", include_in_schema=False)
     async def livez() -> Response:
         return PlainTextResponse("ok\n")
 
     @app.get("/readyz", include_in_schema=False)
     async def readyz() -> Response:
-        cluster: KubernetesApi = app.state.cluster
         try:
             await cluster.with_token("nobody").get("/version")
         except AccessDenied:

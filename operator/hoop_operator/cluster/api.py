@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -276,11 +277,7 @@ async def connect_without_credentials() -> AsyncIterator[KubernetesApi]:
     configuration.connection_pool_maxsize = 0
     # What a proxy before the API server tells one caller to send is nothing for the next one.
     configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar()}
-    host, port = os.environ.get(SERVICE_HOST_ENV_NAME), os.environ.get(SERVICE_PORT_ENV_NAME)
-    if host and port:
-        configuration.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-        configuration.ssl_ca_cert = SERVICE_CERT_FILENAME
-    else:
+    if not _reach_from_pod(configuration):
         loaded = Configuration()
         await _load_kubeconfig(loaded)
         for setting in ("host", "ssl_ca_cert", "ca_cert_data", "verify_ssl", "tls_server_name", "proxy"):
@@ -328,6 +325,20 @@ def _object(answer: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return decoded if isinstance(decoded, dict) else {}
+
+
+def _reach_from_pod(configuration: Configuration) -> bool:
+    """Set where the API server is and who vouches for it, as a Pod knows it; return whether this is one."""
+    host, port = os.environ.get(SERVICE_HOST_ENV_NAME), os.environ.get(SERVICE_PORT_ENV_NAME)
+    if not (host and port):
+        return False
+    if not Path(SERVICE_CERT_FILENAME).is_file():
+        raise ClusterUnavailable(
+            f"the cluster's authority is not in {SERVICE_CERT_FILENAME}: mount the ConfigMap kube-root-ca.crt there"
+        )
+    configuration.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    configuration.ssl_ca_cert = SERVICE_CERT_FILENAME
+    return True
 
 
 async def _load_kubeconfig(configuration: Configuration) -> Any:
