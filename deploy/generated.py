@@ -2,7 +2,7 @@
 
 The chart's copies of the kinds, alerts and dashboard, since a chart holds all of its files itself; the descriptions and
 settings in the schema of its values; the table of values in its README; and the plain manifests, which are the chart
-rendered with its defaults.
+rendered with its defaults. And Argo CD's health checks in the form of its ConfigMap.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from local.helm import helm
 DEPLOY = Path(__file__).parent
 CHART = DEPLOY / "chart"
 MANIFESTS = DEPLOY / "manifests"
+ARGO_CD = DEPLOY / "argocd"
 RELEASE, NAMESPACE = "hoop-operator", "hoop-system"
 
 COPIES = {
@@ -67,6 +68,7 @@ def generated() -> dict[Path, str]:
     files = {CHART / copy: (DEPLOY / original).read_text() for copy, original in COPIES.items()}
     # The chart is rendered from what is on disk, so that stale copies of the kinds make the manifests stale as well.
     files |= {MANIFESTS / name: text for name, text in manifests().items()}
+    files[ARGO_CD / "argocd-cm.yaml"] = argocd_settings()
     schema = CHART / "values.schema.json"
     files[schema] = json.dumps(with_settings(json.loads(schema.read_text())), indent=2) + "\n"
     readme = CHART / "README.md"
@@ -90,6 +92,19 @@ def manifests() -> dict[str, str]:
         f"{HEADER}apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{resources}"
     )
     return found
+
+
+def argocd_settings() -> str:
+    """Return the ConfigMap of Argo CD's settings with the health checks."""
+    lines = [
+        "# Generated from resource_customizations by `make manifests`: change that, not this.\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: argocd-cm\ndata:\n",
+    ]
+    for script in sorted(ARGO_CD.glob("resource_customizations/*/*/health.lua")):
+        group, kind = script.parts[-3:-1]
+        lines.append(f"  resource.customizations.health.{group}_{kind}: |\n")
+        lines += (f"    {line}".rstrip() + "\n" for line in script.read_text().splitlines())
+    return "".join(lines)
 
 
 def render(*arguments: str, major: int = 4) -> str:

@@ -1,0 +1,34 @@
+-- Healthy is a plan that holds, Suspended one that a person keeps waiting: by spec.suspend, or by not having approved it.
+local status = obj.status or {}
+local observed = status.observedGeneration == obj.metadata.generation
+local ready = {}
+for _, condition in ipairs(status.conditions or {}) do
+  if condition.type == "Ready" then
+    ready = condition
+  end
+end
+local told = ready.reason
+if ready.message ~= nil and ready.message ~= "" then
+  told = ready.reason .. ": " .. ready.message
+end
+
+if obj.metadata.deletionTimestamp ~= nil then
+  -- The role goes first. What stands in the way of that is told by the condition.
+  if observed and ready.status == "False" then
+    return { status = "Progressing", message = "Being deleted. " .. told }
+  end
+  return { status = "Progressing", message = "Being deleted" }
+end
+if not observed or ready.status == nil then
+  return { status = "Progressing", message = "Waiting for the operator" }
+end
+if ready.reason == "Suspended" or ready.reason == "PendingApproval" then
+  return { status = "Suspended", message = told }
+end
+if ready.status == "True" then
+  return { status = "Healthy", message = told }
+end
+if ready.status == "False" then
+  return { status = "Degraded", message = told }
+end
+return { status = "Progressing", message = told }
