@@ -1,6 +1,5 @@
 -- Healthy is a resource that plans can be run on.
 local status = obj.status or {}
-local observed = status.observedGeneration == obj.metadata.generation
 local ready = {}
 for _, condition in ipairs(status.conditions or {}) do
   if condition.type == "Ready" then
@@ -12,14 +11,11 @@ if ready.message ~= nil and ready.message ~= "" then
   told = ready.reason .. ": " .. ready.message
 end
 
+-- Argo CD says so itself, in these words, before it asks here.
 if obj.metadata.deletionTimestamp ~= nil then
-  -- It stays until no plan uses it any more. Which ones do is told by the condition.
-  if observed and ready.status == "False" then
-    return { status = "Progressing", message = "Being deleted. " .. told }
-  end
-  return { status = "Progressing", message = "Being deleted" }
+  return { status = "Progressing", message = "Pending deletion" }
 end
-if not observed or ready.status == nil then
+if status.observedGeneration ~= obj.metadata.generation or ready.status == nil then
   return { status = "Progressing", message = "Waiting for the operator" }
 end
 if ready.status == "True" then

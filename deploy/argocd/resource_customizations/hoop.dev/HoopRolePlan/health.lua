@@ -1,6 +1,5 @@
 -- Healthy is a plan that holds, Suspended one that a person keeps waiting: by spec.suspend, or by not having approved it.
 local status = obj.status or {}
-local observed = status.observedGeneration == obj.metadata.generation
 local ready = {}
 for _, condition in ipairs(status.conditions or {}) do
   if condition.type == "Ready" then
@@ -12,14 +11,11 @@ if ready.message ~= nil and ready.message ~= "" then
   told = ready.reason .. ": " .. ready.message
 end
 
+-- Argo CD says so itself, in these words, before it asks here.
 if obj.metadata.deletionTimestamp ~= nil then
-  -- The role goes first. What stands in the way of that is told by the condition.
-  if observed and ready.status == "False" then
-    return { status = "Progressing", message = "Being deleted. " .. told }
-  end
-  return { status = "Progressing", message = "Being deleted" }
+  return { status = "Progressing", message = "Pending deletion" }
 end
-if not observed or ready.status == nil then
+if status.observedGeneration ~= obj.metadata.generation or ready.status == nil then
   return { status = "Progressing", message = "Waiting for the operator" }
 end
 if ready.reason == "Suspended" or ready.reason == "PendingApproval" then
