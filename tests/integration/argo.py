@@ -149,9 +149,10 @@ class Argo:
                 },
             ],
         )
-        for kind in ("applications", "applicationsets", "appprojects"):
-            crd = f"crd/{kind}.argoproj.io"
-            self.kubectl("wait", "--for=condition=Established", "--timeout=30s", crd)
+        # By its path, for `--for=condition` fails on a kind that has no conditions yet.
+        established = '{.status.conditions[?(@.type=="Established")].status}=True'
+        crds = [f"crd/{kind}.argoproj.io" for kind in ("applications", "applicationsets", "appprojects")]
+        self.kubectl("wait", f"--for=jsonpath={established}", "--timeout=30s", *crds)
         patch = (
             "patch",
             "configmap",
@@ -190,13 +191,12 @@ class Argo:
                 "ARGOCD_GPG_ENABLED": "false",
                 "ARGOCD_TLS_DATA_PATH": str(home),
                 "ARGOCD_SSH_DATA_PATH": str(home),
-                "ARGOCD_SYNC_WAVE_DELAY": "0",  # that a wave waits for the one before shall be due to our health
             },
         )
 
     def stop(self) -> None:
         """Stop the parts, and print what they said, which pytest shows for a test that failed."""
-        for record in [*self._directory.glob("argocd-*.json"), self._directory / "redis.json"]:
+        for record in sorted(self._directory.glob("*.json")):  # the Redis last
             processes.stop(record)
             print(f"--- {record.stem}\n{record.with_suffix('.log').read_text(errors='replace')[-20000:]}")
 
