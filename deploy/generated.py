@@ -63,18 +63,21 @@ SETTINGS_BESIDE = {"agent_id", "watch_namespaces"}
 BEGIN, END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
 
 
-def generated() -> dict[Path, str]:
-    """Return the text of every generated file by its path."""
+def sources() -> dict[Path, str]:
+    """Return the text of the generated files that need no rendered chart, by their path."""
     files = {CHART / copy: (DEPLOY / original).read_text() for copy, original in COPIES.items()}
-    # The chart is rendered from what is on disk, so that stale copies of the kinds make the manifests stale as well.
-    files |= {MANIFESTS / name: text for name, text in manifests().items()}
     files[ARGO_CD / "argocd-cm.yaml"] = argocd_settings()
     schema = CHART / "values.schema.json"
     files[schema] = json.dumps(with_settings(json.loads(schema.read_text())), indent=2) + "\n"
+    return files
+
+
+def results() -> dict[Path, str]:
+    """Return the text of what is made of the chart as it is on disk, by its path."""
     readme = CHART / "README.md"
     before, _, rest = readme.read_text().partition(BEGIN)
-    files[readme] = before + BEGIN + values_table() + END + rest.partition(END)[2]
-    return files
+    table = before + BEGIN + values_table() + END + rest.partition(END)[2]
+    return {readme: table, **{MANIFESTS / name: text for name, text in manifests().items()}}
 
 
 def manifests() -> dict[str, str]:
@@ -182,22 +185,19 @@ def main() -> int:
         "--check", action="store_true", help="write nothing, fail if a file is not up to date"
     )
     check_only = parser.parse_args().check
-    if not check_only:
-        # First, for the rest is rendered from them.
-        for copy, original in COPIES.items():
-            (CHART / copy).write_text((DEPLOY / original).read_text())
-    stale = []
-    for path, text in generated().items():
-        if path.exists() and path.read_text() == text:
-            continue
-        stale.append(path)
-        if not check_only:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-    if check_only:
-        for path in stale:
-            sys.stderr.write(f"{path} is stale: run `make manifests` and commit what it writes\n")
-    return 1 if check_only and stale else 0
+    for files in (sources, results):
+        stale = {
+            path: text for path, text in files().items() if not path.exists() or path.read_text() != text
+        }
+        for path, text in stale.items():
+            if check_only:
+                sys.stderr.write(f"{path} is stale: run `make manifests` and commit what it writes\n")
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(text)
+        if check_only and stale:
+            return 1
+    return 0
 
 
 if __name__ == "__main__":

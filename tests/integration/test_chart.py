@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from generated import CHART, MANIFESTS, render
+from hoop_operator.settings import Settings
 from local import cluster
 from local.errors import StackError
 from local.helm import helm
@@ -128,6 +129,21 @@ def test_the_alerts_and_the_dashboard_are_those_of_the_project() -> None:
     )
 
 
+def test_the_operator_understands_the_environment_that_the_chart_gives_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (deployment,) = of_kind("Deployment", objects_of(f"--values={GOLDENS / 'namespaced.values.yaml'}"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for variable in container["env"]:
+        monkeypatch.setenv(variable["name"], variable["value"])
+    understood = Settings()
+    assert understood.watch_namespaces == ["shop", "billing"]
+    assert understood.allowed_hosts == ["*.db.example.com", "10.0.0.0/8"]
+    assert str(understood.agent_id) == "7a0c2a3e-5f0e-4000-8000-000000000001"
+    assert (understood.http_port, understood.statement_timeout_seconds) == (0, 1_000_000)
+    assert understood.lease_seconds == Settings.model_fields["lease_seconds"].default
+
+
 def test_with_namespaces_to_watch_the_operator_has_roles_and_no_cluster_role() -> None:
     rendered = objects_of("--set=watchNamespaces={shop,billing}")
     for kind in ("ClusterRole", "ClusterRoleBinding"):
@@ -237,7 +253,7 @@ def own_cluster(tmp_path: Path) -> Iterator[Stack]:
     stack.destroy()
 
 
-def test_kinds_and_objects_outlive_a_release_of_either_helm_and_the_manifests_take_them_over(
+def test_kinds_and_objects_outlive_releases_of_either_helm_and_change_hands_between_these_and_kubectl(
     own_cluster: Stack,
 ) -> None:
     config = own_cluster.kubeconfig
@@ -256,10 +272,14 @@ def test_kinds_and_objects_outlive_a_release_of_either_helm_and_the_manifests_ta
         assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")
         names = cluster.kubectl(config, "get", "clusterroles", "--output=name")
         assert "hoop-" not in names
-    for flag in ("-k", "-f"):
+    for major, flag in ((3, "-k"), (4, "-f")):
         cluster.kubectl(config, "apply", "--server-side", "--force-conflicts", flag, MANIFESTS)
+        assert cluster.kubectl(config, "diff", "--server-side", "--force-conflicts", "-k", MANIFESTS) == ""
+        take_over = ["--take-ownership", *(["--force-conflicts"] if major == 4 else [])]
+        release = Release(own_cluster, major, "hoop-system")
+        release.helm("install", "hoop-operator", str(CHART), *take_over)
+        release.helm("uninstall", "hoop-operator")
     assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")
-    assert cluster.kubectl(config, "diff", "--server-side", "--force-conflicts", "-k", MANIFESTS) == ""
 
 
 def test_the_pods_pass_the_restricted_profile_of_pod_security(stack: Stack, namespace: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import socket
+import threading
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any, LiteralString
@@ -20,6 +21,7 @@ from hoop_operator.errors import (
     ServerUnreachable,
     StatementFailed,
 )
+from hoop_operator.postgres.establish import establish
 from hoop_operator.postgres.session import Limits, Sessions, Transaction, open_sessions
 from integration.administrator import Administrator
 from integration.proxy import Proxy
@@ -564,3 +566,28 @@ async def test_a_verifier_lets_its_password_in(
         assert await sessions.can_log_in(name, password, "postgres")
     finally:
         await session.execute(sql.SQL("DROP ROLE {}").format(role))
+
+
+async def test_a_login_given_up_in_the_moment_that_a_step_of_it_ends_keeps_no_other_one_off(
+    postgres: Server,
+) -> None:
+    parameters = {
+        "host": postgres.host,
+        "hostaddr": postgres.host,
+        "port": str(postgres.port),
+        "user": postgres.user,
+        "password": postgres.password,
+        "dbname": "postgres",
+        "connect_timeout": "10",
+    }
+    for turns in range(20):
+        login = asyncio.create_task(establish(parameters))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for thread in threading.enumerate():
+            if thread.name == "PQconnectPoll":
+                thread.join()
+        login.cancel()
+        await asyncio.wait([login])
+        assert login.cancelled()
+        await (await establish(parameters)).close()

@@ -36,7 +36,7 @@ CODE_SPAN = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\[[^\]]+\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (.+)$", re.MULTILINE)
 REGISTRY_HOSTS = re.compile(
-    r"\b(?:pypi|pythonhosted|npmjs|crates|rubygems)\.(?:org|com|io)|proxy\.golang|\b(?:ghcr|quay|docker|k8s)\.io/"
+    r"\b(?:pypi|pythonhosted|npmjs|crates|rubygems)\.(?:org|com|io)|proxy\.golang|\b(?:quay|docker|k8s)\.io/"
 )
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -333,7 +333,9 @@ def test_continuous_integration_checks_and_then_runs_the_test_command_of_the_rea
     commands = [command.strip() for command in blocks(section(read("README.md"), "Try it"), "sh")]
     assert commands == ["make demo", "make test"]
     script = [line for line in read(".ci/run").splitlines() if line.startswith("make ")]
-    assert script == ["make check", commands[1], 'make test-matrix VERSIONS="14 15 16 17"']
+    matrix = ['make test-matrix VERSIONS="14 15 16"', "make test-matrix VERSIONS=17 RBAC=namespaced"]
+    assert script == ["make check", commands[1], *matrix]
     workflow = yaml.safe_load(read(".github/workflows/ci.yml"))
     assert ".ci/run" in [step.get("run") for step in workflow["jobs"]["test"]["steps"]]
-    assert workflow["permissions"] == {"contents": "read"}
+    assert workflow["permissions"] == {}
+    assert [job["permissions"] for job in workflow["jobs"].values()] == [{"contents": "read"}] * 2

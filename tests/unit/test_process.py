@@ -1,10 +1,13 @@
-"""Whether there is an election, and for what."""
+"""Whether there is an election, and for what; how the work of kopf ends."""
 
+import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
 
-from hoop_operator.handlers.process import lease_name, lease_namespace
+from hoop_operator.handlers import process
+from hoop_operator.handlers.process import lease_name, lease_namespace, until_all_ended
 from hoop_operator.settings import Settings
 
 AGENT = "0b8a3f4e-6a39-4f4e-9f0e-0d1c2b3a4f5e"
@@ -26,3 +29,24 @@ def test_the_lease_is_in_the_pods_namespace_unless_another_is_set(
 def test_operators_of_different_agent_ids_have_leases_of_their_own() -> None:
     assert lease_name(Settings()) == "hoop-operator"
     assert lease_name(Settings.model_validate({"agent_id": AGENT})) == f"hoop-operator-{AGENT}"
+
+
+async def test_kopf_is_over_even_if_a_task_of_its_takes_a_cancellation_for_that_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(process, "END_SECONDS", 0.01)
+    others = asyncio.all_tasks()
+
+    async def root() -> None:
+        raise ConnectionError("an answer that nobody understands")
+
+    async def watch() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    watching = asyncio.create_task(watch())
+    async with asyncio.timeout(10):
+        with pytest.raises(ConnectionError):
+            await until_all_ended([asyncio.create_task(root())], others)
+    assert watching.cancelled()

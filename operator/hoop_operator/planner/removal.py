@@ -261,14 +261,18 @@ def unreadable_problem(desired: DesiredRole, database: str) -> tuple[PlanReason,
 
 def sessions_problem(desired: DesiredRole, server: Server) -> tuple[PlanReason, str]:
     """Sessions of the role that are open, and that the admin may not end."""
-    remedy = render(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {};",
-        sql.Literal(desired.name),
-    )
     return (
         PlanReason.INSUFFICIENT_PRIVILEGE,
         f'the admin "{server.admin}" may not end the open sessions of role {desired.name}; when they have ended the '
-        f"removal goes on by itself, or an administrator has to run: {remedy}",
+        f"removal goes on by itself, or an administrator has to run: {end_sessions_by_hand(desired)}",
+    )
+
+
+def end_sessions_by_hand(desired: DesiredRole) -> str:
+    """The SQL with which an administrator ends all sessions of a role."""
+    return render(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {};",
+        sql.Literal(desired.name),
     )
 
 

@@ -27,8 +27,8 @@ STILL_COMPUTING = (
     "the admin's password anew"
 )
 
-_left_alone: set[tuple[str, str]] = set()
-"""Where the threads that nobody waits for any more have been connecting to, address and port."""
+_left_alone: dict[threading.Thread, tuple[str, str]] = {}
+"""Where the threads that nobody waits for any more are connecting to, address and port."""
 
 
 def _poll_without_lock() -> Callable[[pq.abc.PGconn], int]:
@@ -64,7 +64,7 @@ async def establish(parameters: Mapping[str, str]) -> psycopg.AsyncConnection[Tu
     refusals: list[str] = []
     for host, address in zip(parameters["host"].split(","), parameters["hostaddr"].split(","), strict=True):
         place = (address, parameters["port"])
-        if place in _left_alone:
+        if place in _left_alone.values():
             refusals.append(STILL_COMPUTING)
             continue
         conninfo = make_conninfo(**{**parameters, "host": host, "hostaddr": address})
@@ -122,11 +122,13 @@ async def _poll_in_thread(pgconn: pq.abc.PGconn, place: tuple[str, str]) -> int:
     """Call `PQconnectPoll`, however long that takes; nobody waits for its thread, not even the end of the process."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[int] = loop.create_future()
+    over = False
 
     def end(status: int) -> None:
-        if outcome.done():
-            _left_alone.discard(place)
-        else:
+        nonlocal over
+        over = True
+        _left_alone.pop(thread, None)
+        if not outcome.done():
             outcome.set_result(status)
 
     def work() -> None:
@@ -139,7 +141,9 @@ async def _poll_in_thread(pgconn: pq.abc.PGconn, place: tuple[str, str]) -> int:
     try:
         return await outcome
     except asyncio.CancelledError:
-        _left_alone.add(place)
+        if over:  # by the time that the cancellation arrived here
+            raise
+        _left_alone[thread] = place
         with contextlib.suppress(OSError):  # it has ended just now
             # On Linux this is about the one thread (setpriority(2), section "C library/kernel differences").
             os.setpriority(os.PRIO_PROCESS, thread.native_id or 0, LOWEST_PRIORITY)

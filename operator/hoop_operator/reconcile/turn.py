@@ -23,8 +23,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 
-from psycopg import sql
-
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.finalizers import add_finalizer
 from hoop_operator.credentials.connection import Connection
@@ -44,8 +42,9 @@ from hoop_operator.planner.acl_size import GRANTEE_LIMIT_REMEDY
 from hoop_operator.planner.adoption import account_of
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Role, Server
 from hoop_operator.planner.plan import RolePlan, databases_of, plan_role
+from hoop_operator.planner.removal import end_sessions_by_hand
 from hoop_operator.planner.roles import alteration_problem, password_statement
-from hoop_operator.planner.statements import Statement, merge, render
+from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres import scram
 from hoop_operator.postgres.executor import execute, execute_singly, server_time
 from hoop_operator.postgres.fence import Fence
@@ -542,14 +541,10 @@ async def _outwait_its_own_sessions(
         if failure.sqlstate != LOCK_NOT_AVAILABLE:
             raise
         if not turn.ends_sessions:
-            remedy = render(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = {};",
-                sql.Literal(work.desired.name),
-            )
             raise PlanFailure(
                 PlanReason.APPLY_FAILED,
                 f"{failure}; it will be tried again; a session of the role itself may hold the lock: to end its "
-                f"sessions, an administrator may run: {remedy}",
+                f"sessions, an administrator may run: {end_sessions_by_hand(work.desired)}",
             ) from None
     else:
         return
