@@ -65,11 +65,6 @@ class Team(NamedTuple):
         """The file in Git with its plans."""
         return f"teams/{self.name}/plans.yaml"
 
-    @property
-    def resource(self) -> str:
-        """The file in Git with its resource."""
-        return f"teams/{self.name}/postgres.yaml"
-
 
 def sample(name: str, repository: Repository, **names: str) -> dict[str, Any]:
     """A shipped sample, with another repository and other names in it."""
@@ -259,13 +254,17 @@ async def test_health_follows_the_operator_and_a_slip_of_hand_is_healed(
     change(repository, shop, "orders-ro", scopes=[shop.name])
     await argo.compare(shop.application)
     await until_health(argo, shop, "orders-ro", "Healthy")
-    await shop.tenant.change("orders-ro", privileges=["SELECT", "DELETE"])
 
     async def healed() -> bool:
         plan = (await shop.tenant.plans())["orders-ro"]
         return plan["spec"]["privileges"] == ["SELECT"] and ready(plan)[0] == "Applied"
 
-    await eventually(healed, seconds=60, what="Git has the last word")
+    with argo.witness(shop.application) as states:
+        await shop.tenant.change("orders-ro", privileges=["SELECT", "DELETE"])
+        await argo.until(
+            shop.application, lambda _: any("OutOfSync" in told for told in states()), "a slip is seen"
+        )
+        await eventually(healed, seconds=60, what="Git has the last word")
     change(repository, shop, "orders-ro", suspend=True)
     await argo.compare(shop.application)
     await until_health(argo, shop, "orders-ro", "Suspended", "Suspended: spec.suspend is true")
