@@ -30,7 +30,7 @@ test: $(INSTALLED) ## Run every test that needs no foreign cluster
 check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/hoop_operator deploy/local tests
+	$(BIN)/mypy operator/hoop_operator operator/kubectl_hoop deploy/local tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
 
@@ -53,6 +53,7 @@ requirements: ## Pin what pyproject.toml asks for, anew
 	$(PYTHON) -m venv build/pip-tools
 	build/pip-tools/bin/pip install --quiet $(PIP_TOOLS)
 	build/pip-tools/bin/pip-compile $(COMPILE) --output-file requirements.txt pyproject.toml
+	build/pip-tools/bin/pip-compile $(COMPILE) --extra plugin --output-file requirements-plugin.txt pyproject.toml
 	build/pip-tools/bin/pip-compile $(COMPILE) --extra dev --build-deps-for editable --allow-unsafe \
 	  --output-file requirements-dev.txt pyproject.toml
 
