@@ -10,7 +10,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP_TOOLS := pip-tools==7.6.2
 
 .DEFAULT_GOAL := help
-.PHONY: help up down demo test check bench test-matrix e2e crds requirements
+.PHONY: help up down demo test check bench test-matrix e2e crds requirements plugin
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,7 +30,7 @@ test: $(INSTALLED) ## Run every test that needs no foreign cluster
 check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/hoop_operator operator/kubectl_hoop deploy/local tests
+	$(BIN)/mypy operator/hoop_operator operator/kubectl_hoop deploy/local deploy/krew tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
 
@@ -44,6 +44,9 @@ test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14 to 18,
 
 e2e: $(INSTALLED) ## Run the end-to-end tests against the cluster that KUBECONFIG names
 	$(BIN)/pytest tests/e2e
+
+plugin: $(INSTALLED) ## Build kubectl hoop for krew into dist/plugin, for all platforms or PLATFORMS="linux/amd64"
+	$(BIN)/python deploy/krew/archive.py $(PLATFORMS)
 
 crds: $(INSTALLED) ## Write crds/ anew from the models
 	$(BIN)/python -m hoop_operator.crd

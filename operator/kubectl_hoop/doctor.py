@@ -66,7 +66,9 @@ async def doctor(cluster: Cluster, resource: str, host: str | None, port: int | 
     problems: list[str] = []
     for preview in await preview_plans(manifests, settings):
         against = [f"{reason}: {message}" for reason, message in dict.fromkeys(preview.problems)]
-        against += [remark for remark in preview.remarks if _REMEDY.search(remark)]
+        if not against and not any(statement.verifier_of for statement in preview.statements):
+            # Default privileges, whose SQL names the role, so that it has to be there first.
+            against = [remark for remark in preview.remarks if _REMEDY.search(remark)]
         problems += against
         suspended = " (suspended, not looked at)" if preview.suspended else ""
         say(

@@ -21,18 +21,21 @@ FINE, WRONG, USAGE, NO_CLUSTER = range(4)
 INTERRUPTED = 130
 
 COMPLETION_SECONDS = 3
+UNWRAPPED = 1_000_000
+"""Columns of a line that nothing ends."""
 
 Style = str
 T = TypeVar("T")
 
 
 def console() -> Console:
-    """Standard output: coloured on a terminal, plain in a pipe or where NO_COLOR is set."""
-    return Console(highlight=False, markup=False, soft_wrap=True)
+    """Standard output: coloured on a terminal, plain in a pipe or where NO_COLOR is set, and there never wrapped."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else UNWRAPPED)
 
 
 def say(*parts: str | tuple[str, Style]) -> None:
     """Print a line to standard output; what a terminal would obey in names and messages is escaped."""
+    # Soft, so that SQL can be copied from a terminal.
     console().print(line(*parts), soft_wrap=True)
 
 

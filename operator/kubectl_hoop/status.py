@@ -51,7 +51,7 @@ async def status(cluster: Cluster, name: str | None, *, all_namespaces: bool, ou
         click.echo(f"There is no {RESOURCE_KIND} and no {PLAN_KIND} in {where}.")
     else:
         for tree in as_trees(resources, plans):
-            console().print(tree, soft_wrap=True)
+            console().print(tree)
     every: list[KubernetesObject] = [*resources, *plans]
     return FINE if all(is_ready(found) for found in every) else WRONG
 
