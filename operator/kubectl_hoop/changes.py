@@ -11,7 +11,9 @@ from hoop_operator.reconcile.script import printable_sql
 GIVEN, TAKEN, CHANGED = "+", "-", "~"
 STYLES = {GIVEN: "green", TAKEN: "red", CHANGED: "yellow"}
 
-_SHOWN = re.compile(r"/\* (?P<database>.*?) \*/ (?P<text>.*)", re.DOTALL)
+_SHOWN = re.compile(
+    r"/\* (?P<database>.*?) \*/ (?P<text>(?:GRANT|REVOKE|ALTER|SET|CREATE|COMMENT|DROP) .*)", re.DOTALL
+)
 """How a status shows a statement that is run in a database."""
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 _AS_ROLE = re.compile(r'SET LOCAL ROLE ""; ')
