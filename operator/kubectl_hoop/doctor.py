@@ -1,7 +1,7 @@
 """What is wrong with a resource's admin, tried from where the person sits, and the SQL that puts it right."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import click
 
@@ -30,6 +30,8 @@ from kubectl_hoop.options import (
 
 _REMEDY = re.compile(r"\b(?:run|covered after): (?P<sql>.*;)", re.DOTALL)
 """How every message of the operator ends that has SQL for an administrator."""
+
+_IN_DATABASE = re.compile(r'\bin database (?P<name>"(?:[^"]|"")*")')
 
 
 @click.command(
@@ -113,13 +115,18 @@ async def _ask(connection: Connection, settings: Settings) -> Capabilities:
         return await read_capabilities(transaction)
 
 
-def _prescribe(problems: Iterable[str]) -> int:
-    """Print the SQL of all problems, each once, ready to be copied."""
-    problems = list(problems)
-    remedies = dict.fromkeys(match["sql"] for text in problems if (match := _REMEDY.search(text)))
+def _prescribe(problems: Sequence[str]) -> int:
+    """Print the SQL of all problems, each once, ready to be copied, with the database that it is to be run in."""
+    remedies = dict.fromkeys(
+        (found["name"] if (found := _IN_DATABASE.search(text)) else None, remedy["sql"])
+        for text in problems
+        if (remedy := _REMEDY.search(text))
+    )
     if remedies:
         say()
-        say(("-- SQL for an administrator; where a message names a database, run it there", "bold"))
-        for sql in remedies:
-            say(sql)
+        say(("-- SQL for an administrator", "bold"))
+    for database, sql in remedies:
+        if database is not None:
+            say((f"-- in database {database}", "dim"))
+        say(sql)
     return WRONG if problems else FINE

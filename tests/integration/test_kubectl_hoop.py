@@ -13,6 +13,7 @@ import pytest
 import yaml
 from psycopg import sql
 
+from hoop_operator.naming import role_name
 from integration.administrator import Administrator
 from integration.plugin import SCRIPTS, Plugin
 from integration.tenant import Tenant, eventually
@@ -205,8 +206,8 @@ async def test_doctor_names_what_the_admin_lacks_and_its_sql_helps(
     steward = f"steward_{database}"
     name, password = sql.Identifier(steward), "only-of-this-test"
     await session.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, password))
+    resource = await tenant.resource(postgres, user=steward, password=password)
     try:
-        resource = await tenant.resource(postgres, user=steward, password=password)
         await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
         careful = replace(plugin, confidential=(*plugin.confidential, password))
         # One remedy after the other makes way for the next one.
@@ -226,11 +227,14 @@ async def test_doctor_names_what_the_admin_lacks_and_its_sql_helps(
 
         closed = careful.run("doctor", resource, "--port", "1")
         assert (closed.code, "ServerUnreachable" in closed.out) == (WRONG, True)
-        await session.execute(sql.SQL("ALTER ROLE {} SUPERUSER").format(name))
+        await tenant.annotate("ro", abandon="true")
         await tenant.delete("ro")
         await tenant.until_gone("ro")
     finally:
-        await session.execute(sql.SQL("DROP OWNED BY {0}; DROP ROLE {0}").format(name))
+        made = [sql.Identifier(role) for role in (steward, role_name(resource, "ro"))]
+        await session.execute(
+            sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(sql.SQL(", ").join(made))
+        )
 
 
 async def test_a_plan_in_a_file_takes_what_it_lacks_from_the_cluster(
