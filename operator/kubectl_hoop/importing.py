@@ -41,7 +41,7 @@ from hoop_operator.settings import Settings
 from kubectl_hoop.changes import diff, of_statements
 from kubectl_hoop.client import DEFAULT_NAMESPACE, Target, reach
 from kubectl_hoop.objects import gather, read_resource, with_endpoint
-from kubectl_hoop.options import FINE, WRONG, about_target, by_another_way, note, resource_name
+from kubectl_hoop.options import FINE, WRONG, about_target, as_instance, by_another_way, note, resource_name
 
 LABEL_LENGTH = 44
 PLAN_NAME_LENGTH = 50
@@ -118,6 +118,7 @@ def _suffixes() -> Iterator[str]:
 )
 @click.option("--password-stdin", is_flag=True, help="Read the password for --uri from standard input.")
 @by_another_way
+@as_instance
 @about_target
 def import_(
     target: Target,
@@ -125,6 +126,7 @@ def import_(
     uri: str | None,
     host: str | None,
     port: int | None,
+    instance: str,
     *,
     password_stdin: bool,
 ) -> int:
@@ -137,13 +139,13 @@ def import_(
     if uri is not None and (host is not None or port is not None):
         raise click.UsageError("--host and --port go with a HoopResource; write them into --uri")
     given = None if uri is None else _connection(uri, target, password_stdin=password_stdin)
-    return asyncio.run(_import(target, resource, given, host, port))
+    return asyncio.run(_import(target, resource, given, host, port, instance))
 
 
 async def _import(
-    target: Target, name: str, given: Connection | None, host: str | None, port: int | None
+    target: Target, name: str, given: Connection | None, host: str | None, port: int | None, instance: str
 ) -> int:
-    settings = Settings()
+    settings = Settings(instance=instance)
     if given is not None:
         namespace, api_name, connection = target.namespace or DEFAULT_NAMESPACE, name, given
     else:
