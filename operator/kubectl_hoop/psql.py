@@ -5,8 +5,10 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -81,21 +83,30 @@ def _run(program: str, arguments: tuple[str, ...], values: Mapping[str, str], ho
         }
         if authority := values.get("ca.crt"):
             environment["PGSSLROOTCERT"] = _file(directory, "ca.crt", authority)
-        # Not exec: the file has to go when psql ends. Ctrl-C is psql's, which cancels a query by it.
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
+        # Not exec: the files have to go when psql ends. Ctrl-C is psql's, which cancels a query by it.
+        with (
+            _handling(signal.SIGINT, lambda *_: None),
+            _handling(signal.SIGTERM, _end),
+            _handling(signal.SIGHUP, _end),
+        ):
             return subprocess.run(  # noqa: S603 -- the person's own psql, with the person's arguments
-                [program, *arguments],
-                check=False,
-                env={**os.environ, **environment},
-                preexec_fn=_heed_interrupts,
+                [program, *arguments], check=False, env={**os.environ, **environment}
             ).returncode
-        finally:
-            signal.signal(signal.SIGINT, before)
 
 
-def _heed_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+@contextmanager
+def _handling(signum: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle a signal so for a while; a program that is started meanwhile handles it as it always does."""
+    before = signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
+
+
+def _end(signum: int, _frame: FrameType | None) -> None:
+    """End as a signal asks, but not before all that is open is closed."""
+    raise SystemExit(128 + signum)
 
 
 def _file(directory: str, name: str, content: str) -> str:

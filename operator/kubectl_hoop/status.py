@@ -7,12 +7,12 @@ from typing import Any
 import click
 from rich.tree import Tree
 
-from hoop_operator.errors import ObjectNotFound
+from hoop_operator.errors import AccessDenied, ObjectNotFound
 from hoop_operator.reconcile.drift import DRIFT
 from hoop_operator.reconcile.objects import Key, KubernetesObject, Plan, Resource
 from kubectl_hoop.client import Cluster
 from kubectl_hoop.objects import PLAN_KIND, RESOURCE_KIND, list_plans, list_resources
-from kubectl_hoop.options import FINE, WRONG, complete_both, console, line, on_cluster
+from kubectl_hoop.options import FINE, WRONG, complete_both, console, line, note, on_cluster
 
 WAITING = frozenset({"PendingApproval", "Suspended"})
 """Reasons of what is not ready because somebody wants it so."""
@@ -35,8 +35,13 @@ async def status(cluster: Cluster, name: str | None, *, all_namespaces: bool, ou
     Exit code 1 where anything shown is not Ready.
     """
     namespace = None if all_namespaces else cluster.namespace
-    resources = await list_resources(cluster.api, namespace)
     plans = await list_plans(cluster.api, namespace)
+    try:
+        resources = await list_resources(cluster.api, namespace)
+    except AccessDenied:
+        # Who may edit plans need not see the resources: these say where a whole namespace's credentials are.
+        resources = []
+        note("you may not list HoopResources here: plans are shown without them")
     if name is not None:
         plans = [plan for plan in plans if name in {plan.key.name, plan.resource_key.name}]
         needed = {plan.resource_key for plan in plans}

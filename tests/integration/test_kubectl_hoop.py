@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from dataclasses import replace
 from pathlib import Path
@@ -107,6 +108,9 @@ async def test_what_waits_is_shown_approved_as_shown_and_by_those_who_may(
     assert "waits for approval: creates the role; grants on " in shown.out
     assert f"checksum {waiting['checksum']}" in shown.out
 
+    seen = editor.run("status")
+    assert (seen.code, "plans are shown without them" in seen.err) == (WRONG, True)
+    assert f"HoopRolePlan {plugin.namespace}/ro  not Ready PendingApproval" in seen.out
     unasked = plugin.run("approve", "ro")
     assert (unasked.code, "add --yes" in unasked.err) == (USAGE, True)
     forbidden = editor.run("approve", "ro", "--yes")
@@ -182,6 +186,11 @@ async def test_plans_are_rotated_run_suspended_resumed_and_logged_in_with(
     passfile = re.search("^PGPASSFILE=(.*)$", environment.out, re.MULTILINE)
     assert passfile is not None
     assert not os.access(passfile[1], os.F_OK)
+    # The terminal goes away: so do psql and the file.
+    hang_up = r"\! echo $PGPASSFILE; kill -HUP $(cut -d ' ' -f 4 /proc/$PPID/stat)"
+    hung_up = careful.run("psql", "ro", "--", "-c", hang_up)
+    assert hung_up.code == 128 + signal.SIGHUP
+    assert not os.access(hung_up.out.strip(), os.F_OK)
     elsewhere = careful.run("psql", "ro", "--port", "1", *query)
     assert (elsewhere.code, "port 1 failed" in elsewhere.err) == (2, True)
     absent = replace(careful, path="/nonexistent").run("psql", "ro")

@@ -1,6 +1,7 @@
 """What `kubectl hoop` makes of objects as they were recorded, and how it presents itself."""
 
 import json
+import sys
 from collections.abc import Mapping
 from io import StringIO
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+import kubectl_hoop
 from hoop_operator.reconcile.objects import Plan, Resource
 from kubectl_hoop.changes import CHANGED, GIVEN, TAKEN, Change, diff, of_status
 from kubectl_hoop.cli import hoop
@@ -177,6 +179,15 @@ def test_imported_roles_get_names_that_do_not_collide() -> None:
     assert labels[:2] == ["app", "role Ж"]
     assert len({*labels}) == 4
     assert max(map(len, labels)) == 44
+
+
+def test_where_its_libraries_are_missing_it_says_how_to_install_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "click", None)
+    monkeypatch.delitem(sys.modules, "kubectl_hoop.cli")
+    assert kubectl_hoop.main() == 1
+    assert "click is not installed; run: pip install" in capsys.readouterr().err
 
 
 def test_every_command_has_help_with_an_example() -> None:
