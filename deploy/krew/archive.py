@@ -6,6 +6,7 @@ into one file, and the driver, pydantic and aiohttp have a wheel for each.
 
 import argparse
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -13,21 +14,40 @@ import tarfile
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
+from packaging.tags import compatible_tags, cpython_tags, mac_platforms
 
 ROOT = Path(__file__).parents[2]
 MANIFEST = Path(__file__).with_name("hoop.yaml")
 PROGRAM = "kubectl-hoop"
-PYTHON_VERSIONS = ("3.11.0", "3.12.0", "3.13.0", "3.14.0")
+PYTHON_VERSIONS = ((3, 11), (3, 12), (3, 13), (3, 14))
 
-WHEEL_PLATFORMS: Mapping[str, str] = {
-    "linux/amd64": "manylinux_2_28_x86_64",
-    "linux/arm64": "manylinux_2_28_aarch64",
-    "darwin/arm64": "macosx_14_0_arm64",
+GLIBC_MINORS = range(28, 16, -1)
+"""Of glibc 2: 2.28 is that of the oldest distributions that the driver has a wheel for."""
+
+
+class Platform(NamedTuple):
+    """A platform: as Python's markers have it, and the tags of wheels that run there, the best first."""
+
+    sys_platform: str
+    system: str
+    machine: str
+    tags: tuple[str, ...]
+
+
+def _linux(machine: str) -> Platform:
+    tags = (*(f"manylinux_2_{minor}_{machine}" for minor in GLIBC_MINORS), f"manylinux2014_{machine}")
+    return Platform("linux", "Linux", machine, tags)
+
+
+PLATFORMS: Mapping[str, Platform] = {
+    "linux/amd64": _linux("x86_64"),
+    "linux/arm64": _linux("aarch64"),
+    "darwin/arm64": Platform("darwin", "Darwin", "arm64", tuple(mac_platforms((14, 0), "arm64"))),
 }
-"""By operating system and architecture, as krew has them, the oldest of their kind that has all wheels."""
+"""By operating system and architecture, as krew has them."""
 
 
 def build(directory: Path, platform: str | None = None) -> Path:
@@ -38,7 +58,7 @@ def build(directory: Path, platform: str | None = None) -> Path:
     directory
         Where the archive goes.
     platform
-        A key of `WHEEL_PLATFORMS`; None for the very Python that runs this, which is quicker.
+        A key of `PLATFORMS`; None for the very Python that runs this, which is quicker.
 
     Returns
     -------
@@ -62,16 +82,13 @@ def build(directory: Path, platform: str | None = None) -> Path:
     )
     shutil.rmtree(sources / "bin")
     targets = (
-        [
-            f"--platform={WHEEL_PLATFORMS[platform]}-cp-{python}-cp{_short(python)}"
-            for python in PYTHON_VERSIONS
-        ]
+        [f"--complete-platform={_described(PLATFORMS[platform], python)}" for python in PYTHON_VERSIONS]
         if platform
         else [f"--python={sys.executable}"]
     )
     _run(
         [
-            *(sys.executable, "-m", "pex", "--use-pip-config", "--venv"),
+            *(sys.executable, "-m", "pex", "--use-pip-config", "--no-build", "--venv"),
             *("--requirement", str(ROOT / "requirements-plugin.txt"), "--sources-directory", str(sources)),
             *("--entry-point", "kubectl_hoop:main", "--python-shebang", "/usr/bin/env python3"),
             *targets,
@@ -114,8 +131,28 @@ def _source_tree(work: Path) -> Path:
     return tree
 
 
-def _short(python: str) -> str:
-    return "".join(python.split(".")[:2])
+def _described(platform: Platform, python: tuple[int, int]) -> str:
+    """A platform with a version of Python, as pex takes it: what markers read there, and every tag that fits."""
+    name = ".".join(map(str, python))
+    markers = {
+        "implementation_name": "cpython",
+        "implementation_version": f"{name}.0",
+        "os_name": "posix",
+        "platform_machine": platform.machine,
+        "platform_python_implementation": "CPython",
+        "platform_release": "",
+        "platform_system": platform.system,
+        "platform_version": "",
+        "python_full_version": f"{name}.0",
+        "python_version": name,
+        "sys_platform": platform.sys_platform,
+    }
+    interpreter = f"cp{python[0]}{python[1]}"
+    tags = [
+        *cpython_tags(python, [interpreter], platform.tags),
+        *compatible_tags(python, interpreter, platform.tags),
+    ]
+    return json.dumps({"marker_environment": markers, "compatible_tags": [*map(str, tags)]})
 
 
 def _run(command: Sequence[str]) -> None:
@@ -125,7 +162,7 @@ def _run(command: Sequence[str]) -> None:
 def main() -> None:
     """Build the archives of some platforms, and the manifest that names them."""
     parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("platforms", nargs="*", choices=WHEEL_PLATFORMS, default=list(WHEEL_PLATFORMS))
+    parser.add_argument("platforms", nargs="*", choices=PLATFORMS, default=list(PLATFORMS))
     parser.add_argument("--directory", type=Path, default=ROOT / "dist" / "plugin")
     options = parser.parse_args()
     options.directory.mkdir(parents=True, exist_ok=True)

@@ -44,8 +44,8 @@ def test_every_platform_of_the_manifest_is_one_that_an_archive_is_built_for(mani
     spec = manifest["spec"]
     for entry in spec["platforms"]:
         labels = entry["selector"]["matchLabels"]
-        assert f"{labels['os']}/{labels['arch']}" in archive.WHEEL_PLATFORMS
+        assert f"{labels['os']}/{labels['arch']}" in archive.PLATFORMS
         assert entry["uri"].endswith(
             f"/{spec['version']}/kubectl-hoop-{labels['os']}-{labels['arch']}.tar.gz"
         )
-    assert len(spec["platforms"]) == len(archive.WHEEL_PLATFORMS)
+    assert len(spec["platforms"]) == len(archive.PLATFORMS)
