@@ -11,7 +11,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP_TOOLS := pip-tools==7.6.2
 
 .DEFAULT_GOAL := help
-.PHONY: help up down demo test check bench test-matrix e2e docs crds manifests requirements
+.PHONY: help up down demo test check bench test-matrix e2e docs plugin crds manifests requirements
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,7 +31,8 @@ test: $(INSTALLED) ## Run every test that needs no foreign cluster
 check: $(INSTALLED) docs ## Lint, types, import contracts, generated files up to date, the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/hoop_operator deploy/local deploy/image deploy/generated.py deploy/site tests
+	$(BIN)/mypy operator/hoop_operator operator/kubectl_hoop deploy/local deploy/image deploy/krew deploy/generated.py \
+	  deploy/site tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
 	@PYTHONPATH=deploy $(BIN)/python -m generated --check
@@ -52,6 +53,9 @@ e2e: $(INSTALLED) ## Run the end-to-end tests: on KUBECONFIG's cluster, in a kin
 docs: $(INSTALLED) ## Build the site of docs/ into build/site
 	@PYTHONPATH=deploy NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+plugin: $(INSTALLED) ## Build kubectl hoop for krew into dist/plugin, for all platforms or PLATFORMS="linux/amd64"
+	$(BIN)/python deploy/krew/archive.py $(PLATFORMS)
+
 crds: $(INSTALLED) ## Write crds/ anew from the models, and what is generated from it
 	$(BIN)/python -m hoop_operator.crd
 	@PYTHONPATH=deploy $(BIN)/python -m generated
@@ -64,6 +68,7 @@ requirements: ## Pin what pyproject.toml asks for, anew
 	$(PYTHON) -m venv build/pip-tools
 	build/pip-tools/bin/pip install --quiet $(PIP_TOOLS)
 	build/pip-tools/bin/pip-compile $(COMPILE) --extra api --output-file requirements.txt pyproject.toml
+	build/pip-tools/bin/pip-compile $(COMPILE) --extra plugin --output-file requirements-plugin.txt pyproject.toml
 	build/pip-tools/bin/pip-compile $(COMPILE) --extra api --extra dev --build-deps-for editable --allow-unsafe \
 	  --output-file requirements-dev.txt pyproject.toml
 	build/pip-tools/bin/pip-compile $(COMPILE) --only-build-deps --build-deps-for wheel --allow-unsafe \

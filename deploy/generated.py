@@ -2,7 +2,7 @@
 
 The chart's copies of the kinds, alerts and dashboard, since a chart holds all of its files itself; the descriptions and
 settings in the schema of its values; the table of values in its README; and the plain manifests, which are the chart
-rendered with its defaults.
+rendered with its defaults. And Argo CD's health checks in the form of its ConfigMap.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from local.helm import helm
 DEPLOY = Path(__file__).parent
 CHART = DEPLOY / "chart"
 MANIFESTS = DEPLOY / "manifests"
+ARGO_CD = DEPLOY / "argocd"
 RELEASE, NAMESPACE = "hoop-operator", "hoop-system"
 
 COPIES = {
@@ -70,8 +71,9 @@ BEGIN, END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
 
 
 def sources() -> dict[Path, str]:
-    """Return the text of the generated files that the chart is rendered from, by their path."""
+    """Return the text of the generated files that need no rendered chart, by their path."""
     files = {CHART / copy: (DEPLOY / original).read_text() for copy, original in COPIES.items()}
+    files[ARGO_CD / "argocd-cm.yaml"] = argocd_settings()
     schema = CHART / "values.schema.json"
     files[schema] = json.dumps(with_settings(json.loads(schema.read_text())), indent=2) + "\n"
     return files
@@ -100,6 +102,19 @@ def manifests() -> dict[str, str]:
         f"{HEADER}apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n{resources}"
     )
     return found
+
+
+def argocd_settings() -> str:
+    """Return the ConfigMap of Argo CD's settings with the health checks."""
+    lines = [
+        "# Generated from resource_customizations by `make manifests`: change that, not this.\n",
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: argocd-cm\ndata:\n",
+    ]
+    for script in sorted(ARGO_CD.glob("resource_customizations/*/*/health.lua")):
+        group, kind = script.parts[-3:-1]
+        lines.append(f"  resource.customizations.health.{group}_{kind}: |\n")
+        lines += (f"    {line}".rstrip() + "\n" for line in script.read_text().splitlines())
+    return "".join(lines)
 
 
 def render(*arguments: str, major: int = 4) -> str:

@@ -16,6 +16,13 @@ from local.progress import say, step
 from local.stack import CHECKOUT, OPERATOR_NAMESPACE
 
 E2E = CHECKOUT / "deploy/e2e"
+KIND = gobuild.Recipe(
+    name="kind",
+    module=E2E / "kind",
+    packages=["sigs.k8s.io/kind"],
+    programs=["kind"],
+    announcement="Building kind from source, once: some seconds.",
+)
 IMAGE = "hoop-operator"
 TAG = "e2e"
 POSTGRESQL_NAMESPACE = "postgresql"
@@ -44,7 +51,7 @@ def throwaway_cluster(directory: Path) -> Iterator[Mapping[str, str]]:
     """
     name = f"hoop-e2e-{secrets.token_hex(4)}"
     kubeconfig = directory / "kubeconfig"
-    kind = gobuild.build(E2E / "kind", "sigs.k8s.io/kind", takes="some seconds")
+    kind = gobuild.built(KIND) / "kind"
     with step("Image"):
         _run("docker", "build", f"--tag={IMAGE}:{TAG}", str(CHECKOUT))
     try:

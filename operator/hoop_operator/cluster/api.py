@@ -247,17 +247,31 @@ async def connect() -> AsyncIterator[KubernetesApi]:
     Raises `ClusterUnavailable` when there is neither.
     """
     configuration = Configuration()
-    # No limit here: KubernetesApi bounds its requests itself, and watches must not take their place.
-    configuration.connection_pool_maxsize = 0
     try:
         _config.load_incluster_config(configuration)
-        renewal = None
+        kubeconfig = None
     except ConfigException:
         kubeconfig = await _load_kubeconfig(configuration)
+    async with open_api(configuration, kubeconfig, user_agent="hoop-operator") as api:
+        yield api
+
+
+@asynccontextmanager
+async def open_api(
+    configuration: Configuration, kubeconfig: Any, *, user_agent: str
+) -> AsyncIterator[KubernetesApi]:
+    """Open the client that a configuration describes, and keep its credentials fresh.
+
+    `kubeconfig` is the official client's loader that filled the configuration in; None where they need no renewal.
+    """
+    # No limit here: KubernetesApi bounds its requests itself, and watches must not take their place.
+    configuration.connection_pool_maxsize = 0
+    renewal = None
+    if kubeconfig is not None:
         renewal = asyncio.create_task(_config.refresh_token(kubeconfig, configuration))
     try:
         async with ApiClient(configuration) as client:
-            client.user_agent = "hoop-operator"
+            client.user_agent = user_agent
             yield KubernetesApi(client)
     finally:
         if renewal is not None:

@@ -63,7 +63,7 @@ def _statements(preview: Preview) -> Iterator[str]:
         yield from _connect(name)
         yield "BEGIN;"
         for statement in statements:
-            text = _printable(statement.text)
+            text = printable_sql(statement.text)
             if statement.verifier_of is not None:
                 yield _comment(
                     f"a run generates the password; to run this by hand, put one in before: \\set {PASSWORD_VARIABLE} …"
@@ -86,7 +86,7 @@ def _connect(database: str) -> Iterator[str]:
         yield f'\\connect -reuse-previous=on "postgresql:///{quote(database, safe="")}"'
 
 
-def _printable(statement: str) -> str:
+def printable_sql(statement: str) -> str:
     """The same SQL, with names that hold what cannot be printed in Unicode escapes: a terminal may obey such."""
     if statement.isprintable():
         return statement

@@ -1,0 +1,95 @@
+"""The person's way to the cluster: their kubeconfig, context and namespace, as kubectl takes them."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from kubernetes.aio import config
+from kubernetes.aio.client import Configuration
+from kubernetes.aio.config import ConfigException
+
+from hoop_operator.cluster.api import KubernetesApi, open_api
+from hoop_operator.errors import ClusterUnavailable
+
+DEFAULT_NAMESPACE = "default"
+USER_AGENT = "kubectl-hoop"
+SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+_config: Any = config
+"""The official client's loaders, which carry no annotations."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which cluster and namespace a command is about; what is None comes from the kubeconfig."""
+
+    kubeconfig: str | None = None
+    context: str | None = None
+    namespace: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A cluster that answers to the person, and the namespace that names without one belong to."""
+
+    api: KubernetesApi
+    namespace: str
+
+
+@asynccontextmanager
+async def reach(target: Target) -> AsyncIterator[Cluster]:
+    """Open the cluster that a person means.
+
+    Without a kubeconfig it is the one that this runs in, as for kubectl.
+
+    Raises
+    ------
+    ClusterUnavailable
+        There is no such context, no kubeconfig, or its credentials cannot be had.
+    """
+    named = target.kubeconfig or os.environ.get("KUBECONFIG") or _config.KUBE_CONFIG_DEFAULT_LOCATION
+    configuration = Configuration()
+    try:
+        kubeconfig, namespace = await _load(target, _existing(named), configuration)
+    except (ConfigException, OSError, yaml.YAMLError, AttributeError, TypeError) as error:
+        # A kubeconfig that is no mapping fails wherever the loader first meets it.
+        why = str(error) if isinstance(error, (ConfigException, OSError)) else "it is not a kubeconfig"
+        raise ClusterUnavailable(
+            f"no cluster to talk to: {named} cannot be used ({why}); set KUBECONFIG, --kubeconfig or --context"
+        ) from None
+    async with open_api(configuration, kubeconfig, user_agent=USER_AGENT) as api:
+        yield Cluster(api, target.namespace or namespace or DEFAULT_NAMESPACE)
+
+
+async def _load(target: Target, files: list[Path], configuration: Configuration) -> tuple[Any, str | None]:
+    """Fill in the configuration; return its loader, None in a Pod, and the namespace that it names."""
+    if not (files or target.kubeconfig or target.context):
+        _config.load_incluster_config(configuration)
+        return None, await asyncio.to_thread(SERVICE_ACCOUNT_NAMESPACE.read_text)
+    if not files:
+        raise ConfigException("there is no such file")
+    kubeconfig = await _config.load_kube_config(
+        os.pathsep.join(map(str, files)),
+        context=target.context or _current_context(files),
+        client_configuration=configuration,
+        persist_config=False,
+    )
+    return kubeconfig, kubeconfig.current_context["context"].get("namespace")
+
+
+def _existing(paths: str) -> list[Path]:
+    files = [Path(name).expanduser() for name in paths.split(os.pathsep) if name]
+    return [path for path in files if path.exists()]
+
+
+def _current_context(files: list[Path]) -> str | None:
+    """The current context of several files: the first that names one decides, as for kubectl."""
+    for path in files:
+        if name := (yaml.safe_load(path.read_text()) or {}).get("current-context"):
+            return str(name)
+    return None

@@ -1,0 +1,116 @@
+"""A psql session as the role of a plan; the password is in a file that only the person can read, and gone with it."""
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from hoop_operator.cluster.secrets import read_secret
+from hoop_operator.credentials.output import output_data
+from hoop_operator.errors import AccessDenied
+from hoop_operator.reconcile.objects import Key
+from kubectl_hoop.client import Cluster
+from kubectl_hoop.objects import read_plan
+from kubectl_hoop.options import WRONG, by_another_way, note, on_cluster, plan_name
+
+
+@click.command(
+    epilog="Example: kubectl hoop psql orders-ro -n shop -- -c 'SELECT count(*) FROM orders'",
+    short_help="Open a psql session with a plan's credentials.",
+)
+@plan_name
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-- PSQL ARGUMENTS]")
+@by_another_way
+@on_cluster
+async def psql(
+    cluster: Cluster, name: str, arguments: tuple[str, ...], host: str | None, port: int | None
+) -> int:
+    """Open a psql session with the generated credentials of a plan's Secret.
+
+    The password is in no argument and no environment variable. Returns psql's exit code.
+    """
+    program = shutil.which("psql")
+    if program is None:
+        note("psql is not on PATH; install PostgreSQL's client (postgresql-client, libpq)")
+        return WRONG
+    plan = await read_plan(cluster.api, Key(cluster.namespace, name))
+    secret_name = plan.status.get("secretName") or plan.secret_name
+    try:
+        secret = await read_secret(cluster.api, plan.key.namespace, secret_name)
+    except AccessDenied as error:
+        raise AccessDenied(
+            f"you may not read the Secret {plan.key.namespace}/{secret_name}, which has the password; it takes the "
+            f"verb get on secrets there",
+            status=error.status,
+        ) from None
+    if secret is None or not secret.data.get("password"):
+        ready = plan.condition("Ready")
+        note(
+            f"HoopRolePlan {plan.key} has no Secret {secret_name} with a password yet. {ready.get('reason', '')}: "
+            f"{ready.get('message', '')}".rstrip(": .")
+        )
+        return WRONG
+    values = {key: value.decode() for key, value in secret.data.items()}
+    return _run(program, arguments, values, host or values["host"], port or int(values["port"]))
+
+
+def _run(program: str, arguments: tuple[str, ...], values: Mapping[str, str], host: str, port: int) -> int:
+    with tempfile.TemporaryDirectory(prefix="kubectl-hoop-") as directory:
+        login = output_data(
+            host=host,
+            port=port,
+            username=values["username"],
+            password=values["password"],
+            database=values["database"],
+            databases=(),
+            sslmode=values["sslmode"],
+            ca_certificate=None,
+        )
+        environment = {
+            "PGHOST": host,
+            "PGPORT": str(port),
+            "PGUSER": values["username"],
+            "PGDATABASE": values["database"],
+            "PGSSLMODE": values["sslmode"],
+            "PGPASSFILE": _file(directory, "pgpass", login["pgpass"]),
+        }
+        if authority := values.get("ca.crt"):
+            environment["PGSSLROOTCERT"] = _file(directory, "ca.crt", authority)
+        # Not exec: the files have to go when psql ends. Ctrl-C is psql's, which cancels a query by it.
+        with (
+            _handling(signal.SIGINT, lambda *_: None),
+            _handling(signal.SIGTERM, _end),
+            _handling(signal.SIGHUP, _end),
+        ):
+            return subprocess.run(  # noqa: S603 -- the person's own psql, with the person's arguments
+                [program, *arguments], check=False, env={**os.environ, **environment}
+            ).returncode
+
+
+@contextmanager
+def _handling(signum: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Handle a signal so for a while; a program that is started meanwhile handles it as it always does."""
+    before = signal.signal(signum, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signum, before)
+
+
+def _end(signum: int, _frame: FrameType | None) -> None:
+    """End as a signal asks, but not before all that is open is closed."""
+    raise SystemExit(128 + signum)
+
+
+def _file(directory: str, name: str, content: str) -> str:
+    path = Path(directory) / name
+    path.touch(mode=0o600)
+    path.write_text(content)
+    return str(path)

@@ -1,0 +1,314 @@
+"""`kubectl hoop` among a real API server, a real PostgreSQL and the operator of the suite."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from psycopg import sql
+
+from hoop_operator.naming import role_name
+from integration.administrator import Administrator
+from integration.plugin import SCRIPTS, Plugin
+from integration.tenant import Tenant, eventually
+from local import cluster, kubeconfig, postgresql
+from local.postgresql import Server
+from local.stack import Stack
+
+pytestmark = pytest.mark.version_independent
+
+FINE, WRONG, USAGE, NO_CLUSTER = range(4)
+MANUAL: dict[str, Any] = {"approval": "Manual", "privileges": ["SELECT"]}
+
+
+@pytest.fixture
+def plugin(stack: Stack, namespace: str, postgres: Server) -> Plugin:
+    """The plugin with the rights of a cluster admin."""
+    psql = postgresql.programs(postgresql.DEFAULT_VERSION)
+    return Plugin(
+        stack.kubeconfig, namespace, f"{psql}:{os.environ['PATH']}", confidential=(postgres.password,)
+    )
+
+
+@pytest.fixture
+def editor(plugin: Plugin, stack: Stack, tmp_path: Path) -> Plugin:
+    """The plugin with the rights of somebody who may edit plans, and no more."""
+    name = f"editor-{plugin.namespace}"
+    run = ["--namespace", plugin.namespace]
+    cluster.kubectl(stack.kubeconfig, *run, "create", "serviceaccount", name)
+    account = f"--serviceaccount={plugin.namespace}:{name}"
+    cluster.kubectl(
+        stack.kubeconfig,
+        *run,
+        "create",
+        "role",
+        name,
+        "--verb=get,list,patch",
+        "--resource=hooproleplans.hoop.dev",
+    )
+    cluster.kubectl(stack.kubeconfig, *run, "create", "rolebinding", name, f"--role={name}", account)
+    token = cluster.kubectl(stack.kubeconfig, *run, "create", "token", name).strip()
+    path = tmp_path / "editor"
+    kubeconfig.save(path, kubeconfig.with_token(kubeconfig.read(stack.kubeconfig), token))
+    return replace(plugin, kubeconfig=path)
+
+
+async def test_status_tells_resource_plans_and_secrets_and_what_is_wrong(
+    plugin: Plugin, tenant: Tenant, database: str, resource: str
+) -> None:
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"], rotationInterval="720h")
+    ready = (await tenant.until_plans(["ro"]))["ro"]["status"]
+    shown = plugin.run("status")
+    assert shown.code == FINE
+    lines = shown.out.splitlines()
+    assert lines[0].startswith(
+        f"HoopResource {plugin.namespace}/{resource}  Ready Registered  database/postgres  PostgreSQL "
+    )
+    assert lines[1] == f"└── HoopRolePlan {plugin.namespace}/ro  Ready Applied  role {ready['role']}"
+    assert "    ├── Secret ro-credentials  written" in lines
+    assert (
+        f"    ├── password of {ready['lastRotationTime']}, next rotation {ready['nextRotationTime']}" in lines
+    )
+    assert lines[-1] == f"    └── last run {ready['sid']}"
+
+    await tenant.plan("broken", resource, scopes=["nowhere"], privileges=["SELECT"])
+    await tenant.until_plans(["broken"], "DatabaseNotFound")
+    shown = plugin.run("status", "broken")
+    assert shown.code == WRONG
+    assert "HoopRolePlan" in shown.out
+    assert shown.out.count('database "nowhere" does not exist; create it') == 1
+    assert "/ro " not in shown.out
+
+    told = plugin.run("status", "-o", "json", "-A")
+    (mine,) = (found for found in json.loads(told.out)["resources"] if found["name"] == resource)
+    assert told.code == WRONG
+    assert mine["ready"] is True
+    by_name = {plan["name"]: plan for plan in mine["plans"]}
+    assert (by_name["ro"]["ready"], by_name["ro"]["sid"]) == (True, ready["sid"])
+    assert (by_name["broken"]["ready"], by_name["broken"]["reason"]) == (False, "DatabaseNotFound")
+    assert plugin.run("status", "nothing").code == WRONG
+
+
+async def test_what_waits_is_shown_approved_as_shown_and_by_those_who_may(
+    plugin: Plugin, editor: Plugin, tenant: Tenant, database: str, resource: str
+) -> None:
+    await tenant.plan("ro", resource, scopes=[database], **MANUAL)
+    waiting = (await tenant.until_plans(["ro"], "PendingApproval"))["ro"]["status"]["plan"]
+    shown = plugin.run("plan", "ro")
+    assert shown.code == FINE
+    assert "+ CREATE ROLE " in shown.out
+    assert f'@@ database "{database}" @@\n+ GRANT ' in shown.out
+    assert "waits for approval: creates the role; grants on " in shown.out
+    assert f"checksum {waiting['checksum']}" in shown.out
+
+    seen = editor.run("status")
+    assert (seen.code, "plans are shown without them" in seen.err) == (WRONG, True)
+    assert f"HoopRolePlan {plugin.namespace}/ro  not Ready PendingApproval" in seen.out
+    unasked = plugin.run("approve", "ro")
+    assert (unasked.code, "add --yes" in unasked.err) == (USAGE, True)
+    forbidden = editor.run("approve", "ro", "--yes")
+    assert forbidden.code == NO_CLUSTER
+    assert "ask for the ClusterRole hoop-approve" in forbidden.err
+    assert "hoop.dev/approve" not in (await tenant.plans())["ro"]["metadata"].get("annotations", {})
+
+    approved = plugin.run("approve", "ro", "--yes")
+    assert approved.code == FINE
+    assert waiting["checksum"] in approved.out
+    await tenant.until_plans(["ro"])
+    again = plugin.run("approve", "ro", "--yes")
+    assert (again.code, "does not wait for approval (Applied)" in again.err) == (WRONG, True)
+
+
+async def test_a_plan_that_changed_while_a_person_read_is_not_approved(
+    plugin: Plugin, tenant: Tenant, database: str, resource: str
+) -> None:
+    await tenant.plan("ro", resource, scopes=[database], **MANUAL)
+    first = (await tenant.until_plans(["ro"], "PendingApproval"))["ro"]["status"]["plan"]["checksum"]
+    # A terminal, so that the command asks and waits for the answer.
+    main, terminal = os.openpty()
+    process = subprocess.Popen(  # noqa: ASYNC220, S603 -- our own program
+        [plugin.program, "approve", "ro", "-n", plugin.namespace],
+        stdin=terminal,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PATH": plugin.path, "KUBECONFIG": str(plugin.kubeconfig)},
+    )
+    try:
+        assert process.stdout is not None
+        while first not in process.stdout.readline():
+            pass
+        await tenant.change("ro", privileges=["SELECT", "DELETE"])
+
+        async def replanned() -> bool:
+            return bool((await tenant.plans())["ro"]["status"]["plan"]["checksum"] != first)
+
+        await eventually(replanned, seconds=20, what="another plan")
+        os.write(main, b"y\n")
+        _, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        os.close(main)
+        os.close(terminal)
+    assert process.returncode == WRONG
+    assert "became another plan while you read: nothing was approved" in errors
+    assert "hoop.dev/approve" not in (await tenant.plans())["ro"]["metadata"].get("annotations", {})
+
+
+async def test_plans_are_rotated_run_suspended_resumed_and_logged_in_with(
+    plugin: Plugin, tenant: Tenant, database: str, resource: str
+) -> None:
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+    sid = (await tenant.until_plans(["ro"]))["ro"]["status"]["sid"]
+    before = (await tenant.secret("ro"))["password"]
+    query = ("--", "-Atc", "SELECT current_user, count(*) FROM orders")
+    rotated = plugin.run("rotate", "ro", "--wait")
+    assert (rotated.code, rotated.err) == (FINE, "")
+    after = (await tenant.secret("ro"))["password"]
+    assert after != before
+
+    careful = replace(plugin, confidential=(*plugin.confidential, before, after))
+    role = (await tenant.plans())["ro"]["status"]["role"]
+    # What the person's own environment says of other servers is not used.
+    told = careful.run(
+        "psql", "ro", *query, more={"PGPASSWORD": "wrong", "PGSERVICE": "nowhere", "PGPORT": "1"}
+    )
+    assert (told.code, told.out, told.err) == (0, f"{role}|0\n", "")
+    environment = careful.run("psql", "ro", "--", "-c", r"\! env; cat /proc/$PPID/cmdline")
+    assert "PGPASSFILE=" in environment.out
+    passfile = re.search("^PGPASSFILE=(.*)$", environment.out, re.MULTILINE)
+    assert passfile is not None
+    assert not os.access(passfile[1], os.F_OK)
+    # The terminal goes away: so do psql and the file.
+    hang_up = r"\! echo $PGPASSFILE; kill -HUP $(cut -d ' ' -f 4 /proc/$PPID/stat)"
+    hung_up = careful.run("psql", "ro", "--", "-c", hang_up)
+    assert hung_up.code == 128 + signal.SIGHUP
+    assert not os.access(hung_up.out.strip(), os.F_OK)
+    elsewhere = careful.run("psql", "ro", "--port", "1", *query)
+    assert (elsewhere.code, "port 1 failed" in elsewhere.err) == (2, True)
+    absent = replace(careful, path="/nonexistent").run("psql", "ro")
+    assert (absent.code, "psql is not on PATH" in absent.err) == (WRONG, True)
+
+    assert plugin.run("reconcile", "ro").code == FINE
+    await tenant.until_plan("ro", lambda plan: plan["status"]["sid"] != sid, "another run")
+    suspended = plugin.run("suspend", "ro")
+    assert (suspended.code, "where Git has the manifest" in suspended.err) == (FINE, True)
+    await tenant.until_plans(["ro"], "Suspended")
+    assert plugin.run("status", "ro").code == WRONG
+    late = plugin.run("rotate", "ro", "--wait", "--timeout", "1")
+    assert (late.code, "Suspended" in late.err) == (WRONG, True)
+    assert plugin.run("resume", "ro").code == FINE
+    await tenant.until_plans(["ro"])
+
+
+async def test_doctor_names_what_the_admin_lacks_and_its_sql_helps(
+    plugin: Plugin, tenant: Tenant, admin: Administrator, database: str, postgres: Server
+) -> None:
+    session = await admin.connect(database)
+    steward = f"steward_{database}"
+    name, password = sql.Identifier(steward), "only-of-this-test"
+    await session.execute(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(name, password))
+    resource = await tenant.resource(postgres, user=steward, password=password)
+    try:
+        await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+        careful = replace(plugin, confidential=(*plugin.confidential, password))
+        # One remedy after the other makes way for the next one.
+        told = careful.run("doctor", resource)
+        for _ in range(5):
+            _, mark, remedies = told.out.partition("-- SQL for an administrator")
+            if not mark:
+                break
+            assert told.code == WRONG
+            for remedy in remedies.splitlines()[1:]:
+                await session.execute(remedy.encode())
+            told = careful.run("doctor", resource)
+        assert told.code == FINE, told
+        assert f'admin "{steward}" (CREATEROLE)' in told.out
+        assert f"ok    HoopRolePlan {plugin.namespace}/ro" in told.out
+        await tenant.until_plans(["ro"])
+
+        closed = careful.run("doctor", resource, "--port", "1")
+        assert (closed.code, "ServerUnreachable" in closed.out) == (WRONG, True)
+        await tenant.annotate("ro", abandon="true")
+        await tenant.delete("ro")
+        await tenant.until_gone("ro")
+    finally:
+        made = [sql.Identifier(role) for role in (steward, role_name(resource, "ro"))]
+        await session.execute(
+            sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(sql.SQL(", ").join(made))
+        )
+
+
+async def test_a_plan_in_a_file_takes_what_it_lacks_from_the_cluster(
+    plugin: Plugin, editor: Plugin, database: str, resource: str
+) -> None:
+    spec = {
+        "resourceRef": {"name": resource},
+        "type": "managed",
+        "role": "ro",
+        "scopes": [database],
+        "privileges": ["SELECT"],
+    }
+    body = {
+        "apiVersion": "hoop.dev/v1alpha1",
+        "kind": "HoopRolePlan",
+        "metadata": {"name": "ro"},
+        "spec": spec,
+    }
+    shown = plugin.run("plan", "-f", "-", stdin=yaml.safe_dump(body))
+    assert (shown.code, shown.err) == (FINE, "")
+    assert "@@ the server @@\n+ CREATE ROLE " in shown.out
+    assert "'********'" in shown.out
+    spec["scopes"] = ["nowhere"]
+    assert plugin.run("plan", "-f", "-", stdin=yaml.safe_dump(body)).code == WRONG
+    refused = editor.run("plan", "-f", "-", stdin=yaml.safe_dump(body))
+    assert (refused.code, "403 Forbidden" in refused.err) == (NO_CLUSTER, True)
+
+
+async def test_names_are_completed_for_kubectl(
+    plugin: Plugin, tenant: Tenant, database: str, resource: str
+) -> None:
+    await tenant.plan("orders-ro", resource, scopes=[database], privileges=["SELECT"])
+    kubectl = shutil.which("kubectl", path=str(SCRIPTS))
+    assert kubectl is not None
+    environment = {"PATH": f"{SCRIPTS}:{plugin.path}", "KUBECONFIG": str(plugin.kubeconfig)}
+
+    def kubectl_says(*words: str) -> list[str]:
+        return subprocess.run(  # noqa: S603 -- kubectl, as its own completion script calls it
+            [kubectl, "__complete", "hoop", *words],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        ).stdout.splitlines()
+
+    assert kubectl_says("approve", "-n", plugin.namespace, "or") == ["orders-ro", ":4"]
+    assert kubectl_says("doctor", "-n", plugin.namespace, "") == [resource, ":4"]
+    assert kubectl_says("rec") == ["reconcile\tHave a plan run again now.", ":4"]
+
+
+def test_the_kubeconfig_decides_where_commands_go(plugin: Plugin, stack: Stack, tmp_path: Path) -> None:
+    config = kubeconfig.read(stack.kubeconfig)
+    context = config["contexts"][0]
+    context["context"]["namespace"] = plugin.namespace
+    second = tmp_path / "second"
+    kubeconfig.save(second, {**config, "current-context": context["name"]})
+    environment = {"PATH": plugin.path, "KUBECONFIG": f"/nonexistent:{second}"}
+    told = subprocess.run(  # noqa: S603 -- our own program
+        [plugin.program, "status"], capture_output=True, text=True, check=True, env=environment
+    )
+    assert told.stdout == f"There is no HoopResource and no HoopRolePlan in namespace {plugin.namespace}.\n"
+    unknown = plugin.run("status", "--context", "elsewhere")
+    assert (unknown.code, "elsewhere" in unknown.err) == (NO_CLUSTER, True)
+    context["name"] = "dead"
+    config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
+    kubeconfig.save(second, {**config, "current-context": "dead"})
+    dead = replace(plugin, kubeconfig=second).run("status")
+    assert (dead.code, dead.err.startswith("Kubernetes API: GET ")) == (NO_CLUSTER, True)

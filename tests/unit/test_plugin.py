@@ -1,0 +1,204 @@
+"""What `kubectl hoop` makes of objects as they were recorded, and how it presents itself."""
+
+import json
+import sys
+from collections.abc import Mapping
+from io import StringIO
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from rich.console import Console
+
+import kubectl_hoop
+from hoop_operator.reconcile.objects import Plan, Resource
+from kubectl_hoop.changes import CHANGED, GIVEN, TAKEN, Change, diff, of_status
+from kubectl_hoop.cli import hoop
+from kubectl_hoop.importing import _Names
+from kubectl_hoop.status import as_json, as_trees
+
+
+def condition(name: str, state: str, reason: str, message: str = "") -> dict[str, Any]:
+    return {"type": name, "status": state, "reason": reason, "message": message}
+
+
+def recorded(
+    kind: str, name: str, spec: Mapping[str, Any], status: Mapping[str, Any], **metadata: Any
+) -> Any:
+    body = {
+        "kind": kind,
+        "metadata": {"namespace": "shop", "name": name, "uid": name, "generation": 1, **metadata},
+        "spec": spec,
+        "status": {"observedGeneration": 1, **status},
+    }
+    return Resource.parse(body) if kind == "HoopResource" else Plan.parse(body)
+
+
+def resource(**status: Any) -> Resource:
+    made: Resource = recorded(
+        "HoopResource",
+        "pg",
+        {"type": "database", "subtype": "postgres", "envVars": {"HOST": "db"}},
+        {"conditions": [condition("Ready", "True", "Registered")], "server": {"version": "18.6"}, **status},
+    )
+    return made
+
+
+def plan(*conditions: Mapping[str, Any], **status: Any) -> Plan:
+    made: Plan = recorded(
+        "HoopRolePlan",
+        "ro",
+        {
+            "resourceRef": {"name": "pg"},
+            "type": "managed",
+            "role": "ro",
+            "scopes": ["a"],
+            "privileges": ["SELECT"],
+        },
+        {"conditions": conditions, "role": "hoopdev_pg_ro_1", **status},
+    )
+    return made
+
+
+def text(*trees: Any) -> str:
+    output = StringIO()
+    console = Console(file=output, width=1000)
+    for tree in trees:
+        console.print(tree)
+    return "\n".join(line.rstrip() for line in output.getvalue().splitlines())
+
+
+def test_a_plan_in_order_is_told_with_its_secret_drift_rotation_and_run() -> None:
+    run = {"trigger": "drift", "statementCount": 2, "finishedAt": "2026-11-01T00:00:00Z"}
+    in_order = plan(
+        condition("Ready", "True", "Applied"),
+        condition("SecretReady", "True", "Written"),
+        sid="5f0a",
+        secretName="ro-credentials",
+        lastRotationTime="2026-11-02T00:00:00Z",
+        nextRotationTime="2026-12-01T00:00:00Z",
+        history=[{"trigger": "spec", "statementCount": 1, "finishedAt": "2026-11-03T00:00:00Z"}, run],
+    )
+    assert text(*as_trees([resource()], [in_order])) == (
+        "HoopResource shop/pg  Ready Registered  database/postgres  PostgreSQL 18.6\n"
+        "└── HoopRolePlan shop/ro  Ready Applied  role hoopdev_pg_ro_1\n"
+        "    ├── Secret ro-credentials  written\n"
+        "    ├── drift last repaired 2026-11-01T00:00:00Z\n"
+        "    ├── password of 2026-11-02T00:00:00Z, next rotation 2026-12-01T00:00:00Z\n"
+        "    └── last run 5f0a"
+    )
+
+
+def test_a_cause_that_several_conditions_repeat_is_told_once_and_nothing_of_it_moves_a_terminal() -> None:
+    why = 'schema "\x1b[2J" does not exist'
+    failed = plan(
+        *(condition(name, "False", "SchemaNotFound", why) for name in ("Ready", "Planned", "InSync"))
+    )
+    told = text(*as_trees([resource()], [failed]))
+    assert told.count("does not exist") == 1
+    assert 'Ready False SchemaNotFound: schema "\\x1b[2J" does not exist' in told
+    assert "\x1b" not in told
+
+
+def test_what_is_true_of_a_ready_plan_and_worth_knowing_is_told() -> None:
+    ready = plan(
+        condition("Ready", "True", "Applied"), condition("InSync", "True", "InSync", "members of the role: x")
+    )
+    assert "InSync True InSync: members of the role: x" in text(*as_trees([resource()], [ready]))
+
+
+@pytest.mark.parametrize(
+    ("conditions", "metadata", "state"),
+    [
+        (
+            (condition("Ready", "True", "Applied"),),
+            {"generation": 2},
+            "not looked at since its last change (Applied)",
+        ),
+        ((), {"generation": 2}, "not looked at yet"),
+        ((condition("Ready", "True", "Applied"),), {"deletionTimestamp": "now"}, "being deleted"),
+    ],
+)
+def test_an_outcome_of_former_days_is_not_told_as_todays(
+    conditions: tuple[dict[str, Any], ...], metadata: dict[str, Any], state: str
+) -> None:
+    spec = {"resourceRef": {"name": "pg"}, "type": "external", "role": "ro", "sourceRole": "x"}
+    former: Plan = recorded("HoopRolePlan", "ro", spec, {"conditions": conditions}, **metadata)
+    # Its resource is in no list of the person's.
+    (tree,) = as_trees([], [former])
+    assert text(tree).splitlines()[0] == "HoopResource shop/pg  not among what is shown"
+    assert f"HoopRolePlan shop/ro  {state}" in text(tree)
+    (other,) = as_json([], [former])["otherPlans"]
+    assert other["ready"] is ("deletionTimestamp" in metadata)
+    assert json.dumps(other)
+
+
+@pytest.mark.parametrize(
+    ("statement", "sign"),
+    [
+        ('CREATE ROLE "a" LOGIN', GIVEN),
+        ('GRANT SELECT ON "REVOKE" TO "a"', GIVEN),
+        ('REVOKE GRANT OPTION FOR SELECT ON "t" FROM "a"', TAKEN),
+        ('ALTER ROLE "GRANT" NOCREATEDB', CHANGED),
+        ("COMMENT ON ROLE \"a\" IS 'I GRANT you'", CHANGED),
+        ('ALTER DEFAULT PRIVILEGES FOR ROLE "o" IN SCHEMA "s" GRANT SELECT ON TABLES TO "a"', GIVEN),
+        ('ALTER DEFAULT PRIVILEGES FOR ROLE "o" IN SCHEMA "s" REVOKE SELECT ON TABLES FROM "a"', TAKEN),
+        ('SET LOCAL ROLE "o"; REVOKE SELECT ON "t" FROM "a"; SET LOCAL ROLE NONE', TAKEN),
+        (
+            'GRANT USAGE ON SCHEMA "s" TO "o"; SET LOCAL ROLE "o"; GRANT SELECT ON "t" TO "a"; SET LOCAL ROLE NONE; '
+            'REVOKE USAGE ON SCHEMA "s" FROM "o"',
+            GIVEN,
+        ),
+    ],
+)
+def test_a_statement_has_the_sign_of_what_it_does_whatever_names_are_in_it(statement: str, sign: str) -> None:
+    assert Change(None, statement).sign == sign
+
+
+def test_a_diff_names_each_database_once() -> None:
+    shown = [
+        "COMMENT ON ROLE \"a\" IS 'x'",
+        '/* my */ db */ GRANT SELECT ON "t" TO "a"',
+        '/* b */ REVOKE X ON "t" FROM "a"',
+    ]
+    assert [line for line, _ in diff(of_status(shown))] == [
+        "@@ the server @@",
+        "~ COMMENT ON ROLE \"a\" IS 'x';",
+        '@@ database "my */ db" @@',
+        '+ GRANT SELECT ON "t" TO "a";',
+        '@@ database "b" @@',
+        '- REVOKE X ON "t" FROM "a";',
+    ]
+
+
+def test_imported_roles_get_names_that_do_not_collide() -> None:
+    names = _Names("pg")
+    assert [names.plan(role) for role in ("App", "app", "a_p", "Ж")] == ["app", "app-2", "a-p", "role"]
+    long = "x" * 60
+    labels = [names.label(role) for role in ("app", "Ж", long, long)]
+    assert labels[:2] == ["app", "role Ж"]
+    assert len({*labels}) == 4
+    assert max(map(len, labels)) == 44
+
+
+def test_where_its_libraries_are_missing_it_says_how_to_install_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "click", None)
+    monkeypatch.delitem(sys.modules, "kubectl_hoop.cli")
+    assert kubectl_hoop.main() == 1
+    assert "click is not installed; run: pip install" in capsys.readouterr().err
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    for name, command in hoop.commands.items():
+        shown = CliRunner().invoke(hoop, [name, "--help"], prog_name="kubectl hoop")
+        assert shown.exit_code == 0
+        assert "kubectl hoop " in str(command.epilog), name
+        assert command.get_short_help_str().endswith("."), name
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_get_a_script_that_completes(shell: str) -> None:
+    shown = CliRunner().invoke(hoop, ["completion", shell], standalone_mode=False)
+    assert "_KUBECTL_HOOP_COMPLETE" in shown.output
