@@ -18,7 +18,7 @@ from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.errors import ObjectNotFound
 from integration.administrator import Administrator
 from integration.http_api import Client, HttpApi, encoded, env_vars, gathered
-from integration.tenant import eventually
+from integration.tenant import eventually, ready
 from local.postgresql import Server
 from local.stack import Stack
 
@@ -282,6 +282,30 @@ async def test_only_what_is_still_due_and_of_that_resource_is_applied(
     await session.execute(f'REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{wider["role"]}"')
     outdated = await admin_client.post(f"/{shop}/apply", {"sid": narrower["sid"]})
     assert (outdated["status"], outdated["message"][:26]) == ("failed", "The current database state")
+
+
+async def test_an_approval_that_was_not_used_is_withdrawn_by_the_next_plan(
+    http_api: HttpApi, admin_client: Client, shop: str, database: str, api: KubernetesApi
+) -> None:
+    path = paths.hoop_role_plan(http_api.namespace, f"{shop}.ro")
+    planned = await admin_client.post(f"/{shop}/plan", plan_of(database))
+    checksum = (await api.get(path))["status"]["plan"]["checksum"]
+    approved = {"hoop.dev/approve": checksum}
+    await api.merge_patch(path, {"spec": {"suspend": True}, "metadata": {"annotations": approved}})
+
+    async def suspended() -> bool:
+        return ready(await api.get(path))[0] == "Suspended"
+
+    await eventually(suspended, seconds=10, what="it is suspended")
+    for request, body in (("apply", {"sid": planned["sid"]}), ("plan", plan_of(database))):
+        told = await admin_client.post(f"/{shop}/{request}", body)
+        assert (told["status"], told["message"][:20]) == ("failed", "spec.suspend is true")
+    await api.merge_patch(path, {"spec": {"suspend": None}})
+
+    async def reason() -> str:
+        return ready(await api.get(path))[0].replace("Suspended", "")
+
+    assert await eventually(reason, seconds=10, what="it goes on") == "PendingApproval"
 
 
 async def test_a_batch_is_planned_and_applied_at_the_same_time_with_its_failures_embedded(

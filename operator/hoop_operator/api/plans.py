@@ -131,6 +131,9 @@ async def apply(session: Session, resource: str, request: ApplyRequest) -> Apply
         return result("skipped", "applied already")
     if run["status"] == _FAILED:
         return result(_FAILED, f"that plan failed: {run.get('message', '')}; plan again")
+    _, reason, message = ready(body)
+    if reason == PlanReason.SUSPENDED:
+        return result(_FAILED, message)
     approved, due = run.get("checksum"), _due(body)
     rotate = annotations.get(ROTATE_ON_APPLY)
     if approved != due:
