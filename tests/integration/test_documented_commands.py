@@ -31,7 +31,7 @@ pytestmark = [pytest.mark.version_independent, CLUSTER_WIDE]
 PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md"), *CHECKOUT.glob("deploy/*/README.md")])
 TUTORIAL = CHECKOUT / "docs/tutorial.md"
 PAGE_SECONDS = 180
-PLUGINS = {"cnpg"}
+PLUGINS = {"cnpg", "krew"}
 OF_OTHERS = {
     "postgresql.cnpg.io/v1",
     "external-secrets.io/v1",
