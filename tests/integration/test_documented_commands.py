@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -31,7 +32,9 @@ pytestmark = [pytest.mark.version_independent, CLUSTER_WIDE]
 PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md"), *CHECKOUT.glob("deploy/*/README.md")])
 TUTORIAL = CHECKOUT / "docs/tutorial.md"
 PAGE_SECONDS = 180
-PLUGINS = {"cnpg"}
+PLUGINS = {"cnpg", "krew"}
+WITH_PLUGIN = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+"""The environment, with kubectl hoop on PATH."""
 OF_OTHERS = {
     "postgresql.cnpg.io/v1",
     "external-secrets.io/v1",
@@ -206,7 +209,7 @@ def test_commands_that_are_not_run_have_flags_that_there_are(page: Path) -> None
         program = cluster.kubectl_program() if command[0] == "kubectl" else helm(4)
         # Flags are read from the left: an unknown one is an error before the wish for help is met.
         asked = [str(program), *command[1:], "--help"]
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)  # noqa: S603 -- asks for help
+        done = subprocess.run(asked, env=WITH_PLUGIN, capture_output=True, text=True, check=False)  # noqa: S603 -- asks for help
         assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
