@@ -58,8 +58,15 @@ metadata:
 
 OF_HELM = re.compile(r" *(?:app\.kubernetes\.io/managed-by: Helm|helm\.sh/chart: .*)\n")
 DESCRIPTION = "# -- "
-SETTINGS_BESIDE = {"agent_id", "watch_namespaces"}
-"""Settings that are values of their own, since the operator's rights follow from them."""
+SETTINGS_BESIDE = {
+    "agent_id",
+    "watch_namespaces",
+    "api_namespace",
+    "api_port",
+    "api_plan_applies",
+    "api_wait_seconds",
+}
+"""Settings that are values of their own: the operator's rights follow from them, or they are another Deployment's."""
 BEGIN, END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
 
 

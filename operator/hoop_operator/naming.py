@@ -9,6 +9,14 @@ ROLE_NAME_BYTES = 63
 
 ADOPT = "hoop.dev/adopt"
 """The annotation of a plan that is to take over a role or Secret that is there already."""
+APPROVE = "hoop.dev/approve"
+"""The annotation with the checksum of the plan that may be applied."""
+RECONCILE_AT = "hoop.dev/reconcile-at"
+"""The annotation of which every new value runs a plan."""
+ROTATE_AT = "hoop.dev/rotate-at"
+"""The annotation of which every new value rotates a password once."""
+FILES = "hoop.dev/files"
+"""The annotation of a Secret that lists, with commas, which of its keys are to be files."""
 
 _PREFIX = "hoopdev"
 _HASH_DIGITS = 8

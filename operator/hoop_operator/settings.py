@@ -64,6 +64,18 @@ class Settings(BaseSettings):
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Port of the probes and the metrics; 0 serves none."""
 
+    api_namespace: DnsLabel = "default"
+    """Namespace in which `hoop-operator serve` keeps its objects."""
+
+    api_port: Annotated[int, Field(ge=1, le=65535)] = 8090
+    """Port of `hoop-operator serve`."""
+
+    api_plan_applies: bool = False
+    """Have `plan` of `hoop-operator serve` apply at once, rather than wait for `apply`."""
+
+    api_wait_seconds: Annotated[float, Field(ge=1, le=300)] = 30.0
+    """Seconds that a request to `hoop-operator serve` waits for the operator."""
+
     log_level: Annotated[str, StringConstraints(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     """Least severe level that is logged."""
 

@@ -144,6 +144,24 @@ def test_the_operator_understands_the_environment_that_the_chart_gives_it(
     assert understood.lease_seconds == Settings.model_fields["lease_seconds"].default
 
 
+def test_the_http_api_understands_its_environment_and_has_nothing_to_log_in_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = {
+        deployment["metadata"]["name"]: deployment["spec"]["template"]
+        for deployment in of_kind("Deployment", objects_of(f"--values={GOLDENS / 'everything.values.yaml'}"))
+    }
+    spec = found["hoop-api"]["spec"]
+    for variable in spec["containers"][0]["env"]:
+        monkeypatch.setenv(variable["name"], variable["value"])
+    understood = Settings()
+    assert (understood.api_namespace, understood.api_plan_applies) == ("shop", True)
+    assert spec["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in spec
+    operators = found["hoop"]["metadata"]["labels"]["app.kubernetes.io/name"]
+    assert found["hoop-api"]["metadata"]["labels"]["app.kubernetes.io/name"] != operators
+
+
 def test_with_namespaces_to_watch_the_operator_has_roles_and_no_cluster_role() -> None:
     rendered = objects_of("--set=watchNamespaces={shop,billing}")
     for kind in ("ClusterRole", "ClusterRoleBinding"):

@@ -640,6 +640,33 @@ async def test_each_role_has_a_secret_of_its_own_variables(registrant: Registran
     assert "hoop.dev/files" not in other["metadata"]["annotations"]
 
 
+async def test_a_role_takes_variables_from_secrets_and_config_maps_its_own_last(
+    registrant: Registrant,
+) -> None:
+    sources = [
+        {"secretRef": {"name": "tokens"}},
+        {"configMapRef": {"name": "places"}, "prefix": "AT_"},
+    ]
+    role = {"name": "ro", "secret": {"OWN": "mine"}, "secretFrom": sources}
+    await registrant.register("db", **PLAIN, roles=[role])
+    said = "spec.roles[ro].secretFrom: Secret tokens does not exist"
+    await registrant.until("db", "CredentialsUnresolved", said)
+    await registrant.make_secret("tokens", {"TOKEN": PASSWORD, "OWN": "theirs"})
+    await registrant.make_config_map("places", {"REGION": "eu"})
+    await registrant.until("db", "Registered")
+
+    async def holds(data: Mapping[str, str]) -> bool:
+        found = await registrant.read_secret("db-ro-connection")
+        return found is not None and found["data"] == data
+
+    assert await holds({"TOKEN": PASSWORD, "OWN": "mine", "AT_REGION": "eu"})
+    await registrant.change_secret("tokens", TOKEN="renewed")
+    what = "a change at the source is handed on"
+    await eventually(
+        lambda: holds({"TOKEN": "renewed", "OWN": "mine", "AT_REGION": "eu"}), seconds=5, what=what
+    )
+
+
 async def test_a_connection_secret_comes_back_changes_and_goes_with_its_role(registrant: Registrant) -> None:
     async def holds(name: str, data: Mapping[str, str] | None) -> bool:
         found = await registrant.read_secret(name)

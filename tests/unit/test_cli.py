@@ -1,6 +1,7 @@
 """Exit codes of the command line, where nothing has to be asked for them."""
 
 import io
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -44,6 +45,16 @@ def test_wrong_settings_are_named(
     monkeypatch.setenv("HOOP_INSTANCE", "Not That")
     assert main([command, *(["-f", "-"] if command == "plan" else [])]) == code
     assert capsys.readouterr().err.startswith("HOOP_INSTANCE: ")
+
+
+def test_without_what_it_needs_serve_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "hoop_operator.api.server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.setattr("hoop_operator.cli.configure_logging", lambda *_: None)
+    assert main(["serve"]) == 1
+    assert capsys.readouterr().err == 'uvicorn is not installed; run: pip install "hoop-operator[api]"\n'
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 {{- end -}}
 
+{{/* The Pods of the HTTP API are none of the operator's: its selectors must not take them. */}}
+{{- define "hoop-operator.apiSelectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-api
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "hoop-operator.apiLabels" -}}
+{{ include "hoop-operator.labels" . | replace (include "hoop-operator.selectorLabels" .) (include "hoop-operator.apiSelectorLabels" .) }}
+{{- end -}}
+
 {{- define "hoop-operator.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- .Values.serviceAccount.name | default (include "hoop-operator.fullname" .) -}}

@@ -184,7 +184,11 @@ class ResourceRole(KubernetesModel):
 
     secret: EnvVars = Field(default_factory=dict, repr=False)
     """Variables of the connection, in the syntax of the resource's `envVars`. Nothing is inherited from
-    there."""
+    there. These win over `secretFrom`."""
+
+    secret_from: Annotated[tuple[EnvFrom, ...], Field(max_length=4, json_schema_extra=ATOMIC)] = ()
+    """Secrets and ConfigMaps of which every key is a variable of the connection, each as a whole; a later one
+    wins over an earlier."""
 
 
 class LabelSelectorRequirement(KubernetesModel):

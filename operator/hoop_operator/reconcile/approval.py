@@ -11,9 +11,10 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.crd import Approval
 from hoop_operator.errors import PlanReason
+from hoop_operator.naming import APPROVE
 from hoop_operator.planner.statements import Statement, checksum
 from hoop_operator.planner.summary import in_words
-from hoop_operator.reconcile.objects import APPROVE, Plan, Resource
+from hoop_operator.reconcile.objects import Plan, Resource
 from hoop_operator.reconcile.run import Run
 
 

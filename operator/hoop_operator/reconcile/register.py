@@ -19,7 +19,7 @@ from hoop_operator.cluster.secrets import (
     read_secret,
     update_secret,
 )
-from hoop_operator.crd import Condition, HoopResourceStatus, Outcome, ServerInfo
+from hoop_operator.crd import Condition, HoopResourceStatus, Outcome, ResourceRole, ServerInfo
 from hoop_operator.crd import Connection as ConnectionStatus
 from hoop_operator.credentials.connection import Connection, Endpoint, postgres_connection
 from hoop_operator.credentials.env import decode
@@ -33,13 +33,12 @@ from hoop_operator.errors import (
     ResourceReason,
     ServerError,
 )
-from hoop_operator.naming import connection_secret_name
+from hoop_operator.naming import FILES, connection_secret_name
 from hoop_operator.planner.statements import render
 from hoop_operator.postgres.snapshot import Capabilities
 from hoop_operator.reconcile.objects import Reading, Resource
 
 ENV_VARS_FROM = "spec.envVarsFrom"
-FILES_ANNOTATION = "hoop.dev/files"
 CONNECTION_SECRET_TYPE = "Opaque"
 
 REASONS_BY_GRAVITY = (
@@ -172,7 +171,9 @@ async def write_connection_secrets(
         )
         try:
             data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret")
-            await _write_connection_secret(api, resource, connection.secret_name, data, files)
+            further, further_files = await _role_sources(api, resource, role)
+            files = sorted({*files, *(further_files - data.keys())})
+            await _write_connection_secret(api, resource, connection.secret_name, further | data, files)
         except ResourceFailure as failure:
             failures.append(failure)
             if connection.name not in had:
@@ -185,11 +186,39 @@ async def write_connection_secrets(
     return tuple(has.values()), failures
 
 
+async def _role_sources(
+    api: KubernetesApi, resource: Resource, role: ResourceRole
+) -> tuple[dict[str, bytes], set[str]]:
+    """The variables in the Secrets and ConfigMaps that a role names, and which of them are marked as files there."""
+    variables: dict[str, bytes] = {}
+    files: set[str] = set()
+    for entry, reading in zip(role.secret_from, resource.named(role.secret_from), strict=True):
+        if reading is None:
+            continue
+        marked = ""
+        if reading.kind == "Secret":
+            secret = await read_secret(api, reading.namespace, reading.name)
+            data = secret.data if secret else None
+            marked = secret.annotations.get(FILES, "") if secret else ""
+        else:
+            data = await read_config_map(api, reading.namespace, reading.name)
+        if data is None:
+            raise ResourceFailure(
+                ResourceReason.CREDENTIALS_UNRESOLVED,
+                f"spec.roles[{role.name}].secretFrom: {reading.kind} {reading.name} does not exist in namespace "
+                f"{reading.namespace}; create it, or correct the name",
+            )
+        named = {entry.prefix + key: value for key, value in data.items()}
+        files = (files - named.keys()) | {entry.prefix + key for key in marked.split(",") if key in data}
+        variables |= named
+    return variables, files
+
+
 async def _write_connection_secret(
     api: KubernetesApi, resource: Resource, name: str, data: Mapping[str, bytes], files: Sequence[str]
 ) -> None:
     owner = resource.owner
-    annotations = {FILES_ANNOTATION: ",".join(files)} if files else {}
+    annotations = {FILES: ",".join(files)} if files else {}
     current = await read_secret(api, resource.key.namespace, name)
     if current is not None:
         holder = current.owner

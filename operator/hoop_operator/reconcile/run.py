@@ -19,8 +19,9 @@ from hoop_operator.crd import (
 )
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.logs import object_reference
+from hoop_operator.naming import APPROVE, RECONCILE_AT, ROTATE_AT
 from hoop_operator.planner.statements import Statement
-from hoop_operator.reconcile.objects import APPROVE, RECONCILE_AT, ROTATE_AT, Plan
+from hoop_operator.reconcile.objects import Plan
 from hoop_operator.reconcile.rotation import Cause, is_untold, next_due
 
 

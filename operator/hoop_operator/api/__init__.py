@@ -1,0 +1,13 @@
+"""hoop's HTTP API in front of the two kinds: `hoop-operator serve`.
+
+It writes objects as whoever asks and waits for what the operator says of them. The operator does the work.
+
+    app         routes, and what the OpenAPI document says
+    middleware  what holds for every request: its id, its size, who may knock, the access log
+    wire        what hoop's clients send and are sent
+    names       which object belongs to which name
+    resources   HoopResources
+    plans       HoopRolePlans: plan, apply
+    waiting     until the operator has answered
+    problems    what is answered where something is wrong
+"""

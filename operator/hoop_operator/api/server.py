@@ -1,0 +1,56 @@
+"""The process of `hoop-operator serve`."""
+
+import asyncio
+import signal
+import socket
+import sys
+
+import uvicorn
+
+from hoop_operator.api.app import application
+from hoop_operator.cluster.api import connect_without_credentials
+from hoop_operator.errors import ClusterUnavailable
+from hoop_operator.settings import Settings
+
+SHUTDOWN_SECONDS = 10
+KEEP_ALIVE_SECONDS = 75
+"""Longer than what stands in front of it keeps idle connections, which else would meet one that is just closed."""
+
+
+def serve(settings: Settings) -> int:
+    """Serve the API on all addresses until told to stop.
+
+    Returns 0 then, and 1 where it cannot listen on its port or knows of no cluster, which it says on standard error.
+    """
+    try:
+        listening = socket.create_server(("", settings.api_port))
+    except OSError as error:
+        sys.stderr.write(
+            f"HOOP_API_PORT: port {settings.api_port} cannot be listened on: {error.strerror or error}\n"
+        )
+        return 1
+    # uvicorn raises a signal that ended it once more; to have ended is all that it asks for.
+    for told in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(told, lambda *_: None)
+    with listening:
+        try:
+            asyncio.run(_serve(settings, listening))
+        except ClusterUnavailable as failure:
+            sys.stderr.write(f"{failure}\n")
+            return 1
+    return 0
+
+
+async def _serve(settings: Settings, listening: socket.socket) -> None:
+    async with connect_without_credentials() as cluster:
+        config = uvicorn.Config(
+            application(settings, cluster),
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=SHUTDOWN_SECONDS,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        )
+        await uvicorn.Server(config).serve(sockets=[listening])
