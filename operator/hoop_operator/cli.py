@@ -118,9 +118,12 @@ def _settings() -> Settings | None:
             where = f" (entry {'.'.join(place)})" if place else ""
             sys.stderr.write(f"HOOP_{field.upper()}{where}: {problem['msg']}\n")
     except SettingsError as error:
-        # A list that is not JSON never gets as far as validation; the field is named in the message alone.
+        # What is not JSON never gets as far as validation; the field is named in the message alone.
         field = str(error).partition('"')[2].partition('"')[0]
-        sys.stderr.write(f'HOOP_{field.upper()}: must be a JSON list, such as ["first", "second"]\n')
+        form = 'a JSON list, such as ["first", "second"]'
+        if isinstance(Settings.model_fields[field].default, dict):
+            form = 'a JSON map of lists, such as {"shop": ["shop/*"]}'
+        sys.stderr.write(f"HOOP_{field.upper()}: must be {form}\n")
     return None
 
 
