@@ -14,6 +14,7 @@ from pydantic_settings import SettingsError
 from hoop_operator.health import PortUnavailable
 from hoop_operator.logs import configure_logging
 from hoop_operator.postgres.session import forget_libpq_environment
+from hoop_operator.postgres.tls_files import remove_leftover_tls_files
 from hoop_operator.reconcile.dry_run import preview_plans
 from hoop_operator.reconcile.manifests import read_manifests
 from hoop_operator.reconcile.script import one_line, psql_script
@@ -160,6 +161,7 @@ def _run(settings: Settings) -> int:
 
     # What it has to say below a warning is every object as a whole.
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    remove_leftover_tls_files()
     try:
         return asyncio.run(operate(settings))
     except PortUnavailable as failure:
