@@ -18,6 +18,7 @@ from integration.tenant import eventually
 T = TypeVar("T")
 
 REGION, OTHER_REGION = "eu-west-1", "us-east-2"
+POD_IDENTITY = "/v1/credentials"
 ROLE = "arn:aws:iam::123456789012:role/hoop-operator"
 
 
@@ -30,6 +31,8 @@ class Aws:
         """How often each secret was asked for."""
         self.logins: list[str] = []
         """What STS was asked for."""
+        self.pod_tokens: list[str] = []
+        """By which tokens of service accounts credentials were asked for."""
         self.refusals: dict[str, str] = {}
         """The error code that each of these secrets is answered with."""
         self.silent: set[str] = set()
@@ -53,6 +56,7 @@ class Aws:
         self._session = aiohttp.ClientSession()
         await eventually(self._answers, seconds=60, what="moto answers")
         application = web.Application()
+        application.router.add_get(POD_IDENTITY, self._give_pod_credentials)
         application.router.add_route("*", "/{path:.*}", self._pass_on)
         self._runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -100,6 +104,18 @@ class Aws:
                 return answer.status == 200
         except aiohttp.ClientError:
             return False
+
+    async def _give_pod_credentials(self, request: web.Request) -> web.Response:
+        """Answer as the EKS Pod Identity Agent does."""
+        self.pod_tokens.append(request.headers.get("Authorization", ""))
+        return web.json_response(
+            {
+                "AccessKeyId": "pod",
+                "SecretAccessKey": "test",
+                "Token": "test",
+                "Expiration": "2099-01-01T00:00:00Z",
+            }
+        )
 
     async def _pass_on(self, request: web.Request) -> web.Response:
         body = await request.read()

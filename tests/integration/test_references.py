@@ -12,15 +12,17 @@ from psycopg import sql
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
-from integration.aws import OTHER_REGION, REGION, ROLE, Aws
+from integration.aws import OTHER_REGION, POD_IDENTITY, REGION, ROLE, Aws
 from integration.operator_process import OperatorProcess
 from integration.registrant import CONFIDENTIAL, Registrant
-from integration.tenant import eventually
+from integration.tenant import eventually, ready, roles_of
 from local.postgresql import Server
 
 pytestmark = pytest.mark.version_independent
 
 ALLOWED = ["shop/*", f"arn:aws:secretsmanager:{OTHER_REGION}:123456789012:secret:shop/*"]
+TOKEN = f"{CONFIDENTIAL}.token.of.the.service.account"
+IRSA = {"AWS_ROLE_ARN", "AWS_WEB_IDENTITY_TOKEN_FILE"}
 THING: dict[str, Any] = {"type": "custom", "subtype": "thing", "envVars": {"A": "1"}}
 """A resource that is registered as soon as its roles are."""
 
@@ -37,7 +39,7 @@ async def aws(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Aws]:
 def surroundings(aws: Aws, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Settings and environment of an operator in a Pod whose service account has an AWS role (IRSA)."""
     token = tmp_path_factory.mktemp("irsa") / "token"
-    token.write_text(f"{CONFIDENTIAL}.token.of.the.service.account")
+    token.write_text(TOKEN)
     return {
         "AWS_ENDPOINT_URL": aws.url,
         "AWS_ROLE_ARN": ROLE,
@@ -105,7 +107,7 @@ class Login:
         session = await self._admin.connect()
         exists = await session.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", [self.name])
         statement = (
-            "ALTER ROLE {} PASSWORD {}" if exists.rowcount else "CREATE ROLE {} CREATEROLE LOGIN PASSWORD {}"
+            "ALTER ROLE {} PASSWORD {}" if exists.rowcount else "CREATE ROLE {} SUPERUSER LOGIN PASSWORD {}"
         )
         await session.execute(sql.SQL(statement).format(sql.Identifier(self.name), password))
         login = {
@@ -253,7 +255,12 @@ async def test_a_change_at_the_source_is_noticed_on_the_drift_clock(
     login: Login,
     prefix: str,
 ) -> None:
-    process = own_operator({**surroundings, "HOOP_DRIFT_INTERVAL_SECONDS": "1"})
+    pod_identity = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"{aws.url}{POD_IDENTITY}",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE": surroundings["AWS_WEB_IDENTITY_TOKEN_FILE"],
+    }
+    others = {name: value for name, value in surroundings.items() if name not in IRSA}
+    process = own_operator({**others, **pod_identity, "HOOP_DRIFT_INTERVAL_SECONDS": "1"})
     registrant = Registrant(api, namespace, process.agent_id)
     await process.start()
     await aws.create(f"{prefix}/db", SecretString=await login.set_password())
@@ -270,7 +277,39 @@ async def test_a_change_at_the_source_is_noticed_on_the_drift_clock(
         return all(secret and secret["data"] == {"X": f"{CONFIDENTIAL} after"} for secret in found)
 
     await eventually(hold_the_new_value, seconds=30, what="both Secrets hold the new value")
+    assert set(aws.pod_tokens) == {TOKEN}
     await no_value_was_told(process, api, namespace)
+
+
+async def test_a_role_is_not_left_behind_in_a_namespace_that_goes_while_aws_gives_nothing_out(
+    own_operator: Callable[[Mapping[str, str]], OperatorProcess],
+    surroundings: Mapping[str, str],
+    api: KubernetesApi,
+    namespace: str,
+    aws: Aws,
+    admin: Administrator,
+    database: str,
+    login: Login,
+    prefix: str,
+) -> None:
+    process = own_operator(surroundings)
+    registrant = Registrant(api, namespace, process.agent_id)
+    await process.start()
+    await aws.create(prefix, SecretString=await login.set_password())
+    await registrant.register("db", envVars=database_at(prefix))
+    await registrant.plan("ro", "db", scopes=[database], privileges=["SELECT"])
+    await registrant.until_plans(["ro"])
+    process.kill()
+    aws.refusals = {prefix: "ThrottlingException"}
+    await api.delete(f"/api/v1/namespaces/{namespace}")
+    await registrant.delete("ro")
+    await process.start()
+    await registrant.until_plan("ro", lambda plan: ready(plan)[0] == "ResourceNotReady", "the plan waits")
+    session = await admin.connect()
+    assert len(await roles_of(session, namespace, "ro")) == 1
+    aws.refusals = {}
+    await registrant.until_gone("ro")
+    assert await roles_of(session, namespace, "ro") == []
 
 
 async def test_an_aws_that_does_not_answer_keeps_nobody_else_waiting(
