@@ -30,7 +30,7 @@ def test_a_bare_name_is_literal_even_if_it_looks_like_base64_or_a_reference() ->
 @pytest.mark.parametrize("prefix", ["envvar", "filesystem"])
 def test_a_reference_has_the_value_that_it_came_to(prefix: str) -> None:
     reference = Reference(ReferenceKind.AWS, "prod/db", "password")
-    decoded = decode({f"{prefix}:PASS": "_aws:prod/db:password"}, {reference: b"value"})
+    decoded = decode({f"{prefix}:PASS": "_aws:prod/db:password"}, values={reference: b"value"})
     assert decoded.variables == {"PASS": b"value"}
     assert decoded.problems == decoded.unresolved == ()
     assert decoded.files == (("PASS",) if prefix == "filesystem" else ())
@@ -39,7 +39,7 @@ def test_a_reference_has_the_value_that_it_came_to(prefix: str) -> None:
 @pytest.mark.parametrize("prefix", ["envvar", "filesystem"])
 def test_a_reference_that_came_to_nothing_is_unresolved(prefix: str) -> None:
     reference = Reference(ReferenceKind.ENVJSON, "DB", "password")
-    decoded = decode({f"{prefix}:PASS": "_envjson:DB:password"}, {reference: Unresolved("it is gone")})
+    decoded = decode({f"{prefix}:PASS": "_envjson:DB:password"}, values={reference: Unresolved("it is gone")})
     assert decoded.variables == {}
     assert decoded.undecoded == {"PASS"}
     assert decoded.problems == ()
@@ -56,7 +56,7 @@ def test_a_reference_without_both_parts_is_a_problem(reference: str) -> None:
 
 @pytest.mark.parametrize("value", ["hunter2!", "abc", "YWJj=YWJj", "ä", "YQ==YQ=="])
 def test_a_value_that_is_not_base64_is_a_problem_that_names_the_key_and_not_the_value(value: str) -> None:
-    decoded = decode({"envvar:PASS": value}, field="spec.roles[0].secret")
+    decoded = decode({"envvar:PASS": value}, "spec.roles[0].secret")
     assert decoded.undecoded == {"PASS"}
     (message,) = decoded.problems
     assert message == (
@@ -119,8 +119,8 @@ def test_a_whole_map_with_a_reference_is_unresolved() -> None:
 def test_a_role_secret_has_a_key_per_name_and_lists_its_files() -> None:
     data, files = connection_secret(
         {"TOKEN": "t", "filesystem:KUBECONFIG": b64("k"), "filesystem:CA": b64("c")},
-        {},
         "spec.roles[0].secret",
+        {},
     )
     assert data == {"TOKEN": b"t", "KUBECONFIG": b"k", "CA": b"c"}
     assert files == ["CA", "KUBECONFIG"]
@@ -128,5 +128,5 @@ def test_a_role_secret_has_a_key_per_name_and_lists_its_files() -> None:
 
 def test_a_role_secret_at_fault_is_refused_with_its_field() -> None:
     with pytest.raises(ResourceFailure, match=r'spec\.roles\[2\]\.secret\["envvar:X"\]') as raised:
-        connection_secret({"envvar:X": "?"}, {}, "spec.roles[2].secret")
+        connection_secret({"envvar:X": "?"}, "spec.roles[2].secret", {})
     assert raised.value.reason == ResourceReason.CREDENTIALS_INVALID

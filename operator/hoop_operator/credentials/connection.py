@@ -103,7 +103,7 @@ def postgres_connection(
     ResourceFailure
         `CredentialsInvalid`, `CredentialsUnresolved` or `CredentialsMissing`, listing all that is wrong.
     """
-    decoded = decode(env_vars, values)
+    decoded = decode(env_vars, values=values)
     malformed = list(decoded.problems)
     found: dict[str, Variable] = {}
     for source in (*sources, Source(ENV_VARS_FIELD, decoded.variables)):

@@ -43,7 +43,7 @@ def references_in(env_vars: Mapping[str, str]) -> Iterator[Reference]:
 
 
 def decode(
-    env_vars: Mapping[str, str], values: Values = NONE_FOLLOWED, field: str = ENV_VARS_FIELD
+    env_vars: Mapping[str, str], field: str = ENV_VARS_FIELD, values: Values = NONE_FOLLOWED
 ) -> Decoded:
     """Read a map in hoop's syntax.
 
@@ -54,10 +54,10 @@ def decode(
     ----------
     env_vars
         The map as the object has it.
-    values
-        What its references came to; one that is not there is unresolved.
     field
         Its path in the object, for the messages.
+    values
+        What its references came to; one that is not there is unresolved.
     """
     variables: dict[str, bytes] = {}
     files: list[str] = []
@@ -101,7 +101,7 @@ def decode(
 
 
 def decode_whole(
-    env_vars: Mapping[str, str], values: Values = NONE_FOLLOWED, field: str = ENV_VARS_FIELD
+    env_vars: Mapping[str, str], field: str = ENV_VARS_FIELD, values: Values = NONE_FOLLOWED
 ) -> Decoded:
     """Read a map in hoop's syntax, as `decode` does, in which every variable must have its value.
 
@@ -110,7 +110,7 @@ def decode_whole(
     ResourceFailure
         `CredentialsInvalid` or `CredentialsUnresolved`, naming every entry that has none.
     """
-    decoded = decode(env_vars, values, field)
+    decoded = decode(env_vars, field, values)
     raise_faults(malformed=decoded.problems, unresolved=decoded.unresolved)
     return decoded
 

@@ -7,7 +7,7 @@ from hoop_operator.credentials.references import Values
 
 
 def connection_secret(
-    secret: Mapping[str, str], values: Values, field: str
+    secret: Mapping[str, str], field: str, values: Values
 ) -> tuple[dict[str, bytes], list[str]]:
     """Decode the variables of a role.
 
@@ -15,10 +15,10 @@ def connection_secret(
     ----------
     secret
         The role's `secret`, in hoop's syntax.
-    values
-        What its references came to.
     field
         Its path in the object, for the messages, such as `spec.roles[0].secret`.
+    values
+        What its references came to.
 
     Returns
     -------
@@ -29,5 +29,5 @@ def connection_secret(
     ResourceFailure
         `CredentialsInvalid` or `CredentialsUnresolved`, naming every entry at fault.
     """
-    decoded = decode_whole(secret, values, field)
+    decoded = decode_whole(secret, field, values)
     return dict(decoded.variables), sorted(decoded.files)

@@ -159,12 +159,12 @@ def _register(
     connection: Connection | None = None
     contents = [manifests.contents.get(source) if source else None for source in resource.sources]
     try:
-        connection = connection_of(resource, contents, values, settings.allowed_hosts)
+        connection = connection_of(resource, contents, settings.allowed_hosts, values)
     except ResourceFailure as failure:
         failures.append(failure)
     for role in resource.spec.roles:
         try:
-            connection_secret(role.secret, values, f"spec.roles[{role.name}].secret")
+            connection_secret(role.secret, f"spec.roles[{role.name}].secret", values)
         except ResourceFailure as failure:
             failures.append(failure)
     if failures:

@@ -22,7 +22,7 @@ from hoop_operator.cluster.secrets import (
 from hoop_operator.crd import Condition, HoopResourceStatus, Outcome, ServerInfo
 from hoop_operator.crd import Connection as ConnectionStatus
 from hoop_operator.credentials.connection import Connection, Endpoint, postgres_connection
-from hoop_operator.credentials.env import decode
+from hoop_operator.credentials.env import NONE_FOLLOWED, decode
 from hoop_operator.credentials.faults import raise_faults
 from hoop_operator.credentials.references import Values
 from hoop_operator.credentials.role_secret import connection_secret
@@ -78,7 +78,7 @@ class Registration:
 
 
 async def resolve(
-    api: KubernetesApi, resource: Resource, values: Values, allowed_hosts: Sequence[str]
+    api: KubernetesApi, resource: Resource, allowed_hosts: Sequence[str], values: Values
 ) -> Connection | None:
     """The admin connection of a postgres resource; None for any other, whose variables are only checked.
 
@@ -92,7 +92,7 @@ async def resolve(
         The API server failed us.
     """
     contents = await asyncio.gather(*(_read(api, reading) for reading in resource.sources))
-    return connection_of(resource, contents, values, allowed_hosts)
+    return connection_of(resource, contents, allowed_hosts, values)
 
 
 async def lacks_sources(api: KubernetesApi, resource: Resource) -> bool:
@@ -110,8 +110,8 @@ async def lacks_sources(api: KubernetesApi, resource: Resource) -> bool:
 def connection_of(
     resource: Resource,
     contents: Sequence[Mapping[str, bytes] | None],
-    values: Values,
     allowed_hosts: Sequence[str],
+    values: Values = NONE_FOLLOWED,
 ) -> Connection | None:
     """The admin connection of a postgres resource; None for any other, whose variables are only checked.
 
@@ -121,10 +121,10 @@ def connection_of(
         The resource.
     contents
         What the Secrets and ConfigMaps of its `sources` hold, in that order; None for one that does not exist.
-    values
-        What its `references` came to.
     allowed_hosts
         The operator's setting: globs and networks, none to allow all.
+    values
+        What its `references` came to.
 
     Raises
     ------
@@ -155,7 +155,7 @@ def connection_of(
             namespace=resource.key.namespace,
             allowed_hosts=allowed_hosts,
         )
-    decoded = decode(env_vars, values)
+    decoded = decode(env_vars, values=values)
     raise_faults(malformed=decoded.problems, unresolved=[*absent, *decoded.unresolved])
     return None
 
@@ -200,7 +200,7 @@ async def write_connection_secrets(
             name=role.name, secret_name=connection_secret_name(resource.key.name, role.name)
         )
         try:
-            data, files = connection_secret(role.secret, values, f"spec.roles[{role.name}].secret")
+            data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret", values)
             await _write_connection_secret(api, resource, connection.secret_name, data, files)
         except ResourceFailure as failure:
             failures.append(failure)

@@ -195,7 +195,7 @@ class Resources:
         connection: Connection | None = None
         failures: list[ResourceFailure] = []
         try:
-            connection = await resolve(api, resource, values, settings.allowed_hosts)
+            connection = await resolve(api, resource, settings.allowed_hosts, values)
         except ResourceFailure as failure:
             failures.append(failure)
         secrets, conflicts = await write_connection_secrets(api, resource, values)
