@@ -1,5 +1,6 @@
 # Every target works on a machine that has Python >= 3.11 and make; the rest is installed into .venv.
-# PYTHON=python3.12 picks another interpreter, PG=15 another PostgreSQL (14 to 18).
+# PYTHON=python3.12 picks another interpreter, PG=15 another PostgreSQL (14 to 18). With RBAC=namespaced the operator of the
+# integration tests has a Role in each namespace that it serves, in place of its ClusterRole.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -10,7 +11,7 @@ PARALLEL := --numprocesses 3 --dist loadfile --no-loadscope-reorder
 PIP_TOOLS := pip-tools==7.6.2
 
 .DEFAULT_GOAL := help
-.PHONY: help up down demo test check bench test-matrix e2e crds requirements
+.PHONY: help up down demo test check bench test-matrix e2e docs crds manifests requirements
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,12 +28,15 @@ demo: $(INSTALLED) ## Watch the operator do its main job, step by step
 test: $(INSTALLED) ## Run every test that needs no foreign cluster
 	$(BIN)/pytest tests/unit tests/exploration tests/integration $(PARALLEL)
 
-check: $(INSTALLED) ## Lint, types, import contracts, generated files up to date
+check: $(INSTALLED) docs ## Lint, types, import contracts, generated files up to date, the site
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy operator/hoop_operator deploy/local tests
+	$(BIN)/mypy operator/hoop_operator deploy/local deploy/image deploy/generated.py deploy/site tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m hoop_operator.crd --check
+	@PYTHONPATH=deploy $(BIN)/python -m generated --check
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/zizmor --offline --quiet .github
 
 bench: $(INSTALLED) ## Measure what plans, servers, failures and a long life cost (about 20 minutes)
 	@PYTHONPATH=deploy:tests $(BIN)/python -m bench
@@ -42,11 +46,18 @@ test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14 to 18,
 	  PG=$$version LAW_EXAMPLES=400 $(BIN)/pytest tests/integration -m "not version_independent" \
 	    $(PARALLEL); done
 
-e2e: $(INSTALLED) ## Run the end-to-end tests against the cluster that KUBECONFIG names
-	$(BIN)/pytest tests/e2e
+e2e: $(INSTALLED) ## Run the end-to-end tests: on KUBECONFIG's cluster, in a kind cluster, or on local processes
+	@PYTHONPATH=deploy $(BIN)/python -m local.e2e
 
-crds: $(INSTALLED) ## Write crds/ anew from the models
+docs: $(INSTALLED) ## Build the site of docs/ into build/site
+	@PYTHONPATH=deploy NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+crds: $(INSTALLED) ## Write crds/ anew from the models, and what is generated from it
 	$(BIN)/python -m hoop_operator.crd
+	@PYTHONPATH=deploy $(BIN)/python -m generated
+
+manifests: $(INSTALLED) ## Write deploy/manifests/ and the generated files of deploy/chart/ anew
+	@PYTHONPATH=deploy $(BIN)/python -m generated
 
 requirements: export CUSTOM_COMPILE_COMMAND := make requirements
 requirements: ## Pin what pyproject.toml asks for, anew
@@ -55,6 +66,8 @@ requirements: ## Pin what pyproject.toml asks for, anew
 	build/pip-tools/bin/pip-compile $(COMPILE) --extra aws --output-file requirements.txt pyproject.toml
 	build/pip-tools/bin/pip-compile $(COMPILE) --extra aws --extra dev --build-deps-for editable --allow-unsafe \
 	  --output-file requirements-dev.txt pyproject.toml
+	build/pip-tools/bin/pip-compile $(COMPILE) --only-build-deps --build-deps-for wheel --allow-unsafe \
+	  --output-file deploy/image/requirements-build.txt pyproject.toml
 
 COMPILE := --quiet --upgrade --strip-extras --generate-hashes \
   --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options

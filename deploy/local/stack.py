@@ -16,6 +16,7 @@ from local.postgresql import Server
 from local.progress import step
 
 CHECKOUT = Path(__file__).parents[2]
+MANIFESTS = CHECKOUT / "deploy/manifests"
 OPERATOR_NAMESPACE = "hoop-system"
 OPERATOR_ACCOUNT = "hoop-operator"
 TOKEN_LIFETIME = "8760h"
@@ -98,15 +99,15 @@ class Stack:
         """Apply the kinds, the operator's account, the roles and the policy; wait until the API serves the kinds."""
         with step("CustomResourceDefinitions, RBAC and admission policy"):
             apply = ("apply", "--server-side", "--force-conflicts")
-            for manifests in ("deploy/rbac.yaml", "crds", "deploy/admission-policy.yaml"):
-                cluster.kubectl(self.kubeconfig, *apply, "-f", CHECKOUT / manifests)
+            for manifest in ("namespace", "rbac", "crds", "admission-policy"):
+                cluster.kubectl(self.kubeconfig, *apply, "-f", MANIFESTS / f"{manifest}.yaml")
             cluster.kubectl(
                 self.kubeconfig,
                 "wait",
                 "--for=condition=Established",
                 "--timeout=30s",
                 "-f",
-                CHECKOUT / "crds",
+                MANIFESTS / "crds.yaml",
             )
 
     def start_postgres(self, version: str = postgresql.DEFAULT_VERSION) -> Server:

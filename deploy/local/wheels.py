@@ -10,7 +10,7 @@ from pathlib import Path
 from local.errors import StackError
 
 
-def install(requirement: str, target: Path) -> None:
+def install(requirement: str, target: Path, *, dependencies: bool = True) -> None:
     """Install one package from the Python package index into a folder of its own, whole or not at all.
 
     Raises
@@ -27,6 +27,7 @@ def install(requirement: str, target: Path) -> None:
                 "pip",
                 "install",
                 "--quiet",
+                *(() if dependencies else ("--no-deps",)),
                 "--target",
                 f"{temporary}/installed",
                 requirement,

@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi, connect
 from integration.administrator import Administrator
 from integration.authority import Authority
+from integration.namespaces import Namespaces, rbac_of_lease
 from integration.operator_process import OperatorProcess
 from integration.registrant import CONFIDENTIAL, Registrant
 from integration.roles import Roles
@@ -21,6 +21,8 @@ from local.postgresql import Server
 from local.stack import Stack
 
 POSTGRES_VERSION = os.environ.get("PG") or postgresql.DEFAULT_VERSION
+OPERATORS_OF_THE_RUN = {"operator", "planted_operator", "busy_operator", "patient_operator"}
+"""Fixtures that are an operator which serves more than one test."""
 
 
 @pytest.fixture(scope="session")
@@ -59,7 +61,13 @@ def postgres(stack_directory: Path) -> Server:
 
 
 @pytest.fixture(scope="session")
-def operator(stack: Stack, postgres: Server) -> Stack:
+def namespaces(stack: Stack) -> Namespaces:
+    """The namespaces of the run, and what operators have to be told of them."""
+    return Namespaces(stack)
+
+
+@pytest.fixture(scope="session")
+def operator(stack: Stack, postgres: Server, namespaces: Namespaces) -> Stack:
     """The stack, with the operator running in it as its own account."""
     with stack.lock():
         stack.start_operator(
@@ -67,6 +75,7 @@ def operator(stack: Stack, postgres: Server) -> Stack:
                 "HOOP_DRIFT_INTERVAL_SECONDS": "2",
                 "HOOP_RETRY_SECONDS_MAX": "2",
                 "HOOP_LOCK_TIMEOUT_SECONDS": "1",
+                **namespaces.of_the_run,
             }
         )
     return stack
@@ -89,12 +98,18 @@ async def roles(admin: Administrator) -> AsyncIterator[Roles]:
 
 
 @pytest.fixture
-def namespace(stack: Stack) -> Iterator[str]:
-    """A new namespace, deleted after the test."""
-    name = f"test-{secrets.token_hex(6)}"
-    cluster.kubectl(stack.kubeconfig, "create", "namespace", name)
-    yield name
-    cluster.kubectl(stack.kubeconfig, "delete", "namespace", name, "--wait=false")
+def new_namespace(namespaces: Namespaces, request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
+    """Makes namespaces that the operators of the test serve; they are taken away after it."""
+    shared = not OPERATORS_OF_THE_RUN.isdisjoint(request.fixturenames)
+    yield lambda: namespaces.take(shared=shared)
+    for name in [*namespaces.taken]:
+        namespaces.give_back(name)
+
+
+@pytest.fixture
+def namespace(new_namespace: Callable[[], str]) -> str:
+    """A namespace with nothing in it."""
+    return new_namespace()
 
 
 @pytest.fixture(scope="session")
@@ -140,13 +155,18 @@ def operator_kubeconfig(stack: Stack, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def own_operator(
-    operator_kubeconfig: Path, tmp_path: Path
+    operator_kubeconfig: Path, tmp_path: Path, stack: Stack, namespaces: Namespaces, namespace: str
 ) -> Iterator[Callable[[Mapping[str, str]], OperatorProcess]]:
     """Makes operators of a test's own, with the settings it gives; they are killed after the test."""
     made: list[OperatorProcess] = []
 
     def make(settings: Mapping[str, str]) -> OperatorProcess:
-        made.append(OperatorProcess(operator_kubeconfig, tmp_path / f"operator-{len(made)}.log", settings))
+        log = tmp_path / f"operator-{len(made)}.log"
+        made.append(OperatorProcess(operator_kubeconfig, log, {**namespaces.of_the_test, **settings}))
+        if "HOOP_LEASE_NAMESPACE" in settings:
+            agent_id = made[-1].environment["HOOP_AGENT_ID"]
+            manifest = rbac_of_lease(agent_id)
+            cluster.kubectl(stack.kubeconfig, "apply", "--filename=-", manifest=manifest)
         return made[-1]
 
     yield make
@@ -166,6 +186,7 @@ async def planted_operator(
     tmp_path_factory: pytest.TempPathFactory,
     postgres: Server,
     client_authority: Authority,
+    namespaces: Namespaces,
 ) -> AsyncIterator[OperatorProcess]:
     """An operator with everything in its environment and home that libpq would like to use.
 
@@ -195,6 +216,7 @@ async def planted_operator(
             "HOOP_CONNECT_TIMEOUT_SECONDS": "2",
             "HOOP_RETRY_SECONDS_MAX": "2",
             "HOOP_DRIFT_INTERVAL_SECONDS": "3600",
+            **namespaces.of_the_run,
             "HOOP_ALLOWED_HOSTS": '["127.0.0.0/8", "localhost", "*.svc"]',
             "HOME": str(home),
             "TMPDIR": str(home / "tmp"),

@@ -8,7 +8,7 @@ import subprocess
 import sysconfig
 import urllib.request
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from integration.tenant import eventually
@@ -19,12 +19,19 @@ PROGRAM = Path(sysconfig.get_path("scripts")) / "hoop-operator"
 class OperatorProcess:
     """An operator that can be killed and started again."""
 
-    def __init__(self, kubeconfig: Path, log: Path, settings: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        kubeconfig: Path,
+        log: Path,
+        settings: Mapping[str, str],
+        command: Sequence[str | Path] = (PROGRAM, "run"),
+    ) -> None:
         self.agent_id = str(uuid.uuid4())
         self.log = log
         self.port = free_port()
         self.kubeconfig = kubeconfig
         self.settings = dict(settings)
+        self.command = command
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -53,7 +60,7 @@ class OperatorProcess:
         """Start the process."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 -- our own program
-                [PROGRAM, "run"], stdout=output, stderr=subprocess.STDOUT, env=self.environment
+                self.command, stdout=output, stderr=subprocess.STDOUT, env=self.environment
             )
 
     async def start(self) -> None:

@@ -1,7 +1,7 @@
 """Taking over what is there already: roles and Secrets that nobody claims, and those of a plan that is gone."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
@@ -25,12 +25,9 @@ OLD_PASSWORD = "as-long-as-anybody-can-remember"
 
 
 @pytest.fixture
-def neighbour(stack: Stack, api: KubernetesApi, tenant: Tenant) -> Iterator[Tenant]:
+def neighbour(new_namespace: Callable[[], str], api: KubernetesApi) -> Tenant:
     """Somebody with another namespace."""
-    name = f"{tenant.namespace}-2"
-    cluster.kubectl(stack.kubeconfig, "create", "namespace", name)
-    yield Tenant(api, name)
-    cluster.kubectl(stack.kubeconfig, "delete", "namespace", name, "--wait=false")
+    return Tenant(api, new_namespace())
 
 
 async def run(admin: Administrator, *statements: str, database: str = "postgres") -> None:

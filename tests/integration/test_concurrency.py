@@ -17,6 +17,7 @@ from psycopg.rows import TupleRow
 
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
+from integration.namespaces import Namespaces
 from integration.operator_process import OperatorProcess
 from integration.pooler import PgBouncer, TransactionPooler
 from integration.roles import literal, quoted
@@ -39,10 +40,11 @@ Session = psycopg.AsyncConnection[TupleRow]
 
 @pytest.fixture(scope="module")
 async def patient_operator(
-    operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
+    operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory, namespaces: Namespaces
 ) -> AsyncIterator[OperatorProcess]:
     """An operator that waits for locks longer than PostgreSQL takes to see a deadlock."""
-    process = OperatorProcess(operator_kubeconfig, tmp_path_factory.mktemp("patient") / "log", SETTINGS)
+    settings = {**SETTINGS, **namespaces.of_the_run}
+    process = OperatorProcess(operator_kubeconfig, tmp_path_factory.mktemp("patient") / "log", settings)
     await process.start()
     yield process
     process.bury()

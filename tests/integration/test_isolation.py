@@ -15,6 +15,7 @@ from psycopg import sql
 
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
+from integration.namespaces import Namespaces
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, ready
@@ -33,10 +34,11 @@ SOON = 15
 
 @pytest.fixture(scope="module")
 async def busy_operator(
-    operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory
+    operator_kubeconfig: Path, tmp_path_factory: pytest.TempPathFactory, namespaces: Namespaces
 ) -> AsyncIterator[OperatorProcess]:
     """One operator for all the trouble in this module."""
-    process = OperatorProcess(operator_kubeconfig, tmp_path_factory.mktemp("busy") / "log", SETTINGS)
+    settings = {**SETTINGS, **namespaces.of_the_run}
+    process = OperatorProcess(operator_kubeconfig, tmp_path_factory.mktemp("busy") / "log", settings)
     await process.start()
     yield process
     process.bury()

@@ -2,6 +2,7 @@
 
 import pytest
 
+from integration.namespaces import CLUSTER_WIDE
 from local import demo
 from local.demo import CheckFailed, Demo
 from local.postgresql import Server
@@ -13,6 +14,7 @@ def means(stack: Stack, postgres: Server) -> Demo:
     return Demo(stack, postgres)
 
 
+@CLUSTER_WIDE
 def test_every_claim_holds_also_after_an_earlier_demo_was_interrupted(
     operator: Stack, means: Demo, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -28,6 +30,7 @@ def test_every_claim_holds_also_after_an_earlier_demo_was_interrupted(
     assert not means.directory.exists()
 
 
+@CLUSTER_WIDE
 def test_it_clears_away_objects_whose_server_and_credentials_are_gone(operator: Stack, means: Demo) -> None:
     demo.fill_databases(means)
     demo.apply_objects(means)
@@ -75,6 +78,7 @@ def test_the_admins_kubeconfig_is_what_commands_use(means: Demo) -> None:
     assert means.run('echo "$KUBECONFIG"').strip() == str(means.stack.kubeconfig)
 
 
+@CLUSTER_WIDE
 def test_password_files_are_closed_to_others(operator: Stack, means: Demo) -> None:
     demo.fill_databases(means)
     demo.apply_objects(means)

@@ -13,6 +13,7 @@ from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.errors import ObjectNotFound
 from hoop_operator.naming import role_name
 from integration.administrator import Administrator
+from integration.namespaces import CLUSTER_WIDE
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, ready, roles_of
@@ -308,6 +309,7 @@ async def test_without_its_resource_and_its_server_a_plan_goes_with_a_warning_th
     await drop(admin, role, database)
 
 
+@CLUSTER_WIDE
 async def test_a_namespace_ends_with_everything_in_it_and_leaves_no_role(
     tenant: Tenant,
     api: KubernetesApi,
@@ -327,6 +329,7 @@ async def test_a_namespace_ends_with_everything_in_it_and_leaves_no_role(
     cluster.kubectl(stack.kubeconfig, "create", "namespace", tenant.namespace)
 
 
+@CLUSTER_WIDE
 async def test_a_namespace_ends_even_if_nobody_remembers_how_to_reach_the_server(
     api: KubernetesApi,
     namespace: str,

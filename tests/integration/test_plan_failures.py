@@ -1,7 +1,7 @@
 """Every way in which a plan can fail: named with its remedy, harmless, and healed by itself once the cause is gone."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -23,12 +23,9 @@ RETRIES = 3
 
 
 @pytest.fixture
-def other_namespace(stack: Stack, namespace: str) -> Iterator[str]:
+def other_namespace(new_namespace: Callable[[], str]) -> str:
     """A second namespace."""
-    name = f"{namespace}-other"
-    cluster.kubectl(stack.kubeconfig, "create", "namespace", name)
-    yield name
-    cluster.kubectl(stack.kubeconfig, "delete", "namespace", name, "--wait=false")
+    return new_namespace()
 
 
 @pytest.fixture

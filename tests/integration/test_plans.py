@@ -17,9 +17,7 @@ from hoop_operator.naming import role_name
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
 from integration.tenant import Tenant, eventually, ready, roles_of
-from local import cluster
 from local.postgresql import Server
-from local.stack import Stack
 
 WRITES = re.compile(r"\b(CREATE|ALTER|GRANT|REVOKE|COMMENT|DROP|REASSIGN)\b")
 NO_DRIFT = {"HOOP_DRIFT_INTERVAL_SECONDS": "3600", "HOOP_RETRY_SECONDS_MAX": "2"}
@@ -435,22 +433,23 @@ async def test_of_two_plans_that_mean_one_role_one_has_it_and_the_other_is_told_
 
 
 async def test_two_resources_of_one_name_on_one_server_share_no_role(
-    tenant: Tenant, api: KubernetesApi, stack: Stack, database: str, postgres: Server, resource: str
+    tenant: Tenant,
+    api: KubernetesApi,
+    new_namespace: Callable[[], str],
+    database: str,
+    postgres: Server,
+    resource: str,
 ) -> None:
-    neighbour = Tenant(api, f"{tenant.namespace}-2")
-    cluster.kubectl(stack.kubeconfig, "create", "namespace", neighbour.namespace)
-    try:
-        theirs = await neighbour.resource(
-            postgres, user=postgres.user, password=postgres.password, resourceName=resource
-        )
-        await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
-        await tenant.until_plans(["ro"])
-        await neighbour.plan("ro", theirs, scopes=[database], privileges=["SELECT"])
-        plan = (await neighbour.until_plans(["ro"], "RoleConflict"))["ro"]
-        assert f"default/{tenant.namespace}/ro" in ready(plan)[1]
-        assert plan["status"]["status"] == "failed"
-    finally:
-        cluster.kubectl(stack.kubeconfig, "delete", "namespace", neighbour.namespace, "--wait=false")
+    neighbour = Tenant(api, new_namespace())
+    theirs = await neighbour.resource(
+        postgres, user=postgres.user, password=postgres.password, resourceName=resource
+    )
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+    await tenant.until_plans(["ro"])
+    await neighbour.plan("ro", theirs, scopes=[database], privileges=["SELECT"])
+    plan = (await neighbour.until_plans(["ro"], "RoleConflict"))["ro"]
+    assert f"default/{tenant.namespace}/ro" in ready(plan)[1]
+    assert plan["status"]["status"] == "failed"
 
 
 async def test_a_label_can_be_used_again_after_its_plan_is_gone(

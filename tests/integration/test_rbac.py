@@ -63,12 +63,23 @@ def test_the_operator_may_do_nothing_else(stack: Stack, namespace: str, verb: st
 
 
 @pytest.mark.parametrize(
-    ("verb", "allowed"),
-    [("get", True), ("create", True), ("patch", True), ("list", False), ("update", False), ("delete", False)],
+    ("verb", "lease", "allowed"),
+    [
+        ("create", "", True),
+        ("get", "/hoop-operator", True),
+        ("patch", "/hoop-operator", True),
+        ("get", "/another", False),
+        ("patch", "/another", False),
+        ("list", "", False),
+        ("update", "/hoop-operator", False),
+        ("delete", "/hoop-operator", False),
+    ],
 )
-def test_the_operator_may_be_elected_in_its_own_namespace(stack: Stack, verb: str, allowed: bool) -> None:
+def test_the_operator_may_be_elected_by_its_own_lease(
+    stack: Stack, verb: str, lease: str, allowed: bool
+) -> None:
     who = (f"--as={OPERATOR}",)
-    assert may(stack, who, verb, "leases.coordination.k8s.io", "hoop-system") is allowed
+    assert may(stack, who, verb, f"leases.coordination.k8s.io{lease}", "hoop-system") is allowed
 
 
 @pytest.fixture

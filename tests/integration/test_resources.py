@@ -27,6 +27,7 @@ from integration.fake_postgres import (
     never_answer,
     refuse,
 )
+from integration.namespaces import CLUSTER_WIDE
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
 from integration.registrant import CONFIDENTIAL, Registrant, condition
@@ -711,12 +712,14 @@ async def test_two_resources_whose_secrets_would_have_one_name_are_in_conflict(
 
 
 async def test_deletion_waits_for_the_plans_that_use_the_resource(
-    registrant: Registrant, api: KubernetesApi, stack: Stack, postgres: Server, admin: Administrator
+    registrant: Registrant,
+    api: KubernetesApi,
+    new_namespace: Callable[[], str],
+    postgres: Server,
+    admin: Administrator,
 ) -> None:
     database = await admin.create_database()
-    elsewhere = f"{registrant.namespace}-far"
-    cluster.kubectl(stack.kubeconfig, "create", "namespace", elsewhere)
-    far = Tenant(api, elsewhere, registrant.agent_id)
+    far = Tenant(api, new_namespace(), registrant.agent_id)
     await registrant.register("db", envVars=env_of(postgres), allowedNamespaces={"from": "All"})
     await registrant.until("db", "Registered")
     grant: dict[str, Any] = {"scopes": [database], "privileges": ["SELECT"]}
@@ -745,7 +748,6 @@ async def test_deletion_waits_for_the_plans_that_use_the_resource(
     await registrant.delete("two")
     await registrant.until_resource_gone("db")
     assert await registrant.plans() == {}
-    cluster.kubectl(stack.kubeconfig, "delete", "namespace", elsewhere, "--wait=false")
 
 
 async def test_a_resource_that_no_plan_uses_goes_at_once_even_without_credentials(
@@ -759,6 +761,7 @@ async def test_a_resource_that_no_plan_uses_goes_at_once_even_without_credential
     await registrant.until_resource_gone("db")
 
 
+@CLUSTER_WIDE
 async def test_a_namespace_that_is_deleted_takes_resource_plan_and_role_with_it(
     registrant: Registrant, api: KubernetesApi, stack: Stack, postgres: Server, admin: Administrator
 ) -> None:

@@ -18,9 +18,7 @@ from integration.administrator import Administrator
 from integration.operator_process import PROGRAM, OperatorProcess
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, ready, roles_of
-from local import cluster, kubeconfig
 from local.postgresql import Server
-from local.stack import Stack
 
 FINALIZER = "hoop.dev/operator"
 SETTINGS = {"HOOP_RETRY_SECONDS_MAX": "1", "HOOP_LOG_LEVEL": "DEBUG"}
@@ -193,63 +191,6 @@ async def test_kopf_leaves_no_trace_on_the_objects(
         assert "kopf" not in json.dumps(body["status"]).lower()
         assert "kopf" not in json.dumps(metadata).lower()
     assert "Traceback" not in process.said()
-
-
-async def test_it_serves_its_namespaces_with_rights_in_these_alone(
-    own_operator: MakeOperator,
-    stack: Stack,
-    api: KubernetesApi,
-    namespace: str,
-    postgres: Server,
-    admin: Administrator,
-    database: str,
-    tmp_path: Path,
-) -> None:
-    account = "narrow"
-    shipped = json.loads(
-        cluster.kubectl(stack.kubeconfig, "get", "clusterrole", "hoop-operator", "--output=json")
-    )
-    rules = [rule for rule in shipped["rules"] if rule["resources"] != ["namespaces"]]
-    for body in (
-        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": account}},
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "Role",
-            "metadata": {"name": account},
-            "rules": rules,
-        },
-        {
-            "apiVersion": "rbac.authorization.k8s.io/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": account},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": account},
-            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": namespace}],
-        },
-    ):
-        cluster.kubectl(
-            stack.kubeconfig, f"--namespace={namespace}", "create", "--filename=-", manifest=json.dumps(body)
-        )
-    token = cluster.kubectl(stack.kubeconfig, f"--namespace={namespace}", "create", "token", account)
-    process = own_operator({"HOOP_WATCH_NAMESPACES": json.dumps([namespace]), "HOOP_LOG_LEVEL": "DEBUG"})
-    process.kubeconfig = tmp_path / "kubeconfig"
-    kubeconfig.save(
-        process.kubeconfig, kubeconfig.with_token(kubeconfig.read(stack.kubeconfig), token.strip())
-    )
-    tenant = Tenant(api, namespace, process.agent_id)
-    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
-    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
-    await process.start()
-    await tenant.until_plans(["ro"])
-    await api.delete(paths.secret(namespace, "ro-credentials"))
-
-    async def restored() -> bool:
-        return bool(await tenant.secret("ro"))
-
-    await eventually(restored, seconds=20, what="the lost Secret is there again")
-    await tenant.delete("ro")
-    await tenant.until_gone("ro")
-    assert "403" not in process.said()
-    assert "forbidden" not in process.said().lower()
 
 
 async def test_it_ends_within_ten_seconds_while_a_server_hangs(

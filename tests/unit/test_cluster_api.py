@@ -64,6 +64,15 @@ def test_servers_words_are_withheld_where_they_may_quote_a_credential(path: str)
     assert str(error) == f"Kubernetes API: PATCH {path}: 422 Invalid"
 
 
+def test_a_right_that_is_missing_is_named_whatever_the_path() -> None:
+    denied = 'cannot get resource "secrets" in API group "" in the namespace "a"'
+    message = f'secrets "b" is forbidden: User "system:serviceaccount:c:d" {denied}: {PASSWORD}'
+    told = str(failure("GET", paths.secret("a", "b"), 403, {"reason": "Forbidden", "message": message}))
+
+    assert f"the operator's account {denied}; give it that right" in told
+    assert PASSWORD not in told
+
+
 def test_servers_words_are_repeated_elsewhere() -> None:
     assert PASSWORD in str(failure("PATCH", paths.hoop_role_plan("a", "b"), 422, QUOTING))
 

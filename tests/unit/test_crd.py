@@ -1,3 +1,4 @@
+import html
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
@@ -29,6 +30,7 @@ from hoop_operator.crd import (
 )
 from hoop_operator.crd import __main__ as generator
 from hoop_operator.crd.common import MESSAGE_BYTES, stored_bytes
+from hoop_operator.crd.reference import reference_page
 from hoop_operator.crd.roleplan import STATEMENTS_BYTES
 from hoop_operator.crd.schema import (
     CustomResource,
@@ -76,12 +78,14 @@ def test_the_file_reads_back_as_the_definition(resource: CustomResource) -> None
 def test_check_names_the_stale_file_and_leaves_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(generator, "_DIRECTORY", tmp_path)
+    monkeypatch.setattr(generator, "_CHECKOUT", tmp_path)
+    for directory in ("crds", "docs"):
+        (tmp_path / directory).mkdir()
     monkeypatch.setattr("sys.argv", ["crd"])
     assert generator.main() == 0
     monkeypatch.setattr("sys.argv", ["crd", "--check"])
     assert generator.main() == 0
-    stale = tmp_path / "hooproleplans.yaml"
+    stale = tmp_path / "crds/hooproleplans.yaml"
     stale.write_text("edited by hand")
     assert generator.main() == 1
     message = capsys.readouterr().err
@@ -89,6 +93,24 @@ def test_check_names_the_stale_file_and_leaves_it(
     assert "python -m hoop_operator.crd" in message
     assert "hoopresources.yaml" not in message
     assert stale.read_text() == "edited by hand"
+
+
+@both_kinds
+def test_the_page_of_all_fields_has_every_name_choice_and_rule(resource: CustomResource) -> None:
+    page = reference_page(resource)
+    for path, node in [
+        pair for model in (resource.spec, resource.status) for pair in nodes(structural_schema(model), "")
+    ]:
+        if path and not path.endswith(("[]", "{}")):
+            assert f"| `{path[1:].replace('{}', '.*')}` |" in page
+        for choice in node.get("enum", ()):
+            assert f"`{choice}`" in page
+        for rule in node.get("x-kubernetes-validations", ()):
+            assert rule["message"] in html.unescape(page).replace("\\", "")
+
+
+def test_the_page_of_all_fields_has_defaults() -> None:
+    assert "default: `Delete`; one of `Delete`, `Retain`" in reference_page(HOOP_ROLE_PLAN)
 
 
 # What the API server and its users are told

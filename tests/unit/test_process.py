@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hoop_operator.handlers import process
-from hoop_operator.handlers.process import lease_name, lease_namespace, until_over
+from hoop_operator.handlers.process import lease_name, lease_namespace, until_all_ended
 from hoop_operator.settings import Settings
 
 AGENT = "0b8a3f4e-6a39-4f4e-9f0e-0d1c2b3a4f5e"
@@ -48,5 +48,5 @@ async def test_kopf_is_over_even_if_a_task_of_its_takes_a_cancellation_for_that_
     watching = asyncio.create_task(watch())
     async with asyncio.timeout(10):
         with pytest.raises(ConnectionError):
-            await until_over([asyncio.create_task(root())], others)
+            await until_all_ended([asyncio.create_task(root())], others)
     assert watching.cancelled()

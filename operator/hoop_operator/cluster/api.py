@@ -7,6 +7,7 @@ official client does well is used: finding the cluster, its authentication and t
 import asyncio
 import json
 import os
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -46,6 +47,11 @@ _MESSAGE_LENGTH = 1024
 
 _CONFIDENTIAL = {"secrets", "hoopresources"}
 """Plurals of the kinds that hold credentials, which the API server may quote when it refuses one."""
+
+_DENIED = re.compile(
+    r'cannot \S+ resource "[^"]*" in API group "[^"]*"( in the namespace "[^"]*"| at the cluster scope)?'
+)
+"""What the API server says of a right that RBAC does not give; it holds names only."""
 
 _ERROR_BY_STATUS: dict[int, type[ClusterError]] = {
     401: AccessDenied,
@@ -240,7 +246,12 @@ def failure(method: str, path: str, status: int, answer: Mapping[str, Any]) -> C
     """
     text = f"Kubernetes API: {method} {path}: {status} {answer.get('reason', '')}".rstrip()
     message = str(answer.get("message", ""))
-    if message and not _CONFIDENTIAL.intersection(path.split("/")):
+    if status == 403 and (right := _DENIED.search(message)):
+        text += (
+            f": the operator's account {right[0]}; give it that right, as the chart and deploy/manifests/rbac.yaml of "
+            f"this version do"
+        )
+    elif message and not _CONFIDENTIAL.intersection(path.split("/")):
         text += f": {message[:_MESSAGE_LENGTH]}"
     error = _ERROR_BY_STATUS.get(status, ClusterUnavailable if status >= 500 else ObjectRejected)
     return error(text, status=status)

@@ -19,7 +19,7 @@ OnChange = Callable[[str, str, str | None], None]
 RETRY_SECONDS_MIN = 1.0
 RETRY_SECONDS_MAX = 30.0
 
-_METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
+METADATA_LIST = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 _METADATA = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 _GONE = 410
 _SAME_VERSION = {0, 429}
@@ -77,7 +77,7 @@ async def _list(api: KubernetesApi, path: str, known: dict[_Key, str], on_change
     """Bring `known` up to date, report the differences, and return the version from which to watch."""
     listed: dict[_Key, str] = {}
     version = ""
-    async with aclosing(api.pages(path, accept=_METADATA_LIST)) as pages:
+    async with aclosing(api.pages(path, accept=METADATA_LIST)) as pages:
         async for page in pages:
             version = page["metadata"]["resourceVersion"]
             for item in page["items"] or ():  # null when there are none

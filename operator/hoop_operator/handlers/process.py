@@ -10,14 +10,18 @@ import logging
 import os
 import signal
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import kopf
 
+from hoop_operator.cluster.access import denied_namespaces
+from hoop_operator.cluster.api import KubernetesApi, connect
 from hoop_operator.cluster.election import LOST, Election
+from hoop_operator.errors import AccessDenied, ClusterError
 from hoop_operator.handlers.registry import Handlers
 from hoop_operator.health import Health, serve_health
 from hoop_operator.settings import Settings
@@ -27,6 +31,8 @@ NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
 RESTART_SECONDS = 5.0
 """Pause after kopf ended by itself."""
+DENIED_SECONDS = 15.0
+"""Pause between two looks at namespaces that cannot be served."""
 END_SECONDS = 7.0
 """How long the end may take. Kubernetes waits for longer, but who follows should not have to."""
 
@@ -82,7 +88,9 @@ def lease_name(settings: Settings) -> str:
     return "hoop-operator" if settings.agent_id is None else f"hoop-operator-{settings.agent_id}"
 
 
-async def until_over(tasks: Collection[asyncio.Task[None]], others: Collection[asyncio.Task[Any]]) -> None:
+async def until_all_ended(
+    tasks: Collection[asyncio.Task[None]], others: Collection[asyncio.Task[Any]]
+) -> None:
     """Wait until kopf's tasks are over, and all that they began.
 
     kopf cancels what is left once, and then waits for however long. But a watch of its that waits for an answer takes
@@ -108,22 +116,72 @@ async def _run_kopf(settings: Settings, health: Health, leading: Callable[[], bo
     watch, or a list that is refused for good. That is no reason for the operator to end.
     """
     while not end.begun.is_set():
-        others = asyncio.all_tasks()
         try:
-            tasks = await kopf.spawn_tasks(
-                registry=Handlers(settings, health, leading).registry(),
-                clusterwide=not settings.watch_namespaces,
-                namespaces=settings.watch_namespaces,
-                standalone=True,
-                stop_flag=end.begun,
-            )
-            end.on_signals()  # kopf has put handlers of its own in their place, which fail at a second signal
-            await until_over(tasks, others)
+            async with _served(settings, end) as (served, over):
+                others = asyncio.all_tasks()
+                tasks = await kopf.spawn_tasks(
+                    registry=Handlers(served, health, leading).registry(),
+                    clusterwide=not settings.watch_namespaces,
+                    namespaces=served.watch_namespaces,
+                    standalone=True,
+                    # Without one kopf asks for the name of the user, who may have none, and of the host, in the DNS.
+                    # Its type is a str that kopf does not export.
+                    identity="hoop-operator",  # type: ignore[arg-type]
+                    stop_flag=over,
+                )
+                end.on_signals()  # kopf has put handlers of its own in their place, which fail at a second signal
+                await until_all_ended(tasks, others)
+                if over.is_set():
+                    continue
+        except ClusterError as error:
+            logger.warning("What is to be watched could not be found out: %s", error)
         except Exception:
             logger.exception("kopf ended by itself")
         if not end.begun.is_set():
             logger.error("The watches have ended; everything is looked at anew in %.0f s", RESTART_SECONDS)
             await _first_of(end.begun, seconds=RESTART_SECONDS)
+
+
+@asynccontextmanager
+async def _served(settings: Settings, end: "_End") -> AsyncIterator[tuple[Settings, asyncio.Event]]:
+    """Leave out namespaces that we may not look into, which would keep kopf from watching the others.
+
+    Yields
+    ------
+    The settings without them, and what is set when kopf is to end: at the end, and when one of them is to be served.
+
+    Raises
+    ------
+    ClusterError
+        The API server failed us, or lets us look into none of the namespaces.
+    """
+    if not settings.watch_namespaces:
+        yield settings, end.begun
+        return
+    async with connect() as api:
+        denied = await denied_namespaces(api, settings.watch_namespaces)
+        for namespace, why in denied.items():
+            logger.error("Namespace %s is not served until it can be: %s", namespace, why)
+        served = [name for name in settings.watch_namespaces if name not in denied]
+        if not served:
+            raise AccessDenied("None of HOOP_WATCH_NAMESPACES can be served")
+        over = asyncio.Event()
+        waiting = asyncio.create_task(_until_over(api, denied, end, over))
+        try:
+            yield settings.model_copy(update={"watch_namespaces": served}), over
+        finally:
+            waiting.cancel()
+
+
+async def _until_over(api: KubernetesApi, denied: Collection[str], end: "_End", over: asyncio.Event) -> None:
+    """Set `over` at the end, or as soon as a namespace can be served that could not be before."""
+    still = denied
+    while len(still) == len(denied) and not end.begun.is_set():
+        await _first_of(end.begun, seconds=DENIED_SECONDS if denied else None)
+        if denied and not end.begun.is_set():
+            with suppress(ClusterError):
+                still = await denied_namespaces(api, denied)
+    over.set()
 
 
 class _End:

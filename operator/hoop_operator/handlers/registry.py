@@ -1,6 +1,8 @@
 """What kopf is told to watch and how to behave."""
 
+import dataclasses
 import itertools
+import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -125,5 +127,13 @@ def _configure(settings: kopf.OperatorSettings) -> None:
 
 
 def _log_in(**kwargs: Any) -> kopf.ConnectionInfo | None:
-    """Use the Pod's service account, or KUBECONFIG outside a cluster: the same as our own client, and as light."""
-    return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
+    """Use the Pod's service account, or KUBECONFIG outside a cluster: the same as our own client, and as light.
+
+    In a Pod kopf would go to `kubernetes.default.svc`, and see nothing while the cluster's DNS is down. Our own
+    client goes where every Pod is told that the API server is.
+    """
+    in_cluster = kopf.login_with_service_account(**kwargs)
+    host, port = (os.environ.get(f"KUBERNETES_SERVICE_{part}") for part in ("HOST", "PORT"))
+    if in_cluster is None or not host or not port:
+        return kopf.login_with_kubeconfig(**kwargs)
+    return dataclasses.replace(in_cluster, server=f"https://{f'[{host}]' if ':' in host else host}:{port}")

@@ -29,6 +29,10 @@ class Clock:
             pause = due - loop.time()
         self.after(name, pause, action)
 
+    def is_failing(self, name: Hashable) -> bool:
+        """Whether it failed when it was tried last."""
+        return name in self._failures
+
     def after(self, name: Hashable, seconds: float, action: Callable[[], None]) -> None:
         """Do something once, later."""
         self.cancel(name)

@@ -15,6 +15,7 @@ from hoop_operator.cluster.events import post_event
 from hoop_operator.cluster.finalizers import remove_finalizer
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import (
+    AccessDenied,
     ClusterError,
     ObjectConflict,
     ObjectNotFound,
@@ -43,6 +44,7 @@ from hoop_operator.reconcile.deletion import (
     never_began,
     recorded_role,
 )
+from hoop_operator.reconcile.denied import tell_trouble
 from hoop_operator.reconcile.desired import desired_role, secret_contents
 from hoop_operator.reconcile.drift import DRIFT, RETRY, SECRET
 from hoop_operator.reconcile.inbox import Inbox
@@ -173,7 +175,8 @@ class Plans:
                 await self._finish(run)
                 self._count_users(plan.resource_key)
         except ClusterError as error:
-            logger.warning("Plan %s waits for the Kubernetes API: %s", key, error)
+            what = f"Plan {key} waits for the Kubernetes API"
+            await tell_trouble(self._context, ("plan", key), plan.body, what, error)
             self._retry(key, trigger)
 
     def _retry(self, key: Key, trigger: str) -> None:
@@ -214,8 +217,15 @@ class Plans:
         """The plan's resource, asked for by name where no watch has brought it yet."""
         memory, key = self._context.memory, plan.resource_key
         if key not in memory.resources:
-            with suppress(ObjectNotFound, ValidationError):
+            try:
                 memory.see_resource(Resource.parse(await self._context.api.get(paths.hoop_resource(*key))))
+            except (ObjectNotFound, ValidationError):
+                pass
+            except AccessDenied:
+                # A namespace that is not served has no Role for us. A resource taken for gone leaves its roles behind.
+                watched = self._context.settings.watch_namespaces
+                if plan.deleting or not watched or key.namespace in watched:
+                    raise
         return memory.resources.get(key)
 
     async def _registration_of(self, plan: Plan, resource: Resource | None) -> Registration | None:
@@ -531,9 +541,8 @@ class Plans:
             else:
                 await self._let_go(plan, "left_behind", role_left_behind(plan, outcome))
         except ClusterError as error:
-            logger.warning(
-                "The role of plan %s is removed, but the plan cannot be let go yet: %s", plan.key, error
-            )
+            what = f"The role of plan {plan.key} is removed, but the plan cannot be let go yet"
+            await tell_trouble(self._context, ("plan", plan.key), plan.body, what, error)
             self._retry(plan.key, RETRY)
 
     def _sessions(self, connection: Connection) -> AbstractAsyncContextManager[Sessions]:
@@ -588,7 +597,8 @@ class Plans:
         except ObjectConflict:
             await self._read_anew(plan)
         except ClusterError as error:
-            logger.warning("The outcome of plan %s could not be written: %s", plan.key, error)
+            what = f"The outcome of plan {plan.key} could not be written"
+            await tell_trouble(self._context, ("plan", plan.key), plan.body, what, error)
             self._retry(plan.key, RETRY)
 
     async def _give_approval_back(self, run: Run) -> None:

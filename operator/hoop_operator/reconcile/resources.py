@@ -22,6 +22,7 @@ from hoop_operator.logs import about, object_reference
 from hoop_operator.postgres.snapshot import Capabilities
 from hoop_operator.reconcile.announce import Announcement
 from hoop_operator.reconcile.context import Context
+from hoop_operator.reconcile.denied import tell_trouble
 from hoop_operator.reconcile.drift import DRIFT
 from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.objects import FINALIZER, Fingerprint, Key, Resource
@@ -120,7 +121,8 @@ class Resources:
             if (now := memory.resources.get(key)) is not None and now.uid == resource.uid:
                 self.gone(key)
         except ClusterError as error:
-            logger.warning("Resource %s waits for the Kubernetes API: %s", key, error)
+            what = f"Resource {key} waits for the Kubernetes API"
+            await tell_trouble(self._context, ("resource", key), resource.body, what, error)
             self._retry(key, trigger or "retry")
 
     def _retry(self, key: Key, trigger: str) -> None:
@@ -241,7 +243,7 @@ class Resources:
         if resource is None or resource.uid != registration.resource.uid:
             return
         users = memory.users_of(resource.key)
-        in_use = _in_use(resource.key, [plan.key for plan in users]) if resource.deleting else None
+        in_use = _in_use(resource.key, [plan.key for plan in users]) if resource.deleting and users else None
         patch = resource_status(registration, resource, len(users), in_use, datetime.now(UTC))
         if patch is None:
             return

@@ -1,0 +1,298 @@
+"""The chart and the plain manifests, given to Helm 3 and 4, kubectl and a real API server."""
+
+import json
+import os
+import secrets
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from generated import CHART, MANIFESTS, render
+from hoop_operator.settings import Settings
+from local import cluster
+from local.errors import StackError
+from local.helm import helm
+from local.stack import CHECKOUT, Stack
+
+pytestmark = pytest.mark.version_independent
+
+GOLDENS = Path(__file__).parent / "chart"
+HELMS = pytest.mark.parametrize("major", [3, 4])
+MONITORING = "--api-versions=monitoring.coreos.com/v1"
+OF_THE_CLUSTER = ("crds.enabled=false", "admissionPolicy.enabled=false", "rbac.aggregateClusterRoles=false")
+"""Off, the chart makes nothing that a second release would have, too."""
+
+KINDS = sorted(
+    yaml.safe_load(file.read_text())["metadata"]["name"] for file in (CHECKOUT / "crds").glob("*.yaml")
+)
+
+
+def objects_of(*arguments: str, major: int = 4) -> list[dict[str, Any]]:
+    return [document for document in yaml.safe_load_all(render(*arguments, major=major)) if document]
+
+
+def sets(*values: str) -> tuple[str, ...]:
+    return tuple(f"--set={value}" for value in values)
+
+
+def of_kind(kind: str, objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [found for found in objects if found["kind"] == kind]
+
+
+# What is rendered
+
+
+@HELMS
+def test_the_chart_passes_strict_linting(major: int) -> None:
+    command = [str(helm(major)), "lint", "--strict", str(CHART)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 -- our own Helm
+    assert done.returncode == 0, done.stdout
+
+
+@HELMS
+@pytest.mark.parametrize("golden", sorted(GOLDENS.glob("*.values.yaml")), ids=lambda golden: golden.name)
+def test_the_chart_renders_what_was_looked_at(major: int, golden: Path) -> None:
+    """Run with UPDATE_GOLDENS=1 to write the files anew, and look at what changed."""
+    rendered = render(f"--values={golden}", MONITORING, "--set=crds.enabled=false", major=major)
+    documents = [document for document in yaml.safe_load_all(rendered) if document]
+    documents.sort(
+        key=lambda found: (found["kind"], found["metadata"].get("namespace", ""), found["metadata"]["name"])
+    )
+    text = yaml.safe_dump_all(documents, sort_keys=False, width=110)
+    expected = golden.with_name(golden.name.replace(".values.", ".rendered."))
+    if os.environ.get("UPDATE_GOLDENS"):
+        expected.write_text(text)
+    assert text == expected.read_text()
+
+
+def test_the_kinds_of_the_chart_are_those_of_the_project() -> None:
+    kinds = of_kind("CustomResourceDefinition", objects_of())
+    for kind in kinds:
+        assert kind["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+        del kind["metadata"]["labels"]
+    originals = [yaml.safe_load(file.read_text()) for file in (CHECKOUT / "crds").glob("*.yaml")]
+    assert sorted(kinds, key=str) == sorted(originals, key=str)
+
+
+@HELMS
+@pytest.mark.parametrize(
+    ("value", "names"),
+    [
+        ("replicas=3", ["replicas", "not allowed"]),
+        ("settings.lockTimeout=4", ["settings", "lockTimeout", "not allowed"]),
+        ("settings.logLevel=info", ["settings", "logLevel", "DEBUG|INFO|WARNING|ERROR"]),
+        ("settings.leaseSeconds=1", ["settings", "leaseSeconds", "5"]),
+        ("watchNamespaces=shop", ["watchNamespaces", "array"]),
+        ("agentId=me", ["agentId", "pattern"]),
+        ("image.digest=1a2b", ["image", "digest", "sha256:"]),
+        ("metrics.serviceMonitor.renderMode=maybe", ["serviceMonitor", "renderMode", "skipIfMissing"]),
+        ("extraEnv[0].name=HOOP_LOG_LEVEL", ["extraEnv: HOOP_LOG_LEVEL is set by the chart already"]),
+        ("serviceAccount.create=false", ["serviceAccount.name: name the account"]),
+    ],
+)
+def test_a_wrong_value_is_refused_by_its_name(major: int, value: str, names: list[str]) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        render(*sets(value), major=major)
+    assert [name for name in names if name not in refused.value.stderr] == []
+
+
+@HELMS
+def test_monitoring_is_left_out_refused_or_rendered_where_the_cluster_has_none(major: int) -> None:
+    enabled = sets("metrics.serviceMonitor.enabled=true", "metrics.prometheusRule.enabled=true")
+
+    def kinds(*arguments: str) -> set[str]:
+        rendered = objects_of(*enabled, *arguments, major=major)
+        return {found["kind"] for found in rendered} & {"ServiceMonitor", "PrometheusRule"}
+
+    assert kinds() == set()
+    assert kinds(MONITORING) == {"ServiceMonitor", "PrometheusRule"}
+    assert kinds(*sets("metrics.prometheusRule.renderMode=alwaysRender")) == {"PrometheusRule"}
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        kinds(*sets("metrics.serviceMonitor.renderMode=failIfMissing"))
+    assert "metrics.serviceMonitor.renderMode is failIfMissing" in refused.value.stderr
+
+
+def test_the_alerts_and_the_dashboard_are_those_of_the_project() -> None:
+    rendered = objects_of(
+        MONITORING, *sets("metrics.prometheusRule.enabled=true", "metrics.dashboard.enabled=true")
+    )
+    monitoring = CHECKOUT / "deploy/monitoring"
+    (rule,) = of_kind("PrometheusRule", rendered)
+    assert rule["spec"] == yaml.safe_load((monitoring / "alerts.yaml").read_text())
+    (board,) = of_kind("ConfigMap", rendered)
+    assert json.loads(board["data"]["hoop-operator.json"]) == json.loads(
+        (monitoring / "dashboard.json").read_text()
+    )
+
+
+def test_the_operator_understands_the_environment_that_the_chart_gives_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (deployment,) = of_kind("Deployment", objects_of(f"--values={GOLDENS / 'namespaced.values.yaml'}"))
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for variable in container["env"]:
+        monkeypatch.setenv(variable["name"], variable["value"])
+    understood = Settings()
+    assert understood.watch_namespaces == ["shop", "billing"]
+    assert understood.allowed_hosts == ["*.db.example.com", "10.0.0.0/8"]
+    assert str(understood.agent_id) == "7a0c2a3e-5f0e-4000-8000-000000000001"
+    assert (understood.http_port, understood.statement_timeout_seconds) == (0, 1_000_000)
+    assert understood.lease_seconds == Settings.model_fields["lease_seconds"].default
+
+
+def test_with_namespaces_to_watch_the_operator_has_roles_and_no_cluster_role() -> None:
+    rendered = objects_of("--set=watchNamespaces={shop,billing}")
+    for kind in ("ClusterRole", "ClusterRoleBinding"):
+        names = {found["metadata"]["name"] for found in of_kind(kind, rendered)}
+        assert names <= {"hoop-view", "hoop-edit", "hoop-admin", "hoop-approve"}
+    roles = {role["metadata"]["namespace"]: role["rules"] for role in of_kind("Role", rendered)}
+    (cluster_wide,) = (
+        role for role in of_kind("ClusterRole", objects_of()) if role["metadata"]["name"] == "hoop-operator"
+    )
+    assert roles["shop"] == roles["billing"] == cluster_wide["rules"]
+    assert roles.keys() == {"shop", "billing", "hoop-system"}
+
+
+# What the API server makes of it
+
+
+class Release:
+    """A release in a namespace of its own, without what another release of the cluster has already."""
+
+    def __init__(self, stack: Stack, major: int, namespace: str) -> None:
+        self.stack = stack
+        self.major = major
+        self.namespace = namespace
+        self.name = f"r{secrets.token_hex(3)}"
+
+    def helm(self, *arguments: str) -> str:
+        done = subprocess.run(  # noqa: S603 -- our own Helm
+            [helm(self.major), *arguments, f"--namespace={self.namespace}"],
+            env={**os.environ, "KUBECONFIG": str(self.stack.kubeconfig)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise StackError(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def upgrade(self, *values: str) -> str:
+        return self.helm("upgrade", "--install", self.name, str(CHART), *sets(*OF_THE_CLUSTER, *values))
+
+    def deployment(self) -> dict[str, Any]:
+        found = cluster.kubectl(
+            self.stack.kubeconfig,
+            f"--namespace={self.namespace}",
+            "get",
+            "deployment",
+            f"{self.name}-hoop-operator",
+            "--output=json",
+        )
+        body: dict[str, Any] = json.loads(found)
+        return body
+
+
+@pytest.fixture
+def release(stack: Stack, major: int, namespace: str) -> Iterator[Release]:
+    release = Release(stack, major, namespace)
+    yield release
+    release.helm("uninstall", release.name, "--ignore-not-found")
+
+
+@HELMS
+def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(release: Release) -> None:
+    told = release.upgrade()
+    assert f"installed in the namespace {release.namespace} and serves all namespaces" in told
+    assert release.deployment()["spec"]["replicas"] == 2
+    told = release.upgrade(
+        "replicaCount=1", "settings.logLevel=DEBUG", f"watchNamespaces={{{release.namespace}}}"
+    )
+    assert f"serves {release.namespace}." in told
+    assert "replicaCount is 1: nobody takes over" in told
+    assert release.deployment()["spec"]["replicas"] == 1
+    account = f"--as=system:serviceaccount:{release.namespace}:{release.name}-hoop-operator"
+    assert not may(release, account, "get", "secrets", "default")
+    assert may(release, account, "get", "secrets", release.namespace)
+    release.helm("rollback", release.name, "1")
+    assert release.deployment()["spec"]["replicas"] == 2
+    assert may(release, account, "get", "secrets", "default")
+    release.helm("uninstall", release.name)
+    assert not may(release, account, "get", "secrets", release.namespace)
+    left = cluster.kubectl(
+        release.stack.kubeconfig,
+        f"--namespace={release.namespace}",
+        "get",
+        "deployments,services,roles,rolebindings,clusterroles,clusterrolebindings",
+        f"--selector=app.kubernetes.io/instance={release.name}",
+        "--output=name",
+    )
+    assert left == ""
+
+
+def may(release: Release, account: str, verb: str, resource: str, namespace: str) -> bool:
+    try:
+        cluster.kubectl(
+            release.stack.kubeconfig, "auth", "can-i", verb, resource, f"--namespace={namespace}", account
+        )
+    except StackError:  # kubectl exits with 1 for a "no"
+        return False
+    return True
+
+
+@pytest.fixture
+def own_cluster(tmp_path: Path) -> Iterator[Stack]:
+    """A control plane without our kinds, for a release that has all that a cluster has one of."""
+    stack = Stack(tmp_path / "cluster")
+    stack.start_control_plane()
+    yield stack
+    stack.destroy()
+
+
+def test_kinds_and_objects_outlive_releases_of_either_helm_and_change_hands_between_these_and_kubectl(
+    own_cluster: Stack,
+) -> None:
+    config = own_cluster.kubeconfig
+    resource = {
+        "apiVersion": "hoop.dev/v1alpha1",
+        "kind": "HoopResource",
+        "metadata": {"name": "kept"},
+        "spec": {"type": "application", "subtype": "tcp", "envVars": {"A": "b"}},
+    }
+    for major in (3, 4):
+        release = Release(own_cluster, major, "hoop-system")
+        release.helm("install", "hoop-operator", str(CHART), "--create-namespace")
+        cluster.kubectl(config, "wait", "--for=condition=Established", "crd", *KINDS, "--timeout=30s")
+        cluster.kubectl(config, "apply", "--server-side", "--filename=-", manifest=json.dumps(resource))
+        release.helm("uninstall", "hoop-operator")
+        assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")
+        names = cluster.kubectl(config, "get", "clusterroles", "--output=name")
+        assert "hoop-" not in names
+    for major, flag in ((3, "-k"), (4, "-f")):
+        cluster.kubectl(config, "apply", "--server-side", "--force-conflicts", flag, MANIFESTS)
+        assert cluster.kubectl(config, "diff", "--server-side", "--force-conflicts", "-k", MANIFESTS) == ""
+        take_over = ["--take-ownership", *(["--force-conflicts"] if major == 4 else [])]
+        release = Release(own_cluster, major, "hoop-system")
+        release.helm("install", "hoop-operator", str(CHART), *take_over)
+        release.helm("uninstall", "hoop-operator")
+    assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")
+
+
+def test_the_pods_pass_the_restricted_profile_of_pod_security(stack: Stack, namespace: str) -> None:
+    kubectl = [f"--namespace={namespace}", "create", "--dry-run=server", "--filename=-"]
+    cluster.kubectl(
+        stack.kubeconfig, "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"
+    )
+    (deployment,) = of_kind("Deployment", objects_of())
+    template = deployment["spec"]["template"]
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": template["spec"]}
+    cluster.kubectl(stack.kubeconfig, *kubectl, manifest=json.dumps(pod))
+    (container,) = template["spec"]["containers"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    container["securityContext"]["allowPrivilegeEscalation"] = True
+    with pytest.raises(StackError, match="restricted"):
+        cluster.kubectl(stack.kubeconfig, *kubectl, manifest=json.dumps(pod))
