@@ -14,6 +14,7 @@ from pydantic_settings import SettingsError
 from hoop_operator.health import PortUnavailable
 from hoop_operator.logs import configure_logging
 from hoop_operator.postgres.session import forget_libpq_environment
+from hoop_operator.postgres.tls_files import remove_leftover_tls_files
 from hoop_operator.reconcile.dry_run import preview_plans
 from hoop_operator.reconcile.manifests import read_manifests
 from hoop_operator.reconcile.script import one_line, psql_script
@@ -126,9 +127,12 @@ def _settings() -> Settings | None:
             where = f" (entry {'.'.join(place)})" if place else ""
             sys.stderr.write(f"HOOP_{field.upper()}{where}: {problem['msg']}\n")
     except SettingsError as error:
-        # A list that is not JSON never gets as far as validation; the field is named in the message alone.
+        # What is not JSON never gets as far as validation; the field is named in the message alone.
         field = str(error).partition('"')[2].partition('"')[0]
-        sys.stderr.write(f'HOOP_{field.upper()}: must be a JSON list, such as ["first", "second"]\n')
+        form = 'a JSON list, such as ["first", "second"]'
+        if isinstance(Settings.model_fields[field].default, dict):
+            form = 'a JSON map of lists, such as {"shop": ["shop/*"]}'
+        sys.stderr.write(f"HOOP_{field.upper()}: must be {form}\n")
     return None
 
 
@@ -165,6 +169,7 @@ def _run(settings: Settings) -> int:
 
     # What it has to say below a warning is every object as a whole.
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    remove_leftover_tls_files()
     try:
         return asyncio.run(operate(settings))
     except PortUnavailable as failure:

@@ -8,6 +8,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=253)]
+NamespaceGlob = Annotated[str, StringConstraints(pattern=r"^[-a-z0-9*?]{1,63}$")]
+SourceGlob = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+Allowance = dict[NamespaceGlob, list[SourceGlob]]
 
 LEASE_SECONDS_MAX = 300
 
@@ -39,6 +42,17 @@ class Settings(BaseSettings):
     allowed_hosts: list[Glob] = []
     """Host globs and CIDR networks that resources may name, as a JSON list; empty allows all. Link-local addresses
     are refused whatever stands here."""
+
+    allowed_aws_secrets: Allowance = {}
+    """For globs of namespaces, globs of the secrets in AWS Secrets Manager that `_aws:` may name in their resources, as
+    a JSON map of lists; empty allows none. A glob covers ARNs only where it begins with `arn:`."""
+
+    allowed_envjson: Allowance = {}
+    """For globs of namespaces, globs of the operator's own environment variables that `_envjson:` may name in their
+    resources, as a JSON map of lists; empty allows none."""
+
+    aws_region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")] | None = None
+    """Where secrets are that are named without an ARN; without, boto3's own configuration decides."""
 
     connections_per_server: Annotated[int, Field(ge=1, le=100)] = 4
     """The most sessions that are open on one server at a time."""

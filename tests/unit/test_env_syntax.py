@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoop_operator.credentials.env import decode, decode_whole
+from hoop_operator.credentials.references import Reference, ReferenceKind, Unresolved
 from hoop_operator.credentials.role_secret import connection_secret
 from hoop_operator.errors import ResourceFailure, ResourceReason
 
@@ -27,15 +28,22 @@ def test_a_bare_name_is_literal_even_if_it_looks_like_base64_or_a_reference() ->
 
 
 @pytest.mark.parametrize("prefix", ["envvar", "filesystem"])
-@pytest.mark.parametrize("reference", ["_aws:prod/db:password", "_envjson:DB:password", "_aws:arn:aws:x:key"])
-def test_a_reference_is_unresolved_and_not_quoted(prefix: str, reference: str) -> None:
-    decoded = decode({f"{prefix}:PASS": reference})
+def test_a_reference_has_the_value_that_it_came_to(prefix: str) -> None:
+    reference = Reference(ReferenceKind.AWS, "prod/db", "password")
+    decoded = decode({f"{prefix}:PASS": "_aws:prod/db:password"}, values={reference: b"value"})
+    assert decoded.variables == {"PASS": b"value"}
+    assert decoded.problems == decoded.unresolved == ()
+    assert decoded.files == (("PASS",) if prefix == "filesystem" else ())
+
+
+@pytest.mark.parametrize("prefix", ["envvar", "filesystem"])
+def test_a_reference_that_came_to_nothing_is_unresolved(prefix: str) -> None:
+    reference = Reference(ReferenceKind.ENVJSON, "DB", "password")
+    decoded = decode({f"{prefix}:PASS": "_envjson:DB:password"}, values={reference: Unresolved("it is gone")})
     assert decoded.variables == {}
     assert decoded.undecoded == {"PASS"}
     assert decoded.problems == ()
-    (message,) = decoded.unresolved
-    assert message.startswith(f'spec.envVars["{prefix}:PASS"]')
-    assert reference not in message
+    assert decoded.unresolved == (f'spec.envVars["{prefix}:PASS"]: it is gone',)
 
 
 @pytest.mark.parametrize("reference", ["_aws:", "_aws:secret", "_aws:secret:", "_envjson::key"])
@@ -110,7 +118,9 @@ def test_a_whole_map_with_a_reference_is_unresolved() -> None:
 
 def test_a_role_secret_has_a_key_per_name_and_lists_its_files() -> None:
     data, files = connection_secret(
-        {"TOKEN": "t", "filesystem:KUBECONFIG": b64("k"), "filesystem:CA": b64("c")}, "spec.roles[0].secret"
+        {"TOKEN": "t", "filesystem:KUBECONFIG": b64("k"), "filesystem:CA": b64("c")},
+        "spec.roles[0].secret",
+        {},
     )
     assert data == {"TOKEN": b"t", "KUBECONFIG": b"k", "CA": b"c"}
     assert files == ["CA", "KUBECONFIG"]
@@ -118,5 +128,5 @@ def test_a_role_secret_has_a_key_per_name_and_lists_its_files() -> None:
 
 def test_a_role_secret_at_fault_is_refused_with_its_field() -> None:
     with pytest.raises(ResourceFailure, match=r'spec\.roles\[2\]\.secret\["envvar:X"\]') as raised:
-        connection_secret({"envvar:X": "?"}, "spec.roles[2].secret")
+        connection_secret({"envvar:X": "?"}, "spec.roles[2].secret", {})
     assert raised.value.reason == ResourceReason.CREDENTIALS_INVALID

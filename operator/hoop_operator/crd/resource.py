@@ -338,8 +338,9 @@ class HoopResourceSpec(KubernetesModel):
     env_vars: EnvVars = Field(default_factory=dict, repr=False)
     """The connection as variables; for postgres HOST, PORT (5432), USER, PASS, DB (postgres), SSLMODE
     (prefer), SSLROOTCERT, SSLCERT, SSLKEY. A key is a bare NAME with a literal value, or `envvar:NAME` or
-    `filesystem:NAME` with a value in base64. These win over `envVarsFrom`. A password is better kept in a
-    Secret that `envVarsFrom` names."""
+    `filesystem:NAME` with a value in base64, or with a reference `_aws:SECRET:KEY` or `_envjson:ENV:KEY` that
+    the operator's settings allow. These win over `envVarsFrom`. A password is better kept in a Secret that
+    `envVarsFrom` names."""
 
     env_vars_from: Annotated[tuple[EnvFrom, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
     """Secrets and ConfigMaps that hold the connection, each as a whole; a later one wins over an earlier."""

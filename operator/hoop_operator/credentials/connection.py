@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
-from hoop_operator.credentials.env import ENV_VARS_FIELD, decode
+from hoop_operator.credentials.env import ENV_VARS_FIELD, NONE_FOLLOWED, decode
 from hoop_operator.credentials.faults import raise_faults
 from hoop_operator.credentials.hosts import connection_host, host_allowed
+from hoop_operator.credentials.references import Values
 from hoop_operator.credentials.sources import (
     ENDPOINT_SPELLING,
     SPELLINGS,
@@ -73,6 +74,7 @@ def postgres_connection(
     env_vars: Mapping[str, str],
     sources: Sequence[Source],
     *,
+    values: Values = NONE_FOLLOWED,
     absent: Sequence[str] = (),
     namespace: str,
     allowed_hosts: Sequence[str],
@@ -87,6 +89,8 @@ def postgres_connection(
         The resource's `spec.envVars`.
     sources
         What its `spec.envVarsFrom` names, in that order.
+    values
+        What the references in `env_vars` came to.
     absent
         What it names and does not exist, in words. Where anything is absent, nothing is called missing.
     namespace
@@ -99,7 +103,7 @@ def postgres_connection(
     ResourceFailure
         `CredentialsInvalid`, `CredentialsUnresolved` or `CredentialsMissing`, listing all that is wrong.
     """
-    decoded = decode(env_vars)
+    decoded = decode(env_vars, values=values)
     malformed = list(decoded.problems)
     found: dict[str, Variable] = {}
     for source in (*sources, Source(ENV_VARS_FIELD, decoded.variables)):

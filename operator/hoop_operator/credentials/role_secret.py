@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 
 from hoop_operator.credentials.env import decode_whole
+from hoop_operator.credentials.references import Values
 
 
-def connection_secret(secret: Mapping[str, str], field: str) -> tuple[dict[str, bytes], list[str]]:
+def connection_secret(
+    secret: Mapping[str, str], field: str, values: Values
+) -> tuple[dict[str, bytes], list[str]]:
     """Decode the variables of a role.
 
     Parameters
@@ -14,6 +17,8 @@ def connection_secret(secret: Mapping[str, str], field: str) -> tuple[dict[str, 
         The role's `secret`, in hoop's syntax.
     field
         Its path in the object, for the messages, such as `spec.roles[0].secret`.
+    values
+        What its references came to.
 
     Returns
     -------
@@ -24,5 +29,5 @@ def connection_secret(secret: Mapping[str, str], field: str) -> tuple[dict[str, 
     ResourceFailure
         `CredentialsInvalid` or `CredentialsUnresolved`, naming every entry at fault.
     """
-    decoded = decode_whole(secret, field)
+    decoded = decode_whole(secret, field, values)
     return dict(decoded.variables), sorted(decoded.files)

@@ -6,6 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from hoop_operator.cluster.secrets import Owner
 from hoop_operator.crd import DeletionPolicy, EnvFrom, HoopResourceSpec, HoopRolePlanSpec
+from hoop_operator.credentials.env import references_in
+from hoop_operator.credentials.references import Reference
 from hoop_operator.errors import PlanReason
 from hoop_operator.naming import (
     ADOPT,
@@ -170,6 +172,12 @@ class Resource(KubernetesObject):
         }
         named = [reading for role in self.spec.roles for reading in self.named(role.secret_from)]
         return frozenset({*written, *filter(None, self.sources), *filter(None, named)})
+
+    @property
+    def references(self) -> frozenset[Reference]:
+        """What it refers to outside of the cluster, for itself and for its roles."""
+        maps = (self.spec.env_vars, *(role.secret for role in self.spec.roles))
+        return frozenset(reference for each in maps for reference in references_in(each))
 
     @property
     def owner(self) -> Owner:

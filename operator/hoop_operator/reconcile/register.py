@@ -22,8 +22,9 @@ from hoop_operator.cluster.secrets import (
 from hoop_operator.crd import Condition, HoopResourceStatus, Outcome, ResourceRole, ServerInfo
 from hoop_operator.crd import Connection as ConnectionStatus
 from hoop_operator.credentials.connection import Connection, Endpoint, postgres_connection
-from hoop_operator.credentials.env import decode
+from hoop_operator.credentials.env import NONE_FOLLOWED, decode
 from hoop_operator.credentials.faults import raise_faults
+from hoop_operator.credentials.references import Values
 from hoop_operator.credentials.role_secret import connection_secret
 from hoop_operator.credentials.sources import Source
 from hoop_operator.errors import (
@@ -75,8 +76,12 @@ class Registration:
         return self.reason is ResourceReason.REGISTERED
 
 
-async def resolve(api: KubernetesApi, resource: Resource, allowed_hosts: Sequence[str]) -> Connection | None:
+async def resolve(
+    api: KubernetesApi, resource: Resource, allowed_hosts: Sequence[str], values: Values
+) -> Connection | None:
     """The admin connection of a postgres resource; None for any other, whose variables are only checked.
+
+    The parameters are those of `connection_of`.
 
     Raises
     ------
@@ -86,11 +91,26 @@ async def resolve(api: KubernetesApi, resource: Resource, allowed_hosts: Sequenc
         The API server failed us.
     """
     contents = await asyncio.gather(*(_read(api, reading) for reading in resource.sources))
-    return connection_of(resource, contents, allowed_hosts)
+    return connection_of(resource, contents, allowed_hosts, values)
+
+
+async def lacks_sources(api: KubernetesApi, resource: Resource) -> bool:
+    """Whether a Secret or ConfigMap with a resource's credentials does not exist.
+
+    Raises
+    ------
+    ClusterError
+        The API server failed us.
+    """
+    contents = await asyncio.gather(*(_read(api, reading) for reading in resource.sources))
+    return None in contents
 
 
 def connection_of(
-    resource: Resource, contents: Sequence[Mapping[str, bytes] | None], allowed_hosts: Sequence[str]
+    resource: Resource,
+    contents: Sequence[Mapping[str, bytes] | None],
+    allowed_hosts: Sequence[str],
+    values: Values = NONE_FOLLOWED,
 ) -> Connection | None:
     """The admin connection of a postgres resource; None for any other, whose variables are only checked.
 
@@ -102,6 +122,8 @@ def connection_of(
         What the Secrets and ConfigMaps of its `sources` hold, in that order; None for one that does not exist.
     allowed_hosts
         The operator's setting: globs and networks, none to allow all.
+    values
+        What its `references` came to.
 
     Raises
     ------
@@ -125,9 +147,14 @@ def connection_of(
             )
     if resource.is_postgres:
         return postgres_connection(
-            env_vars, sources, absent=absent, namespace=resource.key.namespace, allowed_hosts=allowed_hosts
+            env_vars,
+            sources,
+            values=values,
+            absent=absent,
+            namespace=resource.key.namespace,
+            allowed_hosts=allowed_hosts,
         )
-    decoded = decode(env_vars)
+    decoded = decode(env_vars, values=values)
     raise_faults(malformed=decoded.problems, unresolved=[*absent, *decoded.unresolved])
     return None
 
@@ -142,9 +169,11 @@ async def _read(api: KubernetesApi, reading: Reading | None) -> Mapping[str, byt
 
 
 async def write_connection_secrets(
-    api: KubernetesApi, resource: Resource
+    api: KubernetesApi, resource: Resource, values: Values
 ) -> tuple[tuple[ConnectionStatus, ...], list[ResourceFailure]]:
     """Write the Secret of each of a resource's roles, and delete those of roles that left the list.
+
+    `values` is what the resource's `references` came to.
 
     Returns
     -------
@@ -170,7 +199,7 @@ async def write_connection_secrets(
             name=role.name, secret_name=connection_secret_name(resource.key.name, role.name)
         )
         try:
-            data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret")
+            data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret", values)
             further, further_files = await _role_sources(api, resource, role)
             files = sorted({*files, *(further_files - data.keys())})
             await _write_connection_secret(api, resource, connection.secret_name, further | data, files)

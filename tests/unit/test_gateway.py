@@ -1,0 +1,113 @@
+"""What becomes of the resources of a hoop gateway."""
+
+import base64
+import json
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hoop_operator.reconcile.gateway import from_gateway
+from hoop_operator.reconcile.manifests import read_manifests
+from hoop_operator.reconcile.register import connection_of
+
+PASSWORD = "c0nfidential"
+
+
+def b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def gateways(name: str = "my-postgres", **changes: Any) -> dict[str, Any]:
+    login = {
+        "HOST": "db.example.com",
+        "PORT": "5433",
+        "USER": "admin",
+        "PASS": PASSWORD,
+        "SSLMODE": "require",
+    }
+    return {
+        "id": "0c4c3d8e-0f6f-4a93-8a6c-6a0a5b1b6c5f",
+        "name": name,
+        "type": "database",
+        "subtype": "postgres",
+        "env_vars": {f"envvar:{key}": b64(value) for key, value in login.items()},
+        "agent_id": "",
+        "created_at": "2026-01-01T00:00:00Z",
+        **changes,
+    }
+
+
+@given(st.text(min_size=1, max_size=128))
+def test_a_resource_keeps_its_connection_and_the_names_of_its_roles(name: str) -> None:
+    found = from_gateway([gateways(name)], "shop")
+    assert found.remarks == []
+    documents = yaml.safe_dump_all([*found.secrets, *found.resources])
+    manifests = read_manifests({"file": documents}, "default")
+    assert manifests.problems == []
+    (resource,) = manifests.resources.values()
+    assert resource.key.namespace == "shop"
+    assert resource.api_name == name
+    connection = connection_of(resource, [manifests.contents[s] for s in resource.sources if s], ())
+    assert connection is not None
+    assert (connection.host, connection.port, connection.user) == ("db.example.com", 5433, "admin")
+    assert (connection.password, connection.sslmode) == (PASSWORD, "require")
+
+
+def test_what_goes_into_git_holds_no_secret() -> None:
+    found = from_gateway({"pages": {"total": 1}, "data": [gateways()]}, "shop")
+    (resource,) = found.resources
+    assert resource["spec"] == {
+        "type": "database",
+        "subtype": "postgres",
+        "envVars": {"HOST": "db.example.com", "PORT": "5433", "SSLMODE": "require"},
+        "envVarsFrom": [{"secretRef": {"name": "my-postgres-admin"}}],
+    }
+    (secret,) = found.secrets
+    assert secret["data"] == {"USER": b64("admin"), "PASS": b64(PASSWORD)}
+    shown = json.dumps(found.resources) + repr(found)
+    assert PASSWORD not in shown
+    assert b64(PASSWORD) not in shown
+
+
+def test_references_stay_and_the_settings_they_need_are_told() -> None:
+    referring = gateways(env_vars={"envvar:HOST": b64("db"), "envvar:PASS": "_aws:shop/db:password"})
+    found = from_gateway([referring], "shop")
+    (resource,) = found.resources
+    assert resource["spec"]["envVars"] == {"HOST": "db", "envvar:PASS": "_aws:shop/db:password"}
+    assert found.secrets == []
+    assert "my-postgres: envvar:PASS refer" in found.remarks[0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "remark"),
+    [
+        ({"env_vars": {}}, "it has no env_vars"),
+        ({"env_vars": {"envvar:PASS": f"{PASSWORD}!"}}, 'env_vars["envvar:PASS"]: the value is not base64'),
+        ({"env_vars": {"envvar:PASS": 1}}, "its env_vars are no map of texts"),
+        ({"type": "unheard-of"}, "these fields are not ours: type"),
+    ],
+)
+def test_what_cannot_be_taken_over_is_told_and_keeps_no_other_back(
+    changes: dict[str, Any], remark: str
+) -> None:
+    found = from_gateway([gateways(**changes), gateways("other")], "shop")
+    assert [resource["metadata"]["name"] for resource in found.resources] == ["other"]
+    (told,) = found.remarks
+    assert told.startswith("my-postgres: left out, ")
+    assert remark in told
+    assert PASSWORD not in told
+
+
+def test_an_agent_of_the_gateway_is_no_instance_of_the_operator() -> None:
+    found = from_gateway([gateways(agent_id="6f1c9a52-3a0e-4d0f-9a53-0a3f2f0d8b11")], "shop")
+    assert "agentId" not in found.resources[0]["spec"]
+    assert "its agent_id is left out" in found.remarks[0]
+
+
+@pytest.mark.parametrize("answer", [None, 1, {}, {"message": "access denied"}, [1], [{}], [{"name": ""}]])
+def test_what_is_no_answer_of_a_gateway_is_refused(answer: Any) -> None:
+    with pytest.raises(ValueError, match="GET /api/resources"):
+        from_gateway(answer, "shop")
