@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString
 
 import click
-import yaml
 from psycopg import sql
 
 from hoop_operator.crd import API_VERSION, Privilege
@@ -40,7 +39,7 @@ from hoop_operator.reconcile.turn import look
 from hoop_operator.settings import Settings
 from kubectl_hoop.changes import diff, of_statements
 from kubectl_hoop.client import DEFAULT_NAMESPACE, Target, reach
-from kubectl_hoop.objects import gather, read_resource, with_endpoint
+from kubectl_hoop.objects import as_yaml, gather, read_resource, with_endpoint
 from kubectl_hoop.options import FINE, WRONG, about_target, as_instance, by_another_way, note, resource_name
 
 LABEL_LENGTH = 44
@@ -348,7 +347,7 @@ def _document(imported: Imported) -> str:
             "A plan means the same privileges on all objects of all its scopes, now and later, and nothing else."
         )
     lines += [f"Note: {remark}" for remark in imported.remarks]
-    return f"---\n{_comments(lines)}{_yaml(imported.plan)}"
+    return f"---\n{_comments(lines)}{as_yaml(imported.plan)}"
 
 
 def _resource_document(key: Key) -> str:
@@ -359,7 +358,7 @@ def _resource_document(key: Key) -> str:
         [f"The Secret {secret} has to hold the admin's host, port, username, password and dbname."]
     )
     body = {"apiVersion": API_VERSION, "kind": "HoopResource", "metadata": metadata, "spec": spec}
-    return f"---\n{comments}{_yaml(body)}"
+    return f"---\n{comments}{as_yaml(body)}"
 
 
 def _comments(lines: Iterable[str]) -> str:
@@ -368,8 +367,3 @@ def _comments(lines: Iterable[str]) -> str:
 
 def _quoted(name: str) -> str:
     return sql.Identifier(name).as_string(None)
-
-
-def _yaml(body: Mapping[str, Any]) -> str:
-    text: str = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120)
-    return text

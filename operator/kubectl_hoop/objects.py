@@ -4,6 +4,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
 
+import yaml
+
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.namespaces import namespace_labels
@@ -138,6 +140,12 @@ def with_endpoint(resource: Resource, host: str | None, port: int | None) -> Res
         key: value for key, value in resource.spec.env_vars.items() if key.rpartition(":")[2] not in named
     }
     return Resource(resource.body, resource.spec.model_copy(update={"env_vars": {**kept, **named}}))
+
+
+def as_yaml(body: Mapping[str, Any]) -> str:
+    """An object as one writes it: its fields in the order they have."""
+    text: str = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120)
+    return text
 
 
 def settings_for(resource: Resource | None, instance: str) -> Settings:

@@ -2,16 +2,19 @@
 
 import base64
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hoop_operator.reconcile.gateway import from_gateway
 from hoop_operator.reconcile.manifests import read_manifests
 from hoop_operator.reconcile.register import connection_of
+from kubectl_hoop.cli import hoop
+from kubectl_hoop.gateway import from_gateway
 
 PASSWORD = "c0nfidential"
 
@@ -43,7 +46,7 @@ def gateways(name: str = "my-postgres", **changes: Any) -> dict[str, Any]:
 @given(st.text(min_size=1, max_size=128))
 def test_a_resource_keeps_its_connection_and_the_names_of_its_roles(name: str) -> None:
     found = from_gateway([gateways(name)], "shop")
-    assert found.remarks == []
+    assert (found.left_out, found.remarks) == ([], [])
     documents = yaml.safe_dump_all([*found.secrets, *found.resources])
     manifests = read_manifests({"file": documents}, "default")
     assert manifests.problems == []
@@ -95,7 +98,7 @@ def test_what_cannot_be_taken_over_is_told_and_keeps_no_other_back(
 ) -> None:
     found = from_gateway([gateways(**changes), gateways("other")], "shop")
     assert [resource["metadata"]["name"] for resource in found.resources] == ["other"]
-    (told,) = found.remarks
+    (told,) = found.left_out
     assert told.startswith("my-postgres: left out, ")
     assert remark in told
     assert PASSWORD not in told
@@ -111,3 +114,40 @@ def test_an_agent_of_the_gateway_is_no_instance_of_the_operator() -> None:
 def test_what_is_no_answer_of_a_gateway_is_refused(answer: Any) -> None:
     with pytest.raises(ValueError, match="GET /api/resources"):
         from_gateway(answer, "shop")
+
+
+def test_the_command_writes_the_secrets_into_a_file_that_nobody_else_reads_and_the_rest_out(
+    tmp_path: Path,
+) -> None:
+    secrets = tmp_path / "secrets.yaml"
+    answer = json.dumps([gateways(), gateways("bare", env_vars={})])
+    arguments = ["import-hoop", "-", "-n", "shop", "--secrets", str(secrets)]
+    done = CliRunner().invoke(hoop, arguments, input=answer, standalone_mode=False)
+    assert done.return_value == 1
+    assert done.stderr == "bare: left out, it has no env_vars\n"
+    (resource,) = yaml.safe_load_all(done.stdout)
+    assert (resource["kind"], resource["metadata"]["namespace"]) == ("HoopResource", "shop")
+    assert b64(PASSWORD) not in done.output
+    (secret,) = yaml.safe_load_all(secrets.read_text())
+    assert secret["data"]["PASS"] == b64(PASSWORD)
+    assert secrets.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("answer", "more", "why"),
+    [
+        (json.dumps([gateways()]), [], "name a file for their Secrets with --secrets"),
+        (json.dumps([gateways()]), ["--secrets", "{there}"], "cannot be made: File exists"),
+        (PASSWORD, [], "it is not what a gateway answers"),
+    ],
+)
+def test_the_command_writes_nothing_where_it_was_asked_wrongly(
+    tmp_path: Path, answer: str, more: list[str], why: str
+) -> None:
+    there = tmp_path / "there"
+    there.write_text("mine")
+    arguments = ["import-hoop", "-", *(word.format(there=there) for word in more)]
+    done = CliRunner().invoke(hoop, arguments, input=answer)
+    assert (done.exit_code, done.stdout, there.read_text()) == (2, "", "mine")
+    assert why in done.stderr
+    assert PASSWORD not in done.output

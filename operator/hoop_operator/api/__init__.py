@@ -5,7 +5,6 @@ It writes objects as whoever asks and waits for what the operator says of them. 
     app         routes, and what the OpenAPI document says
     middleware  what holds for every request: its id, its size, who may knock, the access log
     wire        what hoop's clients send and are sent
-    names       which object belongs to which name
     resources   HoopResources
     plans       HoopRolePlans: plan, apply
     waiting     until the operator has answered

@@ -10,7 +10,6 @@ from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from hoop_operator.api.names import plan_object_name, resource_object_name
 from hoop_operator.api.problems import UNAUTHENTICATED, Problem, problem_of, refusing_invalid
 from hoop_operator.api.resources import NOT_FOUND, Session, object_name
 from hoop_operator.api.waiting import Body, ready, until
@@ -40,7 +39,15 @@ from hoop_operator.errors import (
     PlanReason,
     ResourceReason,
 )
-from hoop_operator.naming import APPROVE, RECONCILE_AT, ROTATE_AT, default_secret_name, role_name
+from hoop_operator.naming import (
+    APPROVE,
+    RECONCILE_AT,
+    ROTATE_AT,
+    default_secret_name,
+    plan_object_name,
+    resource_object_name,
+    role_name,
+)
 
 ROTATE_ON_APPLY = "hoop.dev/rotate-on-apply"
 """The annotation that remembers, from a plan to its apply, that the password is to be rotated then."""

@@ -6,7 +6,6 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from hoop_operator.api.names import env_vars_secret_name, resource_object_name, role_secret_name
 from hoop_operator.api.problems import Problem, problem_of, refusing_invalid
 from hoop_operator.api.waiting import Body, ready, until
 from hoop_operator.api.wire import (
@@ -30,9 +29,9 @@ from hoop_operator.crd import (
     Outcome,
     ResourceRole,
 )
-from hoop_operator.credentials.env import decode
+from hoop_operator.credentials.env import decode, references_in
 from hoop_operator.errors import AccessDenied, ClusterError, ObjectConflict, ObjectNotFound, ResourceReason
-from hoop_operator.naming import FILES
+from hoop_operator.naming import FILES, env_vars_secret_name, resource_object_name, role_secret_name
 from hoop_operator.settings import Settings
 
 ENV_VARS = "hoop.dev/env-vars"
@@ -326,12 +325,8 @@ def _taken_apart(env_vars: Mapping[str, str], field: str = "env_vars") -> _Crede
     decoded = decode(env_vars, field)
     if decoded.problems:
         raise Problem(400, "\n".join(decoded.problems))
-    references = {key: value for key, value in env_vars.items() if _name(key) in decoded.undecoded}
+    references = {key: env_vars[key] for key in references_in(env_vars)}
     return _Credentials(tuple(env_vars), decoded.variables, decoded.files, references)
-
-
-def _name(key: str) -> str:
-    return key.rpartition(":")[2]
 
 
 def _declared(

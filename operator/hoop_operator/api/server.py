@@ -22,8 +22,10 @@ def serve(settings: Settings) -> int:
 
     Returns 0 then, and 1 where it cannot listen on its port or knows of no cluster, which it says on standard error.
     """
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
     try:
-        listening = socket.create_server(("", settings.api_port))
+        listening = socket.create_server(("", settings.api_port), family=family, dualstack_ipv6=both)
     except OSError as error:
         sys.stderr.write(
             f"HOOP_API_PORT: port {settings.api_port} cannot be listened on: {error.strerror or error}\n"

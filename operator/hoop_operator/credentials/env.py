@@ -3,7 +3,7 @@
 import base64
 import dataclasses
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 from hoop_operator.credentials.faults import raise_faults
@@ -32,14 +32,16 @@ class Decoded:
     undecoded: frozenset[str]
 
 
-def references_in(env_vars: Mapping[str, str]) -> Iterator[Reference]:
-    """The references of a map in hoop's syntax; what is malformed is none."""
+def references_in(env_vars: Mapping[str, str]) -> dict[str, Reference]:
+    """The references of a map in hoop's syntax, by their keys in it; what is malformed is none."""
+    found: dict[str, Reference] = {}
     for key, value in env_vars.items():
         match = _KEY.fullmatch(key)
         if match is not None and match["prefix"] is not None:
             with suppress(ValueError):
                 if (reference := parse_reference(value)) is not None:
-                    yield reference
+                    found[key] = reference
+    return found
 
 
 def decode(

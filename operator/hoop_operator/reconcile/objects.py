@@ -177,7 +177,7 @@ class Resource(KubernetesObject):
     def references(self) -> frozenset[Reference]:
         """What it refers to outside of the cluster, for itself and for its roles."""
         maps = (self.spec.env_vars, *(role.secret for role in self.spec.roles))
-        return frozenset(reference for each in maps for reference in references_in(each))
+        return frozenset(reference for each in maps for reference in references_in(each).values())
 
     @property
     def owner(self) -> Owner:

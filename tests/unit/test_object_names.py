@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hoop_operator.api.names import (
+from hoop_operator.naming import (
     env_vars_secret_name,
     plan_object_name,
     resource_object_name,
