@@ -12,11 +12,13 @@ from typing import Any
 
 import psycopg
 import pytest
+from aiohttp import web
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.errors import ObjectNotFound
 from integration.administrator import Administrator
+from integration.api_proxy import ApiProxy, PassOn, refusal
 from integration.http_api import Client, HttpApi, encoded, env_vars, gathered
 from integration.tenant import eventually, ready
 from local.postgresql import Server
@@ -174,6 +176,32 @@ async def test_credentials_are_in_secrets_of_the_resource_alone_and_are_replaced
     assert (await admin_client.call("DELETE", f"/{name}")).status == 404
 
 
+async def test_references_stay_in_the_object_and_are_followed_as_far_as_the_operator_is_allowed_to(
+    http_api: HttpApi, admin_client: Client, postgres: Server, api: KubernetesApi
+) -> None:
+    name = f"refers-{secrets.token_hex(4)}"
+    variables = env_vars(postgres) | {"envvar:PASS": "_aws:shop/db:password"}
+    role = {"name": "web", "secret": {"filesystem:KEY": "_envjson:SHOP:key"}}
+    body = {"name": name, "type": "database", "subtype": "postgres", "env_vars": variables, "roles": [role]}
+    made = await admin_client.post("", body, 201)
+    assert made["env_vars"] == dict.fromkeys(variables, "********")
+    spec = (await api.get(paths.hoop_resource(http_api.namespace, name)))["spec"]
+    assert spec["envVars"] == {"envvar:PASS": "_aws:shop/db:password"}
+    assert [(given["secret"], "secretFrom" in given) for given in spec["roles"]] == [(role["secret"], False)]
+    health = await admin_client.get(f"/{name}/health")
+    assert health["status"] == "failed"
+    for part in ("CredentialsUnresolved", "HOOP_ALLOWED_AWS_SECRETS", "HOOP_ALLOWED_ENVJSON"):
+        assert part in health["output"]
+
+    malformed = body | {"name": "malformed", "env_vars": variables | {"envvar:PASS": "_aws:shop/db"}}
+    refused = await admin_client.call("POST", "", malformed)
+    assert (refused.status, "_aws:SECRET:KEY" in refused.message) == (400, True)
+    change = {"type": "database", "subtype": "postgres", "env_vars": env_vars(postgres)}
+    assert (await admin_client.call("PUT", f"/{name}", change)).status == 200
+    spec = (await api.get(paths.hoop_resource(http_api.namespace, name)))["spec"]
+    assert not spec.get("envVars")
+
+
 async def test_what_belongs_to_somebody_else_stays_untouched(
     http_api: HttpApi, admin_client: Client, postgres: Server, api: KubernetesApi
 ) -> None:
@@ -282,6 +310,34 @@ async def test_only_what_is_still_due_and_of_that_resource_is_applied(
     await session.execute(f'REVOKE ALL ON ALL TABLES IN SCHEMA public FROM "{wider["role"]}"')
     outdated = await admin_client.post(f"/{shop}/apply", {"sid": narrower["sid"]})
     assert (outdated["status"], outdated["message"][:26]) == ("failed", "The current database state")
+
+
+async def test_a_plan_is_found_where_the_api_server_selects_by_none_of_its_fields(
+    http_api: HttpApi,
+    operator: Stack,
+    operator_kubeconfig: Path,
+    tmp_path: Path,
+    shop: str,
+    database: str,
+) -> None:
+    async def like_kubernetes_1_30(request: web.Request, pass_on: PassOn) -> web.StreamResponse:
+        if "spec." in request.query.get("fieldSelector", ""):
+            return refusal(400, "BadRequest")
+        return await pass_on()
+
+    proxy = ApiProxy(operator_kubeconfig)
+    proxy.interfere = like_kubernetes_1_30
+    await proxy.open()
+    kubeconfig = proxy.save_kubeconfig(tmp_path / "kubeconfig")
+    old = HttpApi(operator, tmp_path / "log", KUBECONFIG=str(kubeconfig))
+    await old.start_beside(http_api)
+    try:
+        planned = await http_api.as_("admin").post(f"/{shop}/plan", plan_of(database))
+        applied = await old.as_("admin").post(f"/{shop}/apply", {"sid": planned["sid"]})
+        assert applied["status"] == "success"
+    finally:
+        old.bury()
+        await proxy.close()
 
 
 async def test_an_approval_that_was_not_used_is_withdrawn_by_the_next_plan(

@@ -5,7 +5,7 @@ apply   approves the checksum that belongs to a sid, and has the operator run ag
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from typing import Any, TypeVar
 from uuid import uuid4
@@ -36,6 +36,7 @@ from hoop_operator.errors import (
     ClusterError,
     ObjectConflict,
     ObjectNotFound,
+    ObjectRejected,
     PlanReason,
     ResourceReason,
 )
@@ -347,13 +348,24 @@ async def _planned(session: Session, resource: str, sid: str) -> dict[str, Any]:
         resource_object = await object_name(session, resource)
     except ObjectNotFound:
         resource_object = resource_object_name(resource)
-    query = {"fieldSelector": f"spec.resourceRef.name={resource_object}"}
-    async with aclosing(session.api.pages(paths.hoop_role_plans(session.namespace), query)) as pages:
-        async for page in pages:
-            for item in page["items"] or ():
-                status = item.get("status") or {}
-                runs = {status.get("sid"), *(entry["sid"] for entry in status.get("history") or ())}
-                elsewhere = item["spec"]["resourceRef"].get("namespace") not in {None, session.namespace}
-                if sid in runs | {status.get("lastAppliedSid")} and not elsewhere:
-                    return {"apiVersion": API_VERSION, "kind": HOOP_ROLE_PLAN.kind, **item}
+    try:
+        found = await _plans(session, {"fieldSelector": f"spec.resourceRef.name={resource_object}"})
+    except ObjectRejected:
+        # Before Kubernetes 1.31 it selects custom objects by their names only.
+        found = await _plans(session, {})
+    for item in found:
+        status, reference = item.get("status") or {}, item["spec"]["resourceRef"]
+        runs = {status.get("lastAppliedSid"), *(entry["sid"] for entry in status.get("history") or ())}
+        is_of_resource = reference["name"] == resource_object and reference.get("namespace") in {
+            None,
+            session.namespace,
+        }
+        if is_of_resource and sid in runs | {status.get("sid")}:
+            return {"apiVersion": API_VERSION, "kind": HOOP_ROLE_PLAN.kind, **item}
     raise Problem(404, f"no plan of resource {resource} has the sid {sid}")
+
+
+async def _plans(session: Session, query: Mapping[str, str]) -> list[dict[str, Any]]:
+    pages = session.api.pages(paths.hoop_role_plans(session.namespace), query)
+    async with aclosing(pages):
+        return [item async for page in pages for item in page["items"] or ()]
