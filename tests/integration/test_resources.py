@@ -649,8 +649,9 @@ async def test_a_role_takes_variables_from_secrets_and_config_maps_its_own_last(
     ]
     role = {"name": "ro", "secret": {"OWN": "mine"}, "secretFrom": sources}
     await registrant.register("db", **PLAIN, roles=[role])
-    said = "spec.roles[ro].secretFrom: Secret tokens does not exist"
-    await registrant.until("db", "CredentialsUnresolved", said)
+    status = await registrant.until("db", "CredentialsUnresolved")
+    for absent in ("Secret tokens", "ConfigMap places"):
+        assert f"spec.roles[ro].secretFrom: {absent} does not exist" in status["message"]
     await registrant.make_secret("tokens", {"TOKEN": PASSWORD, "OWN": "theirs"})
     await registrant.make_config_map("places", {"REGION": "eu"})
     await registrant.until("db", "Registered")

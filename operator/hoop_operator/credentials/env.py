@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping
 from contextlib import suppress
 
-from hoop_operator.credentials.faults import raise_faults
 from hoop_operator.credentials.references import Reference, Unresolved, Values, parse_reference
 
 ENV_VARS_FIELD = "spec.envVars"
@@ -100,21 +99,6 @@ def decode(
             else:
                 variables[name] = found
     return Decoded(variables, tuple(files), tuple(problems), tuple(unresolved), frozenset(undecoded))
-
-
-def decode_whole(
-    env_vars: Mapping[str, str], field: str = ENV_VARS_FIELD, values: Values = NONE_FOLLOWED
-) -> Decoded:
-    """Read a map in hoop's syntax, as `decode` does, in which every variable must have its value.
-
-    Raises
-    ------
-    ResourceFailure
-        `CredentialsInvalid` or `CredentialsUnresolved`, naming every entry that has none.
-    """
-    decoded = decode(env_vars, field, values)
-    raise_faults(malformed=decoded.problems, unresolved=decoded.unresolved)
-    return decoded
 
 
 def _value(text: str, values: Values, name: str) -> bytes | Unresolved:

@@ -199,8 +199,8 @@ async def write_connection_secrets(
             name=role.name, secret_name=connection_secret_name(resource.key.name, role.name)
         )
         try:
-            data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret", values)
-            further, further_files = await _role_sources(api, resource, role)
+            further, further_files, absent = await _role_sources(api, resource, role)
+            data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret", values, absent)
             files = sorted({*files, *(further_files - data.keys())})
             await _write_connection_secret(api, resource, connection.secret_name, further | data, files)
         except ResourceFailure as failure:
@@ -217,10 +217,11 @@ async def write_connection_secrets(
 
 async def _role_sources(
     api: KubernetesApi, resource: Resource, role: ResourceRole
-) -> tuple[dict[str, bytes], set[str]]:
-    """The variables in the Secrets and ConfigMaps that a role names, and which of them are marked as files there."""
+) -> tuple[dict[str, bytes], set[str], list[str]]:
+    """The variables in a role's Secrets and ConfigMaps, which are marked as files there, and in words what lacks."""
     variables: dict[str, bytes] = {}
     files: set[str] = set()
+    absent: list[str] = []
     for entry, reading in zip(role.secret_from, resource.named(role.secret_from), strict=True):
         if reading is None:
             continue
@@ -232,15 +233,15 @@ async def _role_sources(
         else:
             data = await read_config_map(api, reading.namespace, reading.name)
         if data is None:
-            raise ResourceFailure(
-                ResourceReason.CREDENTIALS_UNRESOLVED,
+            absent.append(
                 f"spec.roles[{role.name}].secretFrom: {reading.kind} {reading.name} does not exist in namespace "
-                f"{reading.namespace}; create it, or correct the name",
+                f"{reading.namespace}; create it, or correct the name"
             )
+            continue
         named = {entry.prefix + key: value for key, value in data.items()}
         files = (files - named.keys()) | {entry.prefix + key for key in marked.split(",") if key in data}
         variables |= named
-    return variables, files
+    return variables, files, absent
 
 
 async def _write_connection_secret(
