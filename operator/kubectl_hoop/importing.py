@@ -33,13 +33,12 @@ from hoop_operator.postgres.snapshot import read_capabilities
 from hoop_operator.reconcile.adoption import UNCLAIMED
 from hoop_operator.reconcile.context import address_allowed, limits_of
 from hoop_operator.reconcile.objects import Key
-from hoop_operator.reconcile.register import connection_of
 from hoop_operator.reconcile.script import one_line, printable_sql
 from hoop_operator.reconcile.turn import look
 from hoop_operator.settings import Settings
 from kubectl_hoop.changes import diff, of_statements
 from kubectl_hoop.client import DEFAULT_NAMESPACE, Target, reach
-from kubectl_hoop.objects import as_yaml, gather, read_resource, with_endpoint
+from kubectl_hoop.objects import admin_connection, as_yaml, gather, read_resource, with_endpoint
 from kubectl_hoop.options import FINE, WRONG, about_target, as_instance, by_another_way, note, resource_name
 
 LABEL_LENGTH = 44
@@ -151,8 +150,7 @@ async def _import(
         async with reach(target) as cluster:
             resource = await read_resource(cluster.api, Key(cluster.namespace, name))
             manifests = await gather(cluster.api, resource, ())
-        contents = [manifests.contents.get(source) if source else None for source in resource.sources]
-        found = connection_of(with_endpoint(resource, host, port), contents, settings.allowed_hosts)
+        found = await admin_connection(with_endpoint(resource, host, port), manifests, settings)
         if found is None:
             note(f"HoopResource {resource.key} is not database/postgres; only that has roles to import")
             return WRONG

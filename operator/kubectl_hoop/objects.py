@@ -10,10 +10,13 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.namespaces import namespace_labels
 from hoop_operator.cluster.secrets import read_config_map, read_secret
+from hoop_operator.credentials.connection import Connection
+from hoop_operator.credentials.follow import Follower
 from hoop_operator.errors import AccessDenied, ObjectNotFound
 from hoop_operator.reconcile.admission import deciding_selector
 from hoop_operator.reconcile.manifests import NAMESPACE_NAME_LABEL, Manifests
 from hoop_operator.reconcile.objects import Key, Plan, Reading, Resource
+from hoop_operator.reconcile.register import connection_of
 from hoop_operator.settings import Settings
 
 PLAN_KIND, RESOURCE_KIND = "HoopRolePlan", "HoopResource"
@@ -140,6 +143,21 @@ def with_endpoint(resource: Resource, host: str | None, port: int | None) -> Res
         key: value for key, value in resource.spec.env_vars.items() if key.rpartition(":")[2] not in named
     }
     return Resource(resource.body, resource.spec.model_copy(update={"env_vars": {**kept, **named}}))
+
+
+async def admin_connection(resource: Resource, manifests: Manifests, settings: Settings) -> Connection | None:
+    """The connection of a resource's admin; None where it is no PostgreSQL server.
+
+    References are followed as far as the settings allow, which are the person's: what a resource names may be theirs.
+
+    Raises
+    ------
+    ResourceFailure
+        All that is wrong with the credentials.
+    """
+    contents = [manifests.contents.get(source) if source else None for source in resource.sources]
+    values = await Follower(settings).follow(resource.references, resource.key.namespace)
+    return connection_of(resource, contents, settings.allowed_hosts, values)
 
 
 def as_yaml(body: Mapping[str, Any]) -> str:

@@ -246,6 +246,32 @@ async def test_doctor_names_what_the_admin_lacks_and_its_sql_helps(
         )
 
 
+def test_a_reference_is_followed_as_far_as_the_persons_own_settings_allow(
+    plugin: Plugin, stack: Stack, postgres: Server
+) -> None:
+    env_vars = {"HOST": postgres.host, "PORT": str(postgres.port), "USER": postgres.user}
+    manifest = {
+        "apiVersion": "hoop.dev/v1alpha1",
+        "kind": "HoopResource",
+        "metadata": {"name": "refers"},
+        "spec": {
+            "type": "database",
+            "subtype": "postgres",
+            "envVars": {**env_vars, "envvar:PASS": "_envjson:SHOP:password"},
+        },
+    }
+    cluster.kubectl(
+        stack.kubeconfig, "--namespace", plugin.namespace, "apply", "-f-", manifest=json.dumps(manifest)
+    )
+    environment = {"SHOP": json.dumps({"password": postgres.password})}
+    for command in ("doctor", "import"):
+        refused = plugin.run(command, "refers", more=environment)
+        assert (refused.code, "HOOP_ALLOWED_ENVJSON" in refused.out + refused.err) == (WRONG, True)
+    allowed = {**environment, "HOOP_ALLOWED_ENVJSON": json.dumps({plugin.namespace: ["SHOP"]})}
+    for command in ("doctor", "import"):
+        assert plugin.run(command, "refers", more=allowed).code == FINE
+
+
 async def test_a_plan_in_a_file_takes_what_it_lacks_from_the_cluster(
     plugin: Plugin, editor: Plugin, database: str, resource: str
 ) -> None:
