@@ -429,6 +429,12 @@ async def test_a_request_has_an_id_a_limit_and_an_answer_that_nobody_keeps(http_
         await http_api.call("POST", "/api/resources/health", token=token, raw=io.BytesIO(large))
     ).status == 413
 
+    json_type = {"Content-Type": "application/json"}
+    broken = await http_api.call(
+        "POST", "/api/resources/health", token=token, raw=b'{"names": ', headers=json_type
+    )
+    assert (broken.status, broken.message) == (400, "the body is not JSON, from character 10 on")
+
     async def piecemeal() -> AsyncIterator[bytes]:
         yield large
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from hoop_operator.api.problems import UNAUTHENTICATED, Problem, problem_of, refusing_invalid
 from hoop_operator.api.resources import NOT_FOUND, Session, object_name
-from hoop_operator.api.waiting import Body, ready, until
+from hoop_operator.api.waiting import SETTLING_SECONDS, Body, ready, until
 from hoop_operator.api.wire import (
     ApplyItem,
     ApplyRequest,
@@ -52,9 +52,6 @@ from hoop_operator.naming import (
 
 ROTATE_ON_APPLY = "hoop.dev/rotate-on-apply"
 """The annotation that remembers, from a plan to its apply, that the password is to be rotated then."""
-
-SETTLING_SECONDS = 3.0
-"""How long a resource may be missing or not ready before that is the answer: it may have been made just now."""
 
 STALE = "The current database state does not match the desired migration state. Plan again, and apply that."
 NOTHING_TO_DO = "nothing to do"

@@ -31,6 +31,9 @@ def in_lines(errors: Sequence[Mapping[str, Any]], *, without: str = "") -> str:
     """What is wrong with fields, one line each, no value quoted; `without` is a first part that goes without saying."""
     lines = []
     for error in errors:
+        if error["type"] == "json_invalid":
+            lines.append(f"the body is not JSON, from character {error['loc'][-1]} on")
+            continue
         place = ".".join(str(part) for part in error["loc"] if part != without)
         message = error["msg"].removeprefix("Value error, ")
         lines.append(f"{place}: {message}" if place else message)

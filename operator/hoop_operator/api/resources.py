@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hoop_operator.api.problems import Problem, problem_of, refusing_invalid
-from hoop_operator.api.waiting import Body, ready, until
+from hoop_operator.api.waiting import SETTLING_SECONDS, Body, ready, until
 from hoop_operator.api.wire import (
     Health,
     NamedHealth,
@@ -181,12 +181,21 @@ async def health(session: Session, name: str) -> Health:
     ClusterError
         The API server failed us, or there is no such resource.
     """
+    collection, longest = paths.hoop_resources(session.namespace), session.settings.api_wait_seconds
     body = await until(
         session.api,
-        paths.hoop_resources(session.namespace),
+        collection,
         await find(session, name),
         lambda body: (body.get("status") or {}).get("observedGeneration") == body["metadata"]["generation"],
-        session.settings.api_wait_seconds,
+        longest,
+    )
+    # A new resource is there a moment before its Secret is.
+    body = await until(
+        session.api,
+        collection,
+        body,
+        lambda body: ready(body)[1] != ResourceReason.CREDENTIALS_UNRESOLVED,
+        min(SETTLING_SECONDS, longest),
     )
     holds, reason, message = ready(body)
     if not reason:

@@ -47,6 +47,9 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
     async with connect_without_credentials() as cluster:
         config = uvicorn.Config(
             application(settings, cluster),
+            # The strict parser, whichever else is installed, and no other protocol.
+            http="h11",
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,

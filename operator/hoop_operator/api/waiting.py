@@ -11,6 +11,9 @@ from hoop_operator.errors import ClusterUnavailable, ObjectNotFound
 
 Body = Mapping[str, Any]
 
+SETTLING_SECONDS = 3.0
+"""How long what an object depends on may be missing before that is the answer: it may have been made just now."""
+
 RETRY_SECONDS = 1.0
 """Pause before an object is read anew whose watch broke off."""
 
