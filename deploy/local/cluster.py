@@ -4,6 +4,7 @@ import http.client
 import os
 import ssl
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -208,3 +209,24 @@ def kubectl(config: str | Path, *arguments: str | Path, manifest: str | None = N
     if done.returncode != 0:
         raise StackError(f"kubectl {' '.join(map(str, arguments))}: {done.stderr.strip()}")
     return done.stdout
+
+
+def wait_for_kinds(config: str | Path, *kinds: str | Path) -> None:
+    """Wait until the API server serves kinds; they are named as kubectl names objects.
+
+    Raises
+    ------
+    StackError
+        It does not after half a minute.
+    """
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            kubectl(config, "wait", "--for=condition=Established", "--timeout=10s", *kinds)
+        except StackError:
+            # kubectl does not wait for a condition of what has none at all yet.
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return

@@ -101,14 +101,7 @@ class Stack:
             apply = ("apply", "--server-side", "--force-conflicts")
             for manifest in ("namespace", "rbac", "crds", "admission-policy"):
                 cluster.kubectl(self.kubeconfig, *apply, "-f", MANIFESTS / f"{manifest}.yaml")
-            cluster.kubectl(
-                self.kubeconfig,
-                "wait",
-                "--for=condition=Established",
-                "--timeout=30s",
-                "-f",
-                MANIFESTS / "crds.yaml",
-            )
+            cluster.wait_for_kinds(self.kubeconfig, "-f", MANIFESTS / "crds.yaml")
 
     def start_postgres(self, version: str = postgresql.DEFAULT_VERSION) -> Server:
         """Start PostgreSQL of a major version unless it runs."""

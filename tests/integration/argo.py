@@ -149,10 +149,8 @@ class Argo:
                 },
             ],
         )
-        # By its path, for `--for=condition` fails on a kind that has no conditions yet.
-        established = '{.status.conditions[?(@.type=="Established")].status}=True'
         crds = [f"crd/{kind}.argoproj.io" for kind in ("applications", "applicationsets", "appprojects")]
-        self.kubectl("wait", f"--for=jsonpath={established}", "--timeout=30s", *crds)
+        cluster.wait_for_kinds(self._stack.kubeconfig, *crds)
         patch = (
             "patch",
             "configmap",

@@ -284,7 +284,7 @@ def test_kinds_and_objects_outlive_releases_of_either_helm_and_change_hands_betw
     for major in (3, 4):
         release = Release(own_cluster, major, "hoop-system")
         release.helm("install", "hoop-operator", str(CHART), "--create-namespace")
-        cluster.kubectl(config, "wait", "--for=condition=Established", "crd", *KINDS, "--timeout=30s")
+        cluster.wait_for_kinds(config, "crd", *KINDS)
         cluster.kubectl(config, "apply", "--server-side", "--filename=-", manifest=json.dumps(resource))
         release.helm("uninstall", "hoop-operator")
         assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")

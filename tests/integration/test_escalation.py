@@ -1,5 +1,7 @@
 """Whoever may write plans alone gets what a plan gives, whatever they try; and so does who logs in with one."""
 
+import base64
+import threading
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from hoop_operator.cluster.api import KubernetesApi, connect
 from hoop_operator.errors import AccessDenied
 from hoop_operator.naming import role_name
 from hoop_operator.postgres import scram
+from hoop_operator.postgres.establish import establish
 from hoop_operator.postgres.session import open_sessions
 from integration.administrator import Administrator
 from integration.roles import LIMITS, Roles, literal, quoted
@@ -422,6 +425,42 @@ async def test_a_login_that_computes_for_long_is_given_up_even_with_the_right_pa
     await roles.run("postgres", f"ALTER ROLE {quoted(name)} PASSWORD {literal(verifier)}")
     async with open_sessions(roles.connection, LIMITS, lambda _: True) as sessions:
         assert await sessions.can_log_in(name, roles.password, "postgres") is False
+
+
+async def test_a_role_whose_login_computes_for_long_keeps_nobody_else_of_its_server_off(
+    roles: Roles, postgres: Server
+) -> None:
+    key = base64.b64encode(bytes(32)).decode()
+    verifier = f"SCRAM-SHA-256$30000000:{base64.b64encode(bytes(16)).decode()}${key}:{key}"
+    slow, slower = await roles.role("slow", "LOGIN"), await roles.role("slower", "LOGIN")
+    for name in (slow, slower):
+        # By hand, for ALTER ROLE would have the server compute as long.
+        await roles.run(
+            "postgres",
+            "SET allow_system_table_mods = on",
+            f"UPDATE pg_authid SET rolpassword = {literal(verifier)} WHERE rolname = {literal(name)}",  # noqa: S608 -- quoted
+        )
+    parameters = {
+        "host": postgres.host,
+        "hostaddr": postgres.host,
+        "port": str(postgres.port),
+        "password": postgres.password,
+        "dbname": "postgres",
+        "connect_timeout": "2",
+    }
+
+    def left_alone() -> int:
+        return sum(thread.name == "PQconnectPoll" for thread in threading.enumerate())
+
+    with pytest.raises(TimeoutError):
+        await establish({**parameters, "user": slow})
+    assert left_alone() == 1
+    with pytest.raises(psycopg.OperationalError, match="goes on still"):
+        await establish({**parameters, "user": slow})
+    await (await establish({**parameters, "user": postgres.user})).close()
+    with pytest.raises(psycopg.OperationalError, match="takes too long to compute"):
+        await establish({**parameters, "user": slower, "connect_timeout": "20"})
+    assert left_alone() == 1
 
 
 async def test_a_role_can_forge_neither_its_comment_nor_its_attributes(roles: Roles) -> None:

@@ -147,9 +147,11 @@ async def test_an_external_plan_is_a_member_of_its_source_role_and_its_database_
     assert "FutureObjectsCovered" not in conditions({"status": status})
     async with await tenant.log_in("ext", postgres):
         pass
-    assert [(kind, reason) for kind, reason, _ in await tenant.events("ext")] == [
-        ("Warning", "BroadSourceRole")
-    ]
+
+    async def events() -> list[tuple[str, str]]:
+        return [(kind, reason) for kind, reason, _ in await tenant.events("ext")]
+
+    assert await eventually(events, seconds=10, what="an event") == [("Warning", "BroadSourceRole")]
 
 
 async def test_a_secret_template_adds_keys_labels_and_annotations(

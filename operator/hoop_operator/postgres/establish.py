@@ -3,17 +3,24 @@
 How often a SCRAM login hashes the password is for the server to say, up to two billion times; libpq does it in one
 call of `PQconnectPoll`, which cannot be interrupted, and psycopg holds the interpreter's lock meanwhile. So each such
 call is made in a thread of its own and without that lock. Who has waited too long for it leaves the thread to itself,
-with the lowest priority that there is: it ends when libpq does, or with the process. Until then no other login is begun
-there.
+with the lowest priority that there is: it ends when libpq does, or with the process. Until then that user is not logged
+in there again. It is a user of that server who decides about it, so the others go on: but each of their logins is tried
+in a process first, which can be ended, so that there is one such thread and not one more at each attempt.
 """
 
 import asyncio
 import contextlib
 import ctypes
 import importlib
+import json
 import os
+import signal
+import sys
 import threading
+from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import psycopg
 from psycopg import pq
@@ -27,8 +34,21 @@ STILL_COMPUTING = (
     "the admin's password anew"
 )
 
-_left_alone: dict[threading.Thread, tuple[str, str]] = {}
-"""Where the threads that nobody waits for any more are connecting to, address and port."""
+LOGIN_SCRIPT = Path(__file__).with_name("login.py")
+
+TOO_MUCH_TO_COMPUTE = "a SCRAM login that takes too long to compute"
+
+
+class _Login(NamedTuple):
+    """Who logs in, and where."""
+
+    address: str
+    port: str
+    user: str
+
+
+_left_alone: dict[threading.Thread, _Login] = {}
+"""What the threads do that nobody waits for any more."""
 
 
 def _poll_without_lock() -> Callable[[pq.abc.PGconn], int]:
@@ -63,14 +83,16 @@ async def establish(parameters: Mapping[str, str]) -> psycopg.AsyncConnection[Tu
     """
     refusals: list[str] = []
     for host, address in zip(parameters["host"].split(","), parameters["hostaddr"].split(","), strict=True):
-        place = (address, parameters["port"])
-        if place in _left_alone.values():
+        login = _Login(address, parameters["port"], parameters["user"])
+        if login in _left_alone.values():
             refusals.append(STILL_COMPUTING)
             continue
-        conninfo = make_conninfo(**{**parameters, "host": host, "hostaddr": address})
+        single = {**parameters, "host": host, "hostaddr": address}
         try:
             async with asyncio.timeout(int(parameters["connect_timeout"])):
-                return psycopg.AsyncConnection(await _connect(conninfo, place))
+                if any(login[:2] == left[:2] for left in _left_alone.values()):
+                    await try_login(single)
+                return psycopg.AsyncConnection(await _connect(make_conninfo(**single), login))
         except TimeoutError:
             continue
         except psycopg.OperationalError as refusal:
@@ -80,10 +102,33 @@ async def establish(parameters: Mapping[str, str]) -> psycopg.AsyncConnection[Tu
     raise psycopg.OperationalError("; ".join(dict.fromkeys(refusals)))
 
 
-async def _connect(conninfo: str, place: tuple[str, str]) -> pq.abc.PGconn:
+async def try_login(parameters: Mapping[str, Any]) -> None:
+    """Log in and out again as a role that may have made that as hard as it likes (see `login`).
+
+    Raises
+    ------
+    psycopg.OperationalError
+        The server, or the role, does not let us.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-I", LOGIN_SCRIPT, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
+    )
+    try:
+        output, _ = await process.communicate(json.dumps(dict(parameters)).encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if process.returncode == -signal.SIGXCPU:
+        raise psycopg.OperationalError(TOO_MUCH_TO_COMPUTE)
+    if output or process.returncode:
+        raise psycopg.OperationalError(output.decode(errors="replace") or "the login could not be tried")
+
+
+async def _connect(conninfo: str, login: _Login) -> pq.abc.PGconn:
     pgconn = pq.PGconn.connect_start(conninfo.encode())
     while pgconn.status != pq.ConnStatus.BAD:
-        status = await _poll_in_thread(pgconn, place)
+        status = await _poll_in_thread(pgconn, login)
         if status == pq.PollingStatus.OK:
             pgconn.nonblocking = 1
             return pgconn
@@ -118,7 +163,7 @@ async def _ready(socket: int, *, for_reading: bool) -> None:
         remove(socket)
 
 
-async def _poll_in_thread(pgconn: pq.abc.PGconn, place: tuple[str, str]) -> int:
+async def _poll_in_thread(pgconn: pq.abc.PGconn, login: _Login) -> int:
     """Call `PQconnectPoll`, however long that takes; nobody waits for its thread, not even the end of the process."""
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[int] = loop.create_future()
@@ -143,7 +188,7 @@ async def _poll_in_thread(pgconn: pq.abc.PGconn, place: tuple[str, str]) -> int:
     except asyncio.CancelledError:
         if over:  # by the time that the cancellation arrived here
             raise
-        _left_alone[thread] = place
+        _left_alone[thread] = login
         with contextlib.suppress(OSError):  # it has ended just now
             # On Linux this is about the one thread (setpriority(2), section "C library/kernel differences").
             os.setpriority(os.PRIO_PROCESS, thread.native_id or 0, LOWEST_PRIORITY)

@@ -13,12 +13,8 @@ import contextlib
 import json
 import os
 import re
-import signal
-import sys
-from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
@@ -39,7 +35,7 @@ from hoop_operator.errors import (
 )
 from hoop_operator.metrics import SQL_TRANSACTIONS
 from hoop_operator.postgres.addresses import no_answer, not_resolved, resolve
-from hoop_operator.postgres.establish import establish
+from hoop_operator.postgres.establish import TOO_MUCH_TO_COMPUTE, establish, try_login
 from hoop_operator.postgres.tls_files import tls_files
 
 T = TypeVar("T")
@@ -70,12 +66,10 @@ UNKNOWN_ROLE = re.compile(r'role ".*" does not exist')
 TOO_MANY_SESSIONS = "too many connections for role"
 """What the server says in English to a role that is at its CONNECTION LIMIT."""
 
-TOO_MUCH_TO_COMPUTE = "a SCRAM login that takes too long to compute"
 
 OTHER_PASSWORD = (*WRONG_PASSWORD_MESSAGES, "invalid iteration count", TOO_MUCH_TO_COMPUTE)
 """What tells that a role's verifier is none of ours: one of no iterations, or of very many, it has set for itself."""
 
-LOGIN_SCRIPT = Path(__file__).with_name("login.py")
 LOGIN_START_SECONDS = 5
 """How much longer a login may take than a connection: a process has to start first."""
 
@@ -305,7 +299,7 @@ class Sessions:
             )
             self._open += 1
             try:
-                await self._reach(self._seconds(who) + LOGIN_START_SECONDS, who, database, _log_in)
+                await self._reach(self._seconds(who) + LOGIN_START_SECONDS, who, database, try_login)
             except AuthenticationFailed as refusal:
                 return False if any(known in str(refusal) for known in OTHER_PASSWORD) else None
             except DatabaseUnavailable:
@@ -492,29 +486,6 @@ def translate_errors() -> Iterator[None]:
         raise _statement_error(error) from None
     except TimeoutError:
         raise ServerUnreachable("the server does not answer any more") from None
-
-
-async def _log_in(parameters: dict[str, Any]) -> None:
-    """Log in and out again as a role that may have made that as hard as it likes (see `login`).
-
-    Raises
-    ------
-    psycopg.OperationalError
-        The server, or the role, does not let us.
-    """
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", LOGIN_SCRIPT, stdin=PIPE, stdout=PIPE, stderr=DEVNULL
-    )
-    try:
-        output, _ = await process.communicate(json.dumps(parameters).encode())
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode == -signal.SIGXCPU:
-        raise psycopg.OperationalError(TOO_MUCH_TO_COMPUTE)
-    if output or process.returncode:
-        raise psycopg.OperationalError(output.decode(errors="replace") or "the login could not be tried")
 
 
 class _TextLoader(Loader):
