@@ -2,7 +2,11 @@
 
 import asyncio
 import contextlib
+import logging
+from collections.abc import Iterable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -32,7 +36,7 @@ def test_operators_of_different_agent_ids_have_leases_of_their_own() -> None:
 
 
 async def test_kopf_is_over_even_if_a_task_of_its_takes_a_cancellation_for_that_of_another(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(process, "END_SECONDS", 0.01)
     others = asyncio.all_tasks()
@@ -41,12 +45,31 @@ async def test_kopf_is_over_even_if_a_task_of_its_takes_a_cancellation_for_that_
         raise ConnectionError("an answer that nobody understands")
 
     async def watch() -> None:
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
+        for _ in range(2):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
         await asyncio.Event().wait()
 
-    watching = asyncio.create_task(watch())
+    watching = asyncio.create_task(watch(), name="watcher of plans")
     async with asyncio.timeout(10):
         with pytest.raises(ConnectionError):
             await until_all_ended([asyncio.create_task(root())], others)
     assert watching.cancelled()
+    (line,) = [record for record in caplog.records if record.name == process.__name__]
+    assert (line.levelno, line.getMessage().endswith(": watcher of plans")) == (logging.WARNING, True)
+
+
+async def test_kopf_is_told_to_end_even_if_denied_namespaces_cannot_be_looked_at(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def fail(api: Any, namespaces: Iterable[str]) -> dict[str, str]:
+        raise ValueError("an answer that nobody understands")
+
+    monkeypatch.setattr(process, "DENIED_SECONDS", 0.01)
+    monkeypatch.setattr(process, "denied_namespaces", fail)
+    over, end = asyncio.Event(), SimpleNamespace(begun=asyncio.Event())
+    api: Any = None
+    async with asyncio.timeout(10):
+        await process._until_over(api, {"gone": "forbidden"}, end, over)  # type: ignore[arg-type]
+    assert over.is_set()
+    assert "an answer that nobody understands" in caplog.text

@@ -103,9 +103,17 @@ async def until_all_ended(
     """
     running = asyncio.create_task(kopf.run_tasks(tasks, ignored=others))
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    told = False
     while not (await asyncio.wait([running], timeout=END_SECONDS))[0]:
-        for left in asyncio.all_tasks() - {*others, running}:
-            left.cancel()
+        left = asyncio.all_tasks() - {*others, running}
+        if not told:
+            names = ", ".join(sorted(task.get_name() for task in left))
+            logger.warning(
+                "Not over %.0f s after kopf ended, so they are ended again: %s", END_SECONDS, names
+            )
+            told = True
+        for task in left:
+            task.cancel()
     running.result()
 
 
@@ -174,14 +182,21 @@ async def _served(settings: Settings, end: "_End") -> AsyncIterator[tuple[Settin
 
 
 async def _until_over(api: KubernetesApi, denied: Collection[str], end: "_End", over: asyncio.Event) -> None:
-    """Set `over` at the end, or as soon as a namespace can be served that could not be before."""
+    """Set `over` at the end, or as soon as a namespace can be served that could not be before.
+
+    It is set whatever else happens: without it kopf would not hear of the end.
+    """
     still = denied
-    while len(still) == len(denied) and not end.begun.is_set():
-        await _first_of(end.begun, seconds=DENIED_SECONDS if denied else None)
-        if denied and not end.begun.is_set():
-            with suppress(ClusterError):
-                still = await denied_namespaces(api, denied)
-    over.set()
+    try:
+        while len(still) == len(denied) and not end.begun.is_set():
+            await _first_of(end.begun, seconds=DENIED_SECONDS if denied else None)
+            if denied and not end.begun.is_set():
+                with suppress(ClusterError):
+                    still = await denied_namespaces(api, denied)
+    except Exception:
+        logger.exception("Whether the namespaces that are left out can be served could not be found out")
+    finally:
+        over.set()
 
 
 class _End:
