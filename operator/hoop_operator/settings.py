@@ -11,6 +11,9 @@ Glob = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 
 LEASE_SECONDS_MAX = 300
 
+TimeoutSeconds = Annotated[float, Field(ge=0.001, le=86400)]
+"""PostgreSQL counts whole milliseconds: none of them would be no time-out, and more than 2^31 are refused."""
+
 
 class Settings(BaseSettings):
     """The operator's settings; a field `x` is read from the environment variable `HOOP_X`."""
@@ -46,10 +49,10 @@ class Settings(BaseSettings):
     connect_timeout_seconds: Annotated[int, Field(ge=2, le=60)] = 10
     """Seconds that connecting to a server may take."""
 
-    lock_timeout_seconds: Annotated[float, Field(gt=0)] = 5.0
+    lock_timeout_seconds: TimeoutSeconds = 5.0
     """Seconds that a statement waits for a lock before the run fails and is tried again."""
 
-    statement_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    statement_timeout_seconds: TimeoutSeconds = 60.0
     """Seconds that one statement may run."""
 
     drift_interval_seconds: Annotated[float, Field(ge=1)] = 300.0

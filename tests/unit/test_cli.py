@@ -46,6 +46,16 @@ def test_wrong_settings_are_named(
     assert capsys.readouterr().err.startswith("HOOP_INSTANCE: ")
 
 
+@pytest.mark.parametrize("variable", ["HOOP_LOCK_TIMEOUT_SECONDS", "HOOP_STATEMENT_TIMEOUT_SECONDS"])
+@pytest.mark.parametrize("seconds", ["0.0009", "86401", "inf", "nan"])
+def test_a_time_out_that_postgresql_takes_for_none_or_refuses_is_a_wrong_setting(
+    variable: str, seconds: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, seconds)
+    assert main(["plan", "-f", "-"]) == 1
+    assert capsys.readouterr().err.startswith(f"{variable}: ")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
