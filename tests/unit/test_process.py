@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from hoop_operator.handlers import process
-from hoop_operator.handlers.process import lease_name, lease_namespace, until_all_ended
+from hoop_operator.handlers.process import introduction, lease_name, lease_namespace, until_all_ended
 from hoop_operator.settings import Settings
 
 AGENT = "0b8a3f4e-6a39-4f4e-9f0e-0d1c2b3a4f5e"
@@ -33,6 +34,24 @@ def test_the_lease_is_in_the_pods_namespace_unless_another_is_set(
 def test_operators_of_different_agent_ids_have_leases_of_their_own() -> None:
     assert lease_name(Settings()) == "hoop-operator"
     assert lease_name(Settings.model_validate({"agent_id": AGENT})) == f"hoop-operator-{AGENT}"
+
+
+@pytest.mark.parametrize(
+    ("settings", "election_in", "told"),
+    [
+        ({}, None, "without an agent id in all namespaces, without an election"),
+        (
+            {"agent_id": AGENT, "watch_namespaces": ["shop", "billing"]},
+            "own",
+            f"of agent {AGENT} in the namespaces shop, billing, standing for election by the lease "
+            f"own/hoop-operator-{AGENT}",
+        ),
+    ],
+)
+def test_it_says_what_it_is_and_serves(settings: Any, election_in: str | None, told: str) -> None:
+    assert introduction(Settings.model_validate(settings), election_in) == (
+        f"hoop-operator {version('hoop-operator')} starts as instance default: it serves resources {told}"
+    )
 
 
 async def test_kopf_is_over_even_if_a_task_of_its_takes_a_cancellation_for_that_of_another(

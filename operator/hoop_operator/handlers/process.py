@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ async def operate(settings: Settings) -> int:
     health = Health()
     async with serve_health(settings.http_port, health):
         namespace = lease_namespace(settings)
+        logger.info(introduction(settings, namespace))
         if namespace is None:
             await _run_kopf(settings, health, lambda: True, end)
             return end.exit_code
@@ -71,6 +73,18 @@ async def operate(settings: Settings) -> int:
         health.ready = False
         await asyncio.to_thread(election.resign)
         return end.exit_code
+
+
+def introduction(settings: Settings, election_in: str | None) -> str:
+    """Say in one line who starts, and what it serves; `election_in` is the namespace of the lease, None without one."""
+    namespaces = ", ".join(settings.watch_namespaces)
+    agent = "without an agent id" if settings.agent_id is None else f"of agent {settings.agent_id}"
+    lease = f"standing for election by the lease {election_in}/{lease_name(settings)}"
+    return (
+        f"hoop-operator {version('hoop-operator')} starts as instance {settings.instance}: it serves resources {agent} "
+        f"in {f'the namespaces {namespaces}' if namespaces else 'all namespaces'}, "
+        f"{'without an election' if election_in is None else lease}"
+    )
 
 
 def lease_namespace(settings: Settings, namespace_file: Path = NAMESPACE_FILE) -> str | None:
