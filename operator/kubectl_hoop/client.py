@@ -13,7 +13,7 @@ from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException
 
-from hoop_operator.cluster.api import KubernetesApi, open_api
+from hoop_operator.cluster.api import Account, KubernetesApi, open_api
 from hoop_operator.errors import ClusterUnavailable
 
 DEFAULT_NAMESPACE = "default"
@@ -62,8 +62,18 @@ async def reach(target: Target) -> AsyncIterator[Cluster]:
         raise ClusterUnavailable(
             f"no cluster to talk to: {named} cannot be used ({why}); set KUBECONFIG, --kubeconfig or --context"
         ) from None
-    async with open_api(configuration, kubeconfig, user_agent=USER_AGENT) as api:
+    account = person(None if kubeconfig is None else kubeconfig.current_context["name"])
+    async with open_api(configuration, kubeconfig, user_agent=USER_AGENT, account=account) as api:
         yield Cluster(api, target.namespace or namespace or DEFAULT_NAMESPACE)
+
+
+def person(context: str | None) -> Account:
+    """Return who lacks a right, and whom to ask for it; `context` is None in a Pod."""
+    return Account(
+        "you" if context is None else f"you (context {context})",
+        "ask an administrator of the cluster for it: the ClusterRoles view, edit and admin have what plans and "
+        "resources take, hoop-approve what approving takes",
+    )
 
 
 async def _load(target: Target, files: list[Path], configuration: Configuration) -> tuple[Any, str | None]:

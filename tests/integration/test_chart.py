@@ -140,7 +140,7 @@ def test_the_operator_understands_the_environment_that_the_chart_gives_it(
     assert understood.watch_namespaces == ["shop", "billing"]
     assert understood.allowed_hosts == ["*.db.example.com", "10.0.0.0/8"]
     assert str(understood.agent_id) == "7a0c2a3e-5f0e-4000-8000-000000000001"
-    assert (understood.http_port, understood.statement_timeout_seconds) == (0, 1_000_000)
+    assert (understood.http_port, understood.drift_interval_seconds) == (0, 1_000_000)
     assert understood.lease_seconds == Settings.model_fields["lease_seconds"].default
 
 

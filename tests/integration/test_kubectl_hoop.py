@@ -269,7 +269,7 @@ async def test_a_plan_in_a_file_takes_what_it_lacks_from_the_cluster(
     spec["scopes"] = ["nowhere"]
     assert plugin.run("plan", "-f", "-", stdin=yaml.safe_dump(body)).code == WRONG
     refused = editor.run("plan", "-f", "-", stdin=yaml.safe_dump(body))
-    assert (refused.code, "403 Forbidden" in refused.err) == (NO_CLUSTER, True)
+    assert (refused.code, "403 Forbidden: you (context " in refused.err) == (NO_CLUSTER, True)
 
 
 async def test_names_are_completed_for_kubectl(

@@ -237,7 +237,7 @@ async def scene(
     scene = Scene(process, account, near, far, postgres)
     await process.start()
     await scene.work()
-    assert "403" not in process.said()
+    assert ": 403 " not in process.said()
     yield scene
     await scene.clear()
     process.bury()

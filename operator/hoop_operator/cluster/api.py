@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
@@ -53,6 +54,22 @@ _DENIED = re.compile(
 )
 """What the API server says of a right that RBAC does not give; it holds names only."""
 
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose rights a client acts with, in the words for a right that is missing."""
+
+    name: str
+    """Who it is, before "cannot list resource ..."."""
+    remedy: str
+    """What gives it the right."""
+
+
+OPERATOR = Account(
+    "the operator's account",
+    "give it that right, as the chart and deploy/manifests/rbac.yaml of this version do",
+)
+
 _ERROR_BY_STATUS: dict[int, type[ClusterError]] = {
     401: AccessDenied,
     403: AccessDenied,
@@ -72,8 +89,9 @@ class KubernetesApi:
     `REQUEST_SECONDS`. A request that the server puts off (429) is sent once more at the time it asks for.
     """
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, account: Account = OPERATOR) -> None:
         self._client: Any = client
+        self._account = account
         self._free = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
     async def get(self, path: str, **params: str) -> dict[str, Any]:
@@ -138,11 +156,13 @@ class KubernetesApi:
         )
         async with self._exchange("GET", path, params=query, accept=accept, limits=limits) as response:
             if response.status != 200:
-                raise failure("GET", path, response.status, _object(await response.read()))
+                raise failure("GET", path, response.status, _object(await response.read()), self._account)
             async for line in response.content:
                 event = _object(line)
                 if event.get("type") == "ERROR":
-                    raise failure("GET", path, event["object"].get("code", 500), event["object"])
+                    raise failure(
+                        "GET", path, event["object"].get("code", 500), event["object"], self._account
+                    )
                 if not event:
                     raise ClusterUnavailable(f"Kubernetes API: GET {path}: the watch broke off in an event")
                 yield event
@@ -176,7 +196,7 @@ class KubernetesApi:
                 retried = True
                 continue
             if response.status >= 300:
-                raise failure(method, path, response.status, answer)
+                raise failure(method, path, response.status, answer, self._account)
             if not answer:
                 raise ClusterUnavailable(f"Kubernetes API: {method} {path}: the answer is not a JSON object")
             return answer
@@ -226,17 +246,18 @@ async def connect() -> AsyncIterator[KubernetesApi]:
         kubeconfig = None
     except ConfigException:
         kubeconfig = await _load_kubeconfig(configuration)
-    async with open_api(configuration, kubeconfig, user_agent="hoop-operator") as api:
+    async with open_api(configuration, kubeconfig, user_agent="hoop-operator", account=OPERATOR) as api:
         yield api
 
 
 @asynccontextmanager
 async def open_api(
-    configuration: Configuration, kubeconfig: Any, *, user_agent: str
+    configuration: Configuration, kubeconfig: Any, *, user_agent: str, account: Account
 ) -> AsyncIterator[KubernetesApi]:
     """Open the client that a configuration describes, and keep its credentials fresh.
 
     `kubeconfig` is the official client's loader that filled the configuration in; None where they need no renewal.
+    `account` is who is told of a right that is missing.
     """
     # No limit here: KubernetesApi bounds its requests itself, and watches must not take their place.
     configuration.connection_pool_maxsize = 0
@@ -246,14 +267,16 @@ async def open_api(
     try:
         async with ApiClient(configuration) as client:
             client.user_agent = user_agent
-            yield KubernetesApi(client)
+            yield KubernetesApi(client, account)
     finally:
         if renewal is not None:
             renewal.cancel()
             await asyncio.gather(renewal, return_exceptions=True)
 
 
-def failure(method: str, path: str, status: int, answer: Mapping[str, Any]) -> ClusterError:
+def failure(
+    method: str, path: str, status: int, answer: Mapping[str, Any], account: Account = OPERATOR
+) -> ClusterError:
     """Return the error that a refusal stands for; `answer` is the `Status` object that came with it, if any.
 
     The server's own words are repeated, save where they might quote a credential.
@@ -261,10 +284,7 @@ def failure(method: str, path: str, status: int, answer: Mapping[str, Any]) -> C
     text = f"Kubernetes API: {method} {path}: {status} {answer.get('reason', '')}".rstrip()
     message = str(answer.get("message", ""))
     if status == 403 and (right := _DENIED.search(message)):
-        text += (
-            f": the operator's account {right[0]}; give it that right, as the chart and deploy/manifests/rbac.yaml of "
-            f"this version do"
-        )
+        text += f": {account.name} {right[0]}; {account.remedy}"
     elif message and not _CONFIDENTIAL.intersection(path.split("/")):
         text += f": {message[:_MESSAGE_LENGTH]}"
     error = _ERROR_BY_STATUS.get(status, ClusterUnavailable if status >= 500 else ObjectRejected)
