@@ -438,7 +438,7 @@ async def test_a_role_whose_login_computes_for_long_keeps_nobody_else_of_its_ser
         await roles.run(
             "postgres",
             "SET allow_system_table_mods = on",
-            f"UPDATE pg_authid SET rolpassword = {literal(verifier)} WHERE rolname = {literal(name)}",
+            f"UPDATE pg_authid SET rolpassword = {literal(verifier)} WHERE rolname = {literal(name)}",  # noqa: S608 -- quoted
         )
     parameters = {
         "host": postgres.host,
