@@ -1,9 +1,12 @@
 """The chart and the plain manifests, given to Helm 3 and 4, kubectl and a real API server."""
 
+import base64
 import json
 import os
 import secrets
 import subprocess
+import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,7 +93,24 @@ def test_the_kinds_of_the_chart_are_those_of_the_project() -> None:
         ("agentId=me", ["agentId", "pattern"]),
         ("image.digest=1a2b", ["image", "digest", "sha256:"]),
         ("metrics.serviceMonitor.renderMode=maybe", ["serviceMonitor", "renderMode", "skipIfMissing"]),
-        ("extraEnv[0].name=HOOP_LOG_LEVEL", ["extraEnv: HOOP_LOG_LEVEL is set by the chart already"]),
+        ("extraEnv[0].name=HOOP_LOG_LEVEL", ["extraEnv: HOOP_LOG_LEVEL is the chart's to set"]),
+        ("extraEnv[0].name=HOOP_AGENT_ID", ["extraEnv: HOOP_AGENT_ID is the chart's to set"]),
+        ("extraEnv[0].name=A,extraEnv[1].name=A", ["extraEnv: A is there twice"]),
+        ("podSecurityContext=null", ["podSecurityContext"]),
+        ("containerSecurityContext=null", ["containerSecurityContext"]),
+        ("watchNamespaces=null", ["watchNamespaces"]),
+        ("networkPolicy.databasePorts=null", ["networkPolicy", "databasePorts"]),
+        ("image.tag= v1", ["image", "tag", "pattern"]),
+        ("fullnameOverride=1abc", ["fullnameOverride", "pattern"]),
+        ("serviceAccount.name=UPPER", ["serviceAccount", "name", "pattern"]),
+        ("podDisruptionBudget.maxUnavailable=abc", ["maxUnavailable", "%"]),
+        ("commonLabels.team=a b", ["commonLabels", "team", "pattern"]),
+        ("podLabels.a b=c", ["a b", "pattern"]),
+        (r"commonLabels.app\.kubernetes\.io/name=x", ["commonLabels: app.kubernetes.io/name tells the Pods"]),
+        (
+            r"podLabels.app\.kubernetes\.io/instance=x",
+            ["podLabels: app.kubernetes.io/instance tells the Pods"],
+        ),
         ("serviceAccount.create=false", ["serviceAccount.name: name the account"]),
     ],
 )
@@ -155,6 +175,37 @@ def test_with_namespaces_to_watch_the_operator_has_roles_and_no_cluster_role() -
     )
     assert roles["shop"] == roles["billing"] == cluster_wide["rules"]
     assert roles.keys() == {"shop", "billing", "hoop-system"}
+
+
+@HELMS
+def test_a_label_that_is_given_twice_is_rendered_once_and_the_nearest_counts(major: int) -> None:
+    monitoring = ("serviceMonitor", "prometheusRule", "dashboard")
+    labels = ["commonLabels", "podLabels", *(f"metrics.{one}.labels" for one in monitoring)]
+    values = [
+        *(f"{path}.team={path}" for path in labels),
+        *(f"metrics.{one}.enabled=true" for one in monitoring),
+    ]
+    rendered = render(MONITORING, *sets(*values, r"commonLabels.helm\.sh/chart=mine"), major=major)
+    assert rendered.count("helm.sh/chart: mine") == 0
+    for document in filter(None, rendered.split("---\n")):
+        found = yaml.load(document, Loader=UniqueKeys)  # noqa: S506 -- a safe loader
+        nearest = {
+            "ServiceMonitor": "metrics.serviceMonitor.labels",
+            "PrometheusRule": "metrics.prometheusRule.labels",
+            "ConfigMap": "metrics.dashboard.labels",
+        }.get(found["kind"], "commonLabels")
+        assert found["metadata"]["labels"]["team"] == nearest
+        if found["kind"] == "Deployment":
+            assert found["spec"]["template"]["metadata"]["labels"]["team"] == "podLabels"
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, as the API server does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), keys
+        return super().construct_mapping(node, deep)
 
 
 # What the API server makes of it
@@ -232,6 +283,28 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(release: Re
         "--output=name",
     )
     assert left == ""
+
+
+def test_the_example_that_helm_prints_can_be_pasted(stack: Stack, namespace: str) -> None:
+    agent = str(uuid.uuid4())  # nobody's: no operator takes up what the example makes
+    release = Release(stack, 4, namespace)
+    told = release.upgrade(f"watchNamespaces={{{namespace}}}", f"agentId={agent}", "replicaCount=0")
+    example = told[told.index("IFS= read") : told.index("\n\nTo know:")]
+    kubectl = Path(sys.executable).parent
+    pasted = subprocess.run(  # noqa: S603 -- our own chart's
+        ["/bin/bash", "-c", example],
+        env={**os.environ, "KUBECONFIG": str(stack.kubeconfig), "PATH": f"{kubectl}:{os.environ['PATH']}"},
+        input="word with space \n",
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    release.helm("uninstall", release.name)
+    assert "hooproleplan.hoop.dev/orders-ro" in pasted.stdout
+    assert pasted.stderr == ""
+    read = [f"--namespace={namespace}", "get", "secret", f"{namespace}-db-admin"]
+    password = cluster.kubectl(stack.kubeconfig, *read, "--output=jsonpath={.data.password}")
+    assert base64.b64decode(password) == b"word with space "
 
 
 def may(release: Release, account: str, verb: str, resource: str, namespace: str) -> bool:
