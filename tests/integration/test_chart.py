@@ -7,7 +7,7 @@ import secrets
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +171,9 @@ def test_with_namespaces_to_watch_the_operator_has_roles_and_no_cluster_role() -
         assert names <= {"hoop-view", "hoop-edit", "hoop-admin", "hoop-approve"}
     roles = {role["metadata"]["namespace"]: role["rules"] for role in of_kind("Role", rendered)}
     (cluster_wide,) = (
-        role for role in of_kind("ClusterRole", objects_of()) if role["metadata"]["name"] == "hoop-operator"
+        role
+        for role in of_kind("ClusterRole", objects_of())
+        if role["metadata"]["name"] == "hoop-system:hoop-operator"
     )
     assert roles["shop"] == roles["billing"] == cluster_wide["rules"]
     assert roles.keys() == {"shop", "billing", "hoop-system"}
@@ -232,8 +234,10 @@ class Release:
             raise StackError(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
-    def upgrade(self, *values: str) -> str:
-        return self.helm("upgrade", "--install", self.name, str(CHART), *sets(*OF_THE_CLUSTER, *values))
+    def upgrade(self, *values: str, flags: Sequence[str] = ()) -> str:
+        return self.helm(
+            "upgrade", "--install", self.name, str(CHART), *sets(*OF_THE_CLUSTER, *values), *flags
+        )
 
     def deployment(self) -> dict[str, Any]:
         found = cluster.kubectl(
@@ -344,7 +348,7 @@ def test_kinds_and_objects_outlive_releases_of_either_helm_and_change_hands_betw
         release.helm("uninstall", "hoop-operator")
         assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")
         names = cluster.kubectl(config, "get", "clusterroles", "--output=name")
-        assert "hoop-" not in names
+        assert "hoop" not in names
     for major, flag in ((3, "-k"), (4, "-f")):
         cluster.kubectl(config, "apply", "--server-side", "--force-conflicts", flag, MANIFESTS)
         assert cluster.kubectl(config, "diff", "--server-side", "--force-conflicts", "-k", MANIFESTS) == ""
@@ -353,6 +357,23 @@ def test_kinds_and_objects_outlive_releases_of_either_helm_and_change_hands_betw
         release.helm("install", "hoop-operator", str(CHART), *take_over)
         release.helm("uninstall", "hoop-operator")
     assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")
+
+
+def test_releases_of_one_name_in_two_namespaces_do_not_meet(stack: Stack, namespace: str) -> None:
+    first, second = Release(stack, 4, namespace), Release(stack, 4, f"{namespace}-2")
+    second.name = first.name
+    first.upgrade("replicaCount=0")
+    try:
+        second.upgrade("replicaCount=0", flags=["--create-namespace"])
+        account = f"--as=system:serviceaccount:{second.namespace}:{second.name}-hoop-operator"
+        second.helm("uninstall", second.name)
+        assert not may(second, account, "get", "secrets", "default")
+        assert may(first, account.replace(second.namespace, namespace), "get", "secrets", "default")
+    finally:
+        first.helm("uninstall", first.name)
+        cluster.kubectl(
+            stack.kubeconfig, "delete", "namespace", second.namespace, "--ignore-not-found", "--wait=false"
+        )
 
 
 def test_the_pods_pass_the_restricted_profile_of_pod_security(stack: Stack, namespace: str) -> None:

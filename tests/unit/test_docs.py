@@ -307,7 +307,7 @@ def test_the_operators_rights_are_those_of_its_cluster_role() -> None:
     (role,) = (
         manifest
         for manifest in yaml.safe_load_all(read("deploy/manifests/rbac.yaml"))
-        if manifest["kind"] == "ClusterRole" and manifest["metadata"]["name"] == "hoop-operator"
+        if manifest["kind"] == "ClusterRole" and manifest["metadata"]["name"] == "hoop-system:hoop-operator"
     )
     explained = [verbs for _, verbs, _ in rows(section(read("docs/security.md"), "What the operator can do"))]
     assert explained == [", ".join(rule["verbs"]) for rule in role["rules"]]

@@ -9,6 +9,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The name of what the release has in the cluster: releases of one name in several namespaces have one each. */}}
+{{- define "hoop-operator.clusterName" -}}
+{{ .Release.Namespace }}:{{ include "hoop-operator.fullname" . }}
+{{- end -}}
+
 {{/* What tells the Pods of this release from all others; a Deployment's selector never changes. */}}
 {{- define "hoop-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
