@@ -245,11 +245,37 @@ class Release:
             f"--namespace={self.namespace}",
             "get",
             "deployment",
-            f"{self.name}-hoop-operator",
+            f"{self.name}-hoop-operator".removeprefix("-"),
             "--output=json",
         )
         body: dict[str, Any] = json.loads(found)
         return body
+
+    def environment(self) -> dict[str, str]:
+        (container,) = self.deployment()["spec"]["template"]["spec"]["containers"]
+        return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+def bash(stack: Stack, script: str, typed: str = "") -> str:
+    """What a script prints that a user pastes into a shell with kubectl; it has nothing to complain of."""
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(  # noqa: S603 -- our own scripts
+        ["/bin/bash", "-o", "pipefail", "-ec", script],
+        cwd=CHECKOUT,
+        env={**os.environ, "KUBECONFIG": str(stack.kubeconfig), "PATH": programs},
+        input=typed,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def commands(page: Path, start: str) -> str:
+    """The commands of the block of a page that begins with `start`."""
+    _, _, rest = page.read_text().partition(f"```sh\n{start}")
+    return start + rest.partition("```")[0]
 
 
 @pytest.fixture
@@ -294,18 +320,8 @@ def test_the_example_that_helm_prints_can_be_pasted(stack: Stack, namespace: str
     release = Release(stack, 4, namespace)
     told = release.upgrade(f"watchNamespaces={{{namespace}}}", f"agentId={agent}", "replicaCount=0")
     example = told[told.index("IFS= read") : told.index("\n\nTo know:")]
-    kubectl = Path(sys.executable).parent
-    pasted = subprocess.run(  # noqa: S603 -- our own chart's
-        ["/bin/bash", "-c", example],
-        env={**os.environ, "KUBECONFIG": str(stack.kubeconfig), "PATH": f"{kubectl}:{os.environ['PATH']}"},
-        input="word with space \n",
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    assert "hooproleplan.hoop.dev/orders-ro" in bash(stack, example, typed="word with space \n")
     release.helm("uninstall", release.name)
-    assert "hooproleplan.hoop.dev/orders-ro" in pasted.stdout
-    assert pasted.stderr == ""
     read = [f"--namespace={namespace}", "get", "secret", f"{namespace}-db-admin"]
     password = cluster.kubectl(stack.kubeconfig, *read, "--output=jsonpath={.data.password}")
     assert base64.b64decode(password) == b"word with space "
@@ -355,6 +371,16 @@ def test_kinds_and_objects_outlive_releases_of_either_helm_and_change_hands_betw
         take_over = ["--take-ownership", *(["--force-conflicts"] if major == 4 else [])]
         release = Release(own_cluster, major, "hoop-system")
         release.helm("install", "hoop-operator", str(CHART), *take_over)
+        release.name = ""  # that of the chart alone
+        set_before = release.environment()
+        if major == 4:
+            bash(own_cluster, commands(CHECKOUT / "docs/helm.md", "kubectl get -k"))
+        assert release.environment() == set_before
+        release.helm("upgrade", "hoop-operator", str(CHART), *sets("replicaCount=1", "settings.httpPort=0"))
+        assert release.deployment()["spec"]["replicas"] == 1
+        assert release.environment() == {**set_before, "HOOP_HTTP_PORT": "0"}
+        (container,) = release.deployment()["spec"]["template"]["spec"]["containers"]
+        assert "livenessProbe" not in container
         release.helm("uninstall", "hoop-operator")
     assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")
 
