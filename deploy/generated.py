@@ -40,6 +40,7 @@ TEMPLATES = {
     "user-roles.yaml": "rbac.yaml",
     "admission-policy.yaml": "admission-policy.yaml",
     "deployment.yaml": "operator.yaml",
+    "poddisruptionbudget.yaml": "operator.yaml",
     "service.yaml": "operator.yaml",
 }
 """By the template in the chart: the manifest that it goes to. Read in the order of their names, the namespace comes

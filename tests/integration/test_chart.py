@@ -201,6 +201,11 @@ def test_a_label_that_is_given_twice_is_rendered_once_and_the_nearest_counts(maj
             assert found["spec"]["template"]["metadata"]["labels"]["team"] == "podLabels"
 
 
+def test_a_single_pod_has_no_disruption_budget() -> None:
+    assert of_kind("PodDisruptionBudget", objects_of("--set=replicaCount=2"))
+    assert not of_kind("PodDisruptionBudget", objects_of("--set=replicaCount=1"))
+
+
 class UniqueKeys(yaml.SafeLoader):
     """Refuses a mapping that has a key twice, as the API server does."""
 
