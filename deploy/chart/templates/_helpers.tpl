@@ -42,6 +42,14 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- toYaml (merge dict $chart .labels .context.Values.commonLabels) -}}
 {{- end -}}
 
+{{/* The annotations of an object, with their key; nothing where there are none. */}}
+{{- define "hoop-operator.annotations" -}}
+{{- with merge dict (.own | default dict) .context.Values.commonAnnotations -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
+{{- end -}}
+
 {{- define "hoop-operator.serviceAccountName" -}}
 {{- if .Values.serviceAccount.create -}}
 {{- .Values.serviceAccount.name | default (include "hoop-operator.fullname" .) -}}
