@@ -10,8 +10,8 @@ if ready.reason ~= nil and ready.message ~= nil and ready.message ~= "" then
   told = ready.reason .. ": " .. ready.message
 end
 local failure = told
-if ready.status ~= "False" and status.error ~= nil and status.error ~= "" then
-  failure = status.error
+if ready.status ~= "False" and status.message ~= nil and status.message ~= "" then
+  failure = status.message
 end
 
 -- Argo CD says so itself, in these words, before it asks here.
