@@ -57,9 +57,24 @@ def about_target(command: Callable[..., T]) -> Callable[..., T]:
     @click.option("-n", "--namespace", help="Namespace. Default: that of the context.")
     @click.option("--context", help="Context of the kubeconfig. Default: the current one.")
     @click.option("--kubeconfig", type=click.Path(), help="The kubeconfig. Default: as for kubectl.")
+    @click.option("--as", "impersonated", metavar="USER", help="Act as another user, as for kubectl.")
+    @click.option(
+        "--as-group",
+        "impersonated_groups",
+        multiple=True,
+        metavar="GROUP",
+        help="With --as: the groups of the user.",
+    )
     @functools.wraps(command)
-    def run(kubeconfig: str | None, context: str | None, namespace: str | None, **rest: Any) -> T:
-        return command(Target(kubeconfig, context, namespace), **rest)
+    def run(
+        kubeconfig: str | None,
+        context: str | None,
+        namespace: str | None,
+        impersonated: str | None,
+        impersonated_groups: tuple[str, ...],
+        **rest: Any,
+    ) -> T:
+        return command(Target(kubeconfig, context, namespace, impersonated, impersonated_groups), **rest)
 
     return run
 
@@ -130,7 +145,14 @@ def _names(
     incomplete: str,
     listing: Callable[[KubernetesApi, str | None], Awaitable[Any]],
 ) -> list[str]:
-    target = Target(*(context.params.get(name) for name in ("kubeconfig", "context", "namespace")))
+    given = context.params.get
+    target = Target(
+        given("kubeconfig"),
+        given("context"),
+        given("namespace"),
+        given("impersonated"),
+        given("impersonated_groups") or (),
+    )
 
     async def ask() -> list[str]:
         async with asyncio.timeout(COMPLETION_SECONDS), reach(target) as cluster:

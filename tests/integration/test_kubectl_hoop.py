@@ -294,6 +294,20 @@ async def test_names_are_completed_for_kubectl(
     assert kubectl_says("rec") == ["reconcile\tHave a plan run again now.", ":4"]
 
 
+def test_whoever_impersonates_has_the_rights_of_whom_they_impersonate(
+    plugin: Plugin, stack: Stack, tmp_path: Path
+) -> None:
+    config = kubeconfig.read(stack.kubeconfig)
+    config["users"][0]["user"] |= {"as": "nobody", "as-groups": ["some", "others"]}
+    path = tmp_path / "impersonating"
+    kubeconfig.save(path, config)
+    for told in (replace(plugin, kubeconfig=path).run("status"), plugin.run("status", "--as", "nobody")):
+        assert (told.code, "403 Forbidden" in told.err) == (NO_CLUSTER, True), told
+    assert (
+        plugin.run("status", "--as", "root", "--as-group", "a", "--as-group", "system:masters").code == FINE
+    )
+
+
 def test_the_kubeconfig_decides_where_commands_go(plugin: Plugin, stack: Stack, tmp_path: Path) -> None:
     config = kubeconfig.read(stack.kubeconfig)
     context = config["contexts"][0]

@@ -8,12 +8,14 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from kubernetes.aio.config import ConfigException
 from rich.console import Console
 
 import kubectl_hoop
 from hoop_operator.reconcile.objects import Plan, Resource
 from kubectl_hoop.changes import CHANGED, GIVEN, TAKEN, Change, diff, of_status
 from kubectl_hoop.cli import hoop
+from kubectl_hoop.client import Target, impersonation
 from kubectl_hoop.importing import _Names
 from kubectl_hoop.status import as_json, as_trees
 
@@ -179,6 +181,48 @@ def test_imported_roles_get_names_that_do_not_collide() -> None:
     assert labels[:2] == ["app", "role Ж"]
     assert len({*labels}) == 4
     assert max(map(len, labels)) == 44
+
+
+@pytest.mark.parametrize(
+    ("target", "user", "headers"),
+    [
+        (Target(), {"token": "x"}, []),
+        (
+            Target(),
+            {"as": "jo", "as-uid": "7", "as-groups": ["a", "b"], "as-user-extra": {"x.io/why": ["on call"]}},
+            [
+                ("Impersonate-User", "jo"),
+                ("Impersonate-Uid", "7"),
+                ("Impersonate-Group", "a"),
+                ("Impersonate-Group", "b"),
+                ("Impersonate-Extra-x.io%2Fwhy", "on call"),
+            ],
+        ),
+        (
+            Target(impersonated="al", impersonated_groups=("c",)),
+            {"as": "jo", "as-groups": ["a"]},
+            [("Impersonate-User", "al"), ("Impersonate-Group", "c")],
+        ),
+    ],
+)
+def test_whom_a_kubeconfig_or_the_person_impersonates_is_in_the_headers(
+    target: Target, user: Mapping[str, Any], headers: list[tuple[str, str]]
+) -> None:
+    assert impersonation(target, user) == headers
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"as-groups": ["a"]},
+        {"as": "a\r\nX: y"},
+        {"as": "jo", "as-groups": [7]},
+        {"as": "jo", "as-groups": "a"},
+    ],
+)
+def test_an_impersonation_that_is_not_clear_is_refused(user: Mapping[str, Any]) -> None:
+    with pytest.raises(ConfigException, match="as"):
+        impersonation(Target(), user)
 
 
 def test_where_its_libraries_are_missing_it_says_how_to_install_them(

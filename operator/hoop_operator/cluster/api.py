@@ -17,6 +17,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
+from multidict import CIMultiDict
 
 from hoop_operator.errors import (
     AccessDenied,
@@ -72,8 +73,9 @@ class KubernetesApi:
     `REQUEST_SECONDS`. A request that the server puts off (429) is sent once more at the time it asks for.
     """
 
-    def __init__(self, client: ApiClient) -> None:
+    def __init__(self, client: ApiClient, headers: Sequence[tuple[str, str]] = ()) -> None:
         self._client: Any = client
+        self._headers = headers
         self._free = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
     async def get(self, path: str, **params: str) -> dict[str, Any]:
@@ -194,7 +196,8 @@ class KubernetesApi:
         body: Any = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request and yield the answer, whatever its status."""
-        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._client.user_agent}
+        own = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._client.user_agent}
+        headers = CIMultiDict([*self._headers, *own.items()])
         url = self._client.configuration.host + path
         if params:
             url += "?" + urlencode(params)
@@ -232,11 +235,12 @@ async def connect() -> AsyncIterator[KubernetesApi]:
 
 @asynccontextmanager
 async def open_api(
-    configuration: Configuration, kubeconfig: Any, *, user_agent: str
+    configuration: Configuration, kubeconfig: Any, *, user_agent: str, headers: Sequence[tuple[str, str]] = ()
 ) -> AsyncIterator[KubernetesApi]:
     """Open the client that a configuration describes, and keep its credentials fresh.
 
     `kubeconfig` is the official client's loader that filled the configuration in; None where they need no renewal.
+    `headers` go with every request; a name may be there several times.
     """
     # No limit here: KubernetesApi bounds its requests itself, and watches must not take their place.
     configuration.connection_pool_maxsize = 0
@@ -246,7 +250,7 @@ async def open_api(
     try:
         async with ApiClient(configuration) as client:
             client.user_agent = user_agent
-            yield KubernetesApi(client)
+            yield KubernetesApi(client, headers)
     finally:
         if renewal is not None:
             renewal.cancel()
