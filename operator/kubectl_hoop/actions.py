@@ -32,11 +32,13 @@ OVERRULED = (
 )
 @plan_name
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--checksum", help="Approve nothing but the plan of this checksum.")
 @on_cluster
-async def approve(cluster: Cluster, name: str, *, yes: bool) -> int:
+async def approve(cluster: Cluster, name: str, *, yes: bool, checksum: str | None) -> int:
     """Show the statements that wait for approval, ask, and approve exactly these.
 
-    Nothing is approved where the plan became another one meanwhile. Approving takes the verb approve on
+    Nothing is approved where the plan became another one meanwhile. Where a status does not hold all statements,
+    --yes takes --checksum, too. Approving takes the verb approve on
     hooproleplans, which the ClusterRole hoop-approve has.
     """
     plan = await read_plan(cluster.api, Key(cluster.namespace, name))
@@ -47,21 +49,28 @@ async def approve(cluster: Cluster, name: str, *, yes: bool) -> int:
             f"approved"
         )
         return WRONG
-    shown = plan.status["plan"]
-    show_pending(plan)
+    computed = plan.status["plan"]["checksum"]
+    complete = show_pending(plan)
+    if checksum not in {None, computed}:
+        note(f"HoopRolePlan {plan.key} is not the plan {checksum} but {computed}: nothing was approved")
+        return WRONG
+    if yes and not complete and checksum is None:
+        raise click.UsageError(f"not all is shown; to approve it unread, add --checksum {computed}")
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("there is no terminal to ask on: add --yes")
-        if not click.confirm("Approve exactly this?", err=True):
+        if not click.confirm(
+            "Approve exactly this?" if complete else "Approve this, and what is not shown?", err=True
+        ):
             note("not approved")
             return WRONG
-    if not await _approve(cluster.api, plan, shown["checksum"]):
+    if not await _approve(cluster.api, plan, computed):
         note(
             f"HoopRolePlan {plan.key} became another plan while you read: nothing was approved; look at it again with "
             f"kubectl hoop approve {name} -n {plan.key.namespace}"
         )
         return WRONG
-    say(f"HoopRolePlan {plan.key} is approved: {shown['checksum']}")
+    say(f"HoopRolePlan {plan.key} is approved: {computed}")
     return FINE
 
 

@@ -97,7 +97,7 @@ async def test_status_tells_resource_plans_and_secrets_and_what_is_wrong(
 
 
 async def test_what_waits_is_shown_approved_as_shown_and_by_those_who_may(
-    plugin: Plugin, editor: Plugin, tenant: Tenant, database: str, resource: str
+    plugin: Plugin, editor: Plugin, tenant: Tenant, database: str, resource: str, stack: Stack
 ) -> None:
     await tenant.plan("ro", resource, scopes=[database], **MANUAL)
     waiting = (await tenant.until_plans(["ro"], "PendingApproval"))["ro"]["status"]["plan"]
@@ -118,7 +118,17 @@ async def test_what_waits_is_shown_approved_as_shown_and_by_those_who_may(
     assert "ask for the ClusterRole hoop-approve" in forbidden.err
     assert "hoop.dev/approve" not in (await tenant.plans())["ro"]["metadata"].get("annotations", {})
 
-    approved = plugin.run("approve", "ro", "--yes")
+    another = plugin.run("approve", "ro", "--yes", "--checksum", "c0ffee")
+    assert (another.code, "nothing was approved" in another.err) == (WRONG, True)
+
+    more = json.dumps({"status": {"plan": {"count": waiting["count"] + 1}}})
+    patch = ["patch", "hrp", "ro", "--subresource=status", "--type=merge", "-p", more]
+    cluster.kubectl(stack.kubeconfig, "--namespace", plugin.namespace, *patch)
+    unread = plugin.run("approve", "ro", "--yes")
+    assert (unread.code, "NOT ALL IS SHOWN: 1 statements" in unread.out) == (USAGE, True)
+    assert f"add --checksum {waiting['checksum']}" in unread.err
+
+    approved = plugin.run("approve", "ro", "--yes", "--checksum", waiting["checksum"])
     assert approved.code == FINE
     assert waiting["checksum"] in approved.out
     await tenant.until_plans(["ro"])

@@ -17,6 +17,7 @@ from kubectl_hoop.changes import CHANGED, GIVEN, TAKEN, Change, diff, of_status
 from kubectl_hoop.cli import hoop
 from kubectl_hoop.client import Target, impersonation
 from kubectl_hoop.importing import _Names
+from kubectl_hoop.pending import show_pending
 from kubectl_hoop.status import as_json, as_trees
 
 
@@ -160,17 +161,29 @@ def test_a_statement_has_the_sign_of_what_it_does_whatever_names_are_in_it(state
 def test_a_diff_names_each_database_once() -> None:
     shown = [
         "COMMENT ON ROLE \"a\" IS 'x'",
-        '/* my */ db */ GRANT SELECT ON "t" TO "a"',
+        r'/* x *\/ REVOKE "y"; -- */ GRANT SELECT ON "t" TO "a"',
         '/* b */ REVOKE X ON "t" FROM "a"',
     ]
     assert [line for line, _ in diff(of_status(shown))] == [
         "@@ the server @@",
         "~ COMMENT ON ROLE \"a\" IS 'x';",
-        '@@ database "my */ db" @@',
+        '@@ database "x */ REVOKE ""y""; --" @@',
         '+ GRANT SELECT ON "t" TO "a";',
         '@@ database "b" @@',
         '- REVOKE X ON "t" FROM "a";',
     ]
+
+
+@pytest.mark.parametrize(
+    ("statements", "count", "complete"),
+    [(["a"], 1, True), (["a"], 2, False), (["a", "GRANT SELECT ON …"], 2, False)],
+)
+def test_approve_says_loudly_where_not_all_is_shown(
+    capsys: pytest.CaptureFixture[str], statements: list[str], count: int, *, complete: bool
+) -> None:
+    computed = {"statements": statements, "count": count, "computedAt": "now", "checksum": "c0ffee"}
+    assert show_pending(plan(plan=computed)) is complete
+    assert ("NOT ALL IS SHOWN" in capsys.readouterr().out) is not complete
 
 
 def test_imported_roles_get_names_that_do_not_collide() -> None:
