@@ -1,6 +1,7 @@
 """What a person decides about a plan: approve, rotate, reconcile, suspend, resume."""
 
 import asyncio
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from kubectl_hoop.client import Cluster
 from kubectl_hoop.objects import read_plan
 from kubectl_hoop.options import FINE, WRONG, note, on_cluster, plan_name, say
 from kubectl_hoop.pending import show_pending
+from kubectl_hoop.signals import handling
 
 POLL_SECONDS = 0.5
 CONFLICTS_MAX = 10
@@ -59,9 +61,11 @@ async def approve(cluster: Cluster, name: str, *, yes: bool, checksum: str | Non
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("there is no terminal to ask on: add --yes")
-        if not click.confirm(
-            "Approve exactly this?" if complete else "Approve this, and what is not shown?", err=True
-        ):
+        question = "Approve exactly this?" if complete else "Approve this, and what is not shown?"
+        # While asyncio handles it, Ctrl-C does not end a question but the next wait.
+        with handling(signal.SIGINT, signal.default_int_handler):
+            confirmed = click.confirm(question, err=True)
+        if not confirmed:
             note("not approved")
             return WRONG
     if not await _approve(cluster.api, plan, computed):

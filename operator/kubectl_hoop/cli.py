@@ -17,6 +17,7 @@ from kubectl_hoop.importing import import_
 from kubectl_hoop.options import FINE, INTERRUPTED, NO_CLUSTER, WRONG, note
 from kubectl_hoop.plan import plan
 from kubectl_hoop.psql import psql
+from kubectl_hoop.signals import ending_in_order
 from kubectl_hoop.status import status
 
 COMPLETE = "__complete"
@@ -56,6 +57,11 @@ for _command in (
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code."""
     forget_libpq_environment()
+    with ending_in_order():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         if list(arguments[:1]) == [COMPLETE]:
             return complete_for_kubectl(hoop, list(arguments[1:]))

@@ -5,10 +5,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 
 import click
 
@@ -19,6 +17,7 @@ from hoop_operator.reconcile.objects import Key
 from kubectl_hoop.client import Cluster
 from kubectl_hoop.objects import read_plan
 from kubectl_hoop.options import WRONG, by_another_way, note, on_cluster, plan_name
+from kubectl_hoop.signals import handling
 
 
 @click.command(
@@ -84,29 +83,12 @@ def _run(program: str, arguments: tuple[str, ...], values: Mapping[str, str], ho
         if authority := values.get("ca.crt"):
             environment["PGSSLROOTCERT"] = _file(directory, "ca.crt", authority)
         # Not exec: the files have to go when psql ends. Ctrl-C is psql's, which cancels a query by it.
-        with (
-            _handling(signal.SIGINT, lambda *_: None),
-            _handling(signal.SIGTERM, _end),
-            _handling(signal.SIGHUP, _end),
-        ):
-            return subprocess.run(  # noqa: S603 -- the person's own psql, with the person's arguments
+        with handling(signal.SIGINT, lambda *_: None):
+            code = subprocess.run(  # noqa: S603 -- the person's own psql, with the person's arguments
                 [program, *arguments], check=False, env={**os.environ, **environment}
             ).returncode
-
-
-@contextmanager
-def _handling(signum: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle a signal so for a while; a program that is started meanwhile handles it as it always does."""
-    before = signal.signal(signum, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signum, before)
-
-
-def _end(signum: int, _frame: FrameType | None) -> None:
-    """End as a signal asks, but not before all that is open is closed."""
-    raise SystemExit(128 + signum)
+        # As a shell has it for a program that a signal ended.
+        return code if code >= 0 else 128 - code
 
 
 def _file(directory: str, name: str, content: str) -> str:

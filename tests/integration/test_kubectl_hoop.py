@@ -172,6 +172,60 @@ async def test_a_plan_that_changed_while_a_person_read_is_not_approved(
     assert "hoop.dev/approve" not in (await tenant.plans())["ro"]["metadata"].get("annotations", {})
 
 
+async def test_whatever_ends_it_the_persons_key_does_not_stay_behind(
+    plugin: Plugin, tenant: Tenant, database: str, resource: str, tmp_path: Path
+) -> None:
+    await tenant.plan("ro", resource, scopes=[database], suspend=True, **MANUAL)
+    await tenant.until_plans(["ro"], "Suspended")
+    environment = {"PATH": plugin.path, "KUBECONFIG": str(plugin.kubeconfig), "TMPDIR": str(tmp_path)}
+
+    def files() -> list[bytes]:
+        return [path.read_bytes() for path in tmp_path.iterdir()]
+
+    async def key_written() -> bool:
+        return any(b"PRIVATE KEY" in content for content in files())
+
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        with subprocess.Popen(  # noqa: ASYNC220, S603 -- our own program
+            [plugin.program, "rotate", "ro", "-n", plugin.namespace, "--wait"], env=environment
+        ) as process:
+            try:
+                await eventually(key_written, seconds=20, what="the key in its file")
+                process.send_signal(signum)
+                assert process.wait(timeout=30) == 128 + signum
+            finally:
+                process.kill()
+        assert files() == []
+
+
+async def test_ctrl_c_ends_the_question_whether_to_approve_at_the_first(
+    plugin: Plugin, tenant: Tenant, database: str, resource: str
+) -> None:
+    await tenant.plan("ro", resource, scopes=[database], **MANUAL)
+    await tenant.until_plans(["ro"], "PendingApproval")
+    main, terminal = os.openpty()
+    try:
+        with subprocess.Popen(  # noqa: ASYNC220, S603 -- our own program
+            [plugin.program, "approve", "ro", "-n", plugin.namespace],
+            stdin=terminal,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={"PATH": plugin.path, "KUBECONFIG": str(plugin.kubeconfig)},
+        ) as process:
+            try:
+                assert process.stderr is not None
+                asked = b""
+                while not asked.endswith(b"[y/N]: "):
+                    asked += process.stderr.read(1)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(timeout=10) == 128 + signal.SIGINT
+            finally:
+                process.kill()
+    finally:
+        os.close(main)
+        os.close(terminal)
+
+
 async def test_plans_are_rotated_run_suspended_resumed_and_logged_in_with(
     plugin: Plugin, tenant: Tenant, database: str, resource: str
 ) -> None:
@@ -201,6 +255,8 @@ async def test_plans_are_rotated_run_suspended_resumed_and_logged_in_with(
     hung_up = careful.run("psql", "ro", "--", "-c", hang_up)
     assert hung_up.code == 128 + signal.SIGHUP
     assert not os.access(hung_up.out.strip(), os.F_OK)
+    killed = careful.run("psql", "ro", "--", "-c", r"\! kill -KILL $PPID")
+    assert killed.code == 128 + signal.SIGKILL
     elsewhere = careful.run("psql", "ro", "--port", "1", *query)
     assert (elsewhere.code, "port 1 failed" in elsewhere.err) == (2, True)
     absent = replace(careful, path="/nonexistent").run("psql", "ro")
