@@ -348,7 +348,7 @@ def _document(imported: Imported) -> str:
             "A plan means the same privileges on all objects of all its scopes, now and later, and nothing else."
         )
     lines += [f"Note: {remark}" for remark in imported.remarks]
-    return f"---\n{_comments(lines)}{_yaml(imported.plan)}"
+    return f"---\n{_comments(lines)}{as_yaml(imported.plan)}"
 
 
 def _resource_document(key: Key) -> str:
@@ -359,13 +359,16 @@ def _resource_document(key: Key) -> str:
         [f"The Secret {secret} has to hold the admin's host, port, username, password and dbname."]
     )
     body = {"apiVersion": API_VERSION, "kind": "HoopResource", "metadata": metadata, "spec": spec}
-    return f"---\n{comments}{_yaml(body)}"
+    return f"---\n{comments}{as_yaml(body)}"
 
 
 def _comments(lines: Iterable[str]) -> str:
     return "".join(f"# {one_line(text)}\n" for text in lines)
 
 
-def _yaml(body: Mapping[str, Any]) -> str:
+def as_yaml(body: Mapping[str, Any]) -> str:
+    """A manifest. Characters stand in it as they are, unless one of them cannot be seen or means something to YAML."""
     text: str = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120)
+    if not text.replace("\n", "").isprintable():
+        text = yaml.safe_dump(body, sort_keys=False, allow_unicode=False, width=120)
     return text

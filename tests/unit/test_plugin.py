@@ -7,17 +7,20 @@ from io import StringIO
 from typing import Any
 
 import pytest
+import yaml
 from click.testing import CliRunner
 from kubernetes.aio.config import ConfigException
 from rich.console import Console
 
 import kubectl_hoop
+from hoop_operator.cluster.secrets import Secret
 from hoop_operator.reconcile.objects import Plan, Resource
 from kubectl_hoop.changes import CHANGED, GIVEN, TAKEN, Change, diff, of_status
 from kubectl_hoop.cli import hoop
 from kubectl_hoop.client import Target, impersonation
-from kubectl_hoop.importing import _Names
+from kubectl_hoop.importing import _Names, as_yaml
 from kubectl_hoop.pending import show_pending
+from kubectl_hoop.psql import login_of
 from kubectl_hoop.status import as_json, as_trees
 
 
@@ -194,6 +197,51 @@ def test_imported_roles_get_names_that_do_not_collide() -> None:
     assert labels[:2] == ["app", "role Ж"]
     assert len({*labels}) == 4
     assert max(map(len, labels)) == 44
+
+
+@pytest.mark.parametrize(
+    "name", ["a\u202eb", "a\u200bb", "a\x85b", "a\u2028b", "a\nb", "\ufeffa", "\ue000", "\U000e0041"]
+)
+def test_no_name_is_written_into_a_manifest_that_cannot_be_seen_there_or_read_back(name: str) -> None:
+    text = as_yaml({"role": name, "scopes": [f"{name}.é"]})
+    assert text.replace("\n", "").isprintable()
+    assert yaml.safe_load(text) == {"role": name, "scopes": [f"{name}.é"]}
+    assert as_yaml({"role": "é"}) == "role: é\n"
+
+
+LOGIN = {
+    "host": "db",
+    "port": "5432",
+    "username": "u",
+    "password": "p",
+    "database": "d",
+    "sslmode": "require",
+}
+
+
+def secret(data: Mapping[str, bytes]) -> Secret:
+    return Secret("shop", "ro-credentials", "u", "1", "Opaque", data, {}, {}, (), deleting=False)
+
+
+def test_psql_reads_of_a_secret_what_it_needs_whatever_others_put_there() -> None:
+    data = {key: value.encode() for key, value in LOGIN.items()}
+    assert login_of(secret({**data, "keystore.jks": b"\xfe\xed"})) == ("", LOGIN)
+
+
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [
+        (None, "does not exist"),
+        (
+            secret({"password": b"p"}),
+            "is not the plan's yet, for it lacks host, port, username, database, sslmode",
+        ),
+        (secret({**dict.fromkeys(LOGIN, b"\xff")}), "was edited, for what it holds is no text"),
+        (secret({**dict.fromkeys(LOGIN, b"x")}), "was edited, for its port is no number"),
+    ],
+)
+def test_psql_says_what_is_wrong_with_a_secret(found: Secret | None, problem: str) -> None:
+    assert login_of(found) == (problem, {})
 
 
 @pytest.mark.parametrize(
