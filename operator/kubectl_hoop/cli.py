@@ -83,7 +83,16 @@ def _run(arguments: Sequence[str]) -> int:
             note(f"{error.title}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}")
         return WRONG
     except BrokenPipeError:
-        # Whoever read the output has seen enough; the interpreter would complain of it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has seen enough.
+        _discard_output()
         return FINE
+    except OSError as error:
+        note(f"the output, or a file that is needed for a while, cannot be written: {error}")
+        _discard_output()
+        return WRONG
     return code if isinstance(code, int) else FINE
+
+
+def _discard_output() -> None:
+    """Let go what could not be written: the interpreter would complain of it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

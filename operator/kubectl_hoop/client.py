@@ -21,6 +21,9 @@ DEFAULT_NAMESPACE = "default"
 USER_AGENT = "kubectl-hoop"
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 
+_NO_KUBECONFIG = (AttributeError, TypeError, LookupError, ValueError, RecursionError)
+"""How the loader fails on what is no kubeconfig, or no text, wherever it first meets it."""
+
 _config: Any = config
 """The official client's loaders, which carry no annotations."""
 
@@ -61,8 +64,7 @@ async def reach(target: Target) -> AsyncIterator[Cluster]:
         kubeconfig, namespace = await _load(target, _existing(named), configuration)
         user = kubeconfig._user.value if kubeconfig and kubeconfig._user else {}  # noqa: SLF001 -- no other way to it
         headers = impersonation(target, user)
-    except (ConfigException, OSError, yaml.YAMLError, AttributeError, TypeError) as error:
-        # A kubeconfig that is no mapping fails wherever the loader first meets it.
+    except (ConfigException, OSError, yaml.YAMLError, *_NO_KUBECONFIG) as error:
         why = str(error) if isinstance(error, (ConfigException, OSError)) else "it is not a kubeconfig"
         raise ClusterUnavailable(
             f"no cluster to talk to: {named} cannot be used ({why}); set KUBECONFIG, --kubeconfig or --context"

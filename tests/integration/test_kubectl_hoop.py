@@ -387,6 +387,17 @@ def test_the_kubeconfig_decides_where_commands_go(plugin: Plugin, stack: Stack, 
     assert told.stdout == f"There is no HoopResource and no HoopRolePlan in namespace {plugin.namespace}.\n"
     unknown = plugin.run("status", "--context", "elsewhere")
     assert (unknown.code, "elsewhere" in unknown.err) == (NO_CLUSTER, True)
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run(  # noqa: S603 -- our own program
+            [plugin.program, "status"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=environment,
+        )
+    assert (lost.returncode, lost.stderr.count("\n")) == (WRONG, 1)
+    assert "cannot be written: [Errno 28]" in lost.stderr
     context["name"] = "dead"
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     kubeconfig.save(second, {**config, "current-context": "dead"})

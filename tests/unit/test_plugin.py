@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Mapping
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ import kubectl_hoop
 from hoop_operator.cluster.secrets import Secret
 from hoop_operator.reconcile.objects import Plan, Resource
 from kubectl_hoop.changes import CHANGED, GIVEN, TAKEN, Change, diff, of_status
-from kubectl_hoop.cli import hoop
+from kubectl_hoop.cli import hoop, run
 from kubectl_hoop.client import Target, impersonation
 from kubectl_hoop.importing import _Names, as_yaml
 from kubectl_hoop.pending import show_pending
@@ -242,6 +243,41 @@ def test_psql_reads_of_a_secret_what_it_needs_whatever_others_put_there() -> Non
 )
 def test_psql_says_what_is_wrong_with_a_secret(found: Secret | None, problem: str) -> None:
     assert login_of(found) == (problem, {})
+
+
+SERVER = "https://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"\xff\xfe", "it is not a kubeconfig"),
+        (b"- a", "it is not a kubeconfig"),
+        (b"users: [{name: a}, {}]", "it is not a kubeconfig"),
+        (b"current-context: a", "Expected object with name a"),
+        (b'{"certificate-authority-data": "!!!"}', "certificates or the key"),
+        (b'{"certificate-authority-data": "!"}', "certificates or the key"),
+        (b'{"certificate-authority-data": 7}', "it is not a kubeconfig"),
+    ],
+)
+def test_a_kubeconfig_that_is_none_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, why: str
+) -> None:
+    if content.startswith(b"{"):
+        content = yaml.safe_dump(
+            {
+                "current-context": "a",
+                "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+                "clusters": [{"name": "a", "cluster": {"server": SERVER, **json.loads(content)}}],
+                "users": [{"name": "a", "user": {"token": "x"}}],
+            }
+        ).encode()
+    path = tmp_path / "config"
+    path.write_bytes(content)
+    assert run(["status", "--kubeconfig", str(path)]) == 3
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert why in told.err
 
 
 @pytest.mark.parametrize(

@@ -241,14 +241,25 @@ async def open_api(
 
     `kubeconfig` is the official client's loader that filled the configuration in; None where they need no renewal.
     `headers` go with every request; a name may be there several times.
+
+    Raises
+    ------
+    ClusterUnavailable
+        What the configuration names as certificates or key is none.
     """
     # No limit here: KubernetesApi bounds its requests itself, and watches must not take their place.
     configuration.connection_pool_maxsize = 0
+    try:
+        opened = ApiClient(configuration)
+    except (OSError, ValueError) as error:
+        raise ClusterUnavailable(
+            f"no cluster to talk to: the certificates or the key for {configuration.host} cannot be used ({error})"
+        ) from None
     renewal = None
     if kubeconfig is not None:
         renewal = asyncio.create_task(_config.refresh_token(kubeconfig, configuration))
     try:
-        async with ApiClient(configuration) as client:
+        async with opened as client:
             client.user_agent = user_agent
             yield KubernetesApi(client, headers)
     finally:
