@@ -20,6 +20,7 @@ from kubectl_hoop.pending import show_pending
 from kubectl_hoop.signals import handling
 
 POLL_SECONDS = 0.5
+WAIT_SECONDS = 60
 CONFLICTS_MAX = 10
 
 OVERRULED = (
@@ -110,24 +111,32 @@ async def _approve(api: KubernetesApi, plan: Plan, checksum: str) -> bool:
 )
 @plan_name
 @click.option("--wait", is_flag=True, help="Return when the new password is in the Secret.")
-@click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="How long --wait waits.")
+@click.option(
+    "--timeout",
+    type=click.IntRange(min=0),
+    metavar="SECONDS",
+    help=f"How long --wait waits.  [default: {WAIT_SECONDS}]",
+)
 @on_cluster
-async def rotate(cluster: Cluster, name: str, *, wait: bool, timeout: float) -> int:  # noqa: ASYNC109 -- an option
+async def rotate(cluster: Cluster, name: str, *, wait: bool, timeout: int | None) -> int:  # noqa: ASYNC109 -- an option
     """Ask for a new password, once, by the annotation hoop.dev/rotate-at.
 
     The former one stops working with it. Open sessions go on.
     """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout goes with --wait")
+    seconds = WAIT_SECONDS if timeout is None else timeout
     value = _now()
     plan = await _annotate(cluster, name, ROTATE_AT, value)
     if not wait:
         say(f"HoopRolePlan {plan.key}: a new password was asked for")
         return FINE
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + seconds
     while plan.status.get("observedRotateAt") != value:
         if time.monotonic() > deadline:
             ready = plan.condition("Ready")
             note(
-                f"HoopRolePlan {plan.key} was not rotated within {timeout:g} s; it will be when nothing stands against "
+                f"HoopRolePlan {plan.key} was not rotated within {seconds} s; it will be when nothing stands against "
                 f"it any more. {ready.get('reason', 'No run yet')}: {ready.get('message', '')}".rstrip(": ")
             )
             return WRONG

@@ -268,7 +268,11 @@ async def test_plans_are_rotated_run_suspended_resumed_and_logged_in_with(
     assert (suspended.code, "where Git has the manifest" in suspended.err) == (FINE, True)
     await tenant.until_plans(["ro"], "Suspended")
     assert plugin.run("status", "ro").code == WRONG
-    late = plugin.run("rotate", "ro", "--wait", "--timeout", "1")
+    alone = plugin.run("rotate", "ro", "--timeout", "1")
+    assert (alone.code, "--timeout goes with --wait" in alone.err) == (USAGE, True)
+    mixed_up = plugin.run("rotate", resource)
+    assert (mixed_up.code, "is a HoopResource, and this is about" in mixed_up.err) == (WRONG, True)
+    late = plugin.run("rotate", "hrp/ro", "--wait", "--timeout", "1")
     assert (late.code, "Suspended" in late.err) == (WRONG, True)
     assert plugin.run("resume", "ro").code == FINE
     await tenant.until_plans(["ro"])

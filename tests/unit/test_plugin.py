@@ -7,6 +7,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -19,7 +20,9 @@ from hoop_operator.reconcile.objects import Plan, Resource
 from kubectl_hoop.changes import CHANGED, GIVEN, TAKEN, Change, diff, of_status
 from kubectl_hoop.cli import hoop, run
 from kubectl_hoop.client import Target, impersonation
+from kubectl_hoop.doctor import _prescribe
 from kubectl_hoop.importing import _Names, as_yaml
+from kubectl_hoop.options import of_kind
 from kubectl_hoop.pending import show_pending
 from kubectl_hoop.psql import login_of
 from kubectl_hoop.status import as_json, as_trees
@@ -243,6 +246,42 @@ def test_psql_reads_of_a_secret_what_it_needs_whatever_others_put_there() -> Non
 )
 def test_psql_says_what_is_wrong_with_a_secret(found: Secret | None, problem: str) -> None:
     assert login_of(found) == (problem, {})
+
+
+def test_the_sql_for_an_administrator_names_each_database_once(capsys: pytest.CaptureFixture[str]) -> None:
+    problems = ['in database "a"; run: A;', 'in database "b"; run: B;', "run: C;", 'in database "a"; run: D;']
+    assert _prescribe([*problems, problems[0]]) == 1
+    lines = [
+        "",
+        "-- SQL for an administrator",
+        "C;",
+        '-- in database "a"',
+        "A;",
+        "D;",
+        '-- in database "b"',
+        "B;",
+    ]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize("name", ["ro", "hrp/ro", "hooproleplan.hoop.dev/ro", "HoopRolePlans/ro"])
+def test_a_name_may_be_written_as_kubectl_has_it(name: str) -> None:
+    command = click.Command("x", params=[click.Argument(["name"], callback=of_kind("HoopRolePlan"))])
+    assert command.make_context("x", [name]).params == {"name": "ro"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["rotate", "hres/db"], "hres/db is a HoopResource, and this is about a HoopRolePlan"),
+        (["rotate", "ro", "--wait", "--timeout", "-1"], "-1 is not in the range x>=0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    assert run(arguments) == 2
+    assert why in capsys.readouterr().err
 
 
 SERVER = "https://127.0.0.1:1"
