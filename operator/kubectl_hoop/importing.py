@@ -38,7 +38,7 @@ from hoop_operator.reconcile.register import connection_of
 from hoop_operator.reconcile.script import one_line, printable_sql
 from hoop_operator.reconcile.turn import look
 from hoop_operator.settings import Settings
-from kubectl_hoop.changes import diff, of_statements
+from kubectl_hoop.changes import diff, of_statements, quoted
 from kubectl_hoop.client import DEFAULT_NAMESPACE, Target, reach
 from kubectl_hoop.objects import gather, read_resource, with_endpoint
 from kubectl_hoop.options import FINE, WRONG, about_target, as_instance, by_another_way, note, resource_name
@@ -321,7 +321,7 @@ def _document(imported: Imported) -> str:
     if imported.plan is None:
         return (
             _comments(
-                [f"Role {_quoted(imported.role)} is left out:", *(f"  {why}" for why in imported.remarks)]
+                [f"Role {quoted(imported.role)} is left out:", *(f"  {why}" for why in imported.remarks)]
             )
             + "\n"
         )
@@ -330,7 +330,7 @@ def _document(imported: Imported) -> str:
         "ALTER ROLE {} RENAME TO {};", sql.Identifier(imported.role), sql.Identifier(imported.new_name)
     )
     lines = [
-        f"Role {_quoted(imported.role)}",
+        f"Role {quoted(imported.role)}",
         "It is taken over under the name that its plan gives it. Before this is applied, run as an administrator, from",
         "when on it logs in by the new name (an MD5 password goes with the old one):",
         f"  {printable_sql(rename)}",
@@ -348,7 +348,7 @@ def _document(imported: Imported) -> str:
             "A plan means the same privileges on all objects of all its scopes, now and later, and nothing else."
         )
     lines += [f"Note: {remark}" for remark in imported.remarks]
-    return f"---\n{_comments(lines)}{_yaml(imported.plan)}"
+    return f"---\n{_comments(lines)}{as_yaml(imported.plan)}"
 
 
 def _resource_document(key: Key) -> str:
@@ -359,17 +359,16 @@ def _resource_document(key: Key) -> str:
         [f"The Secret {secret} has to hold the admin's host, port, username, password and dbname."]
     )
     body = {"apiVersion": API_VERSION, "kind": "HoopResource", "metadata": metadata, "spec": spec}
-    return f"---\n{comments}{_yaml(body)}"
+    return f"---\n{comments}{as_yaml(body)}"
 
 
 def _comments(lines: Iterable[str]) -> str:
     return "".join(f"# {one_line(text)}\n" for text in lines)
 
 
-def _quoted(name: str) -> str:
-    return sql.Identifier(name).as_string(None)
-
-
-def _yaml(body: Mapping[str, Any]) -> str:
+def as_yaml(body: Mapping[str, Any]) -> str:
+    """A manifest. Characters stand in it as they are, unless one of them cannot be seen or means something to YAML."""
     text: str = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120)
+    if not text.replace("\n", "").isprintable():
+        text = yaml.safe_dump(body, sort_keys=False, allow_unicode=False, width=120)
     return text

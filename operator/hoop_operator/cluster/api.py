@@ -18,6 +18,7 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
+from multidict import CIMultiDict
 
 from hoop_operator.errors import (
     AccessDenied,
@@ -89,9 +90,15 @@ class KubernetesApi:
     `REQUEST_SECONDS`. A request that the server puts off (429) is sent once more at the time it asks for.
     """
 
-    def __init__(self, client: ApiClient, account: Account = OPERATOR) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        account: Account = OPERATOR,
+        headers: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self._client: Any = client
         self._account = account
+        self._headers = headers
         self._free = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
     async def get(self, path: str, **params: str) -> dict[str, Any]:
@@ -214,7 +221,8 @@ class KubernetesApi:
         body: Any = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request and yield the answer, whatever its status."""
-        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._client.user_agent}
+        own = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._client.user_agent}
+        headers = CIMultiDict([*self._headers, *own.items()])
         url = self._client.configuration.host + path
         if params:
             url += "?" + urlencode(params)
@@ -252,22 +260,39 @@ async def connect() -> AsyncIterator[KubernetesApi]:
 
 @asynccontextmanager
 async def open_api(
-    configuration: Configuration, kubeconfig: Any, *, user_agent: str, account: Account
+    configuration: Configuration,
+    kubeconfig: Any,
+    *,
+    user_agent: str,
+    account: Account,
+    headers: Sequence[tuple[str, str]] = (),
 ) -> AsyncIterator[KubernetesApi]:
     """Open the client that a configuration describes, and keep its credentials fresh.
 
     `kubeconfig` is the official client's loader that filled the configuration in; None where they need no renewal.
-    `account` is who is told of a right that is missing.
+    `account` is who is told of a right that is missing. `headers` go with every request; a name may be there several
+    times.
+
+    Raises
+    ------
+    ClusterUnavailable
+        What the configuration names as certificates or key is none.
     """
     # No limit here: KubernetesApi bounds its requests itself, and watches must not take their place.
     configuration.connection_pool_maxsize = 0
+    try:
+        opened = ApiClient(configuration)
+    except (OSError, ValueError) as error:
+        raise ClusterUnavailable(
+            f"no cluster to talk to: the certificates or the key for {configuration.host} cannot be used ({error})"
+        ) from None
     renewal = None
     if kubeconfig is not None:
         renewal = asyncio.create_task(_config.refresh_token(kubeconfig, configuration))
     try:
-        async with ApiClient(configuration) as client:
+        async with opened as client:
             client.user_agent = user_agent
-            yield KubernetesApi(client, account)
+            yield KubernetesApi(client, account, headers)
     finally:
         if renewal is not None:
             renewal.cancel()

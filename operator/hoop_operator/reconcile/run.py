@@ -22,6 +22,7 @@ from hoop_operator.logs import object_reference
 from hoop_operator.planner.statements import Statement
 from hoop_operator.reconcile.objects import APPROVE, RECONCILE_AT, ROTATE_AT, Plan
 from hoop_operator.reconcile.rotation import Cause, is_untold, next_due
+from hoop_operator.reconcile.shown import shown
 
 
 @dataclass(slots=True)
@@ -148,7 +149,7 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
     before = HoopRolePlanStatus.model_validate({**previous, "conditions": ()})
     computed = before.plan
     if run.statements and run.checksum:
-        texts = tuple(_text(statement) for statement in run.statements)
+        texts = tuple(shown(statement) for statement in run.statements)
         computed = ComputedPlan(
             sid=run.sid,
             checksum=run.checksum,
@@ -203,10 +204,6 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
     body = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     body["conditions"] = conditions
     return dict.fromkeys(previous) | body
-
-
-def _text(statement: Statement) -> str:
-    return statement.text if statement.database is None else f"/* {statement.database} */ {statement.text}"
 
 
 def _conditions(run: Run, now: datetime) -> list[Condition]:
