@@ -8,6 +8,8 @@ from types import FrameType
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """What ends a program from outside, as a terminal does that is closed."""
 
+AGAIN_SECONDS = 5.0
+
 
 @contextmanager
 def handling(
@@ -36,4 +38,7 @@ def ending_in_order() -> Iterator[None]:
 
 
 def _end(signum: int, _frame: FrameType | None) -> None:
+    # What is raised within a destructor is lost, and what is being closed may not end: then it is raised again.
+    signal.signal(signal.SIGALRM, lambda _, frame: _end(signum, frame))
+    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
     raise SystemExit(128 + signum)
