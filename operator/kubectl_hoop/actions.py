@@ -45,7 +45,7 @@ async def approve(cluster: Cluster, name: str, *, yes: bool, checksum: str | Non
     hooproleplans, which the ClusterRole hoop-approve has.
     """
     plan = await read_plan(cluster.api, Key(cluster.namespace, name))
-    if plan.condition("PendingApproval").get("status") != "True":
+    if not plan.waits_for_approval:
         ready = plan.condition("Ready")
         note(
             f"HoopRolePlan {plan.key} does not wait for approval ({ready.get('reason', 'no run yet')}); nothing was "

@@ -55,7 +55,7 @@ async def plan(
         raise click.UsageError("name one HoopRolePlan, or files with -f")
     if name is not None:
         found = await read_plan(cluster.api, Key(cluster.namespace, name))
-        if found.condition("PendingApproval").get("status") == "True" and not found.is_new_input:
+        if found.waits_for_approval and not found.is_new_input:
             show_pending(found)
             return FINE
         manifests = Manifests(plans={found.key: found})
