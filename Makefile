@@ -51,7 +51,7 @@ e2e: $(INSTALLED) ## Run the end-to-end tests: on KUBECONFIG's cluster, in a kin
 	@PYTHONPATH=deploy $(BIN)/python -m local.e2e
 
 docs: $(INSTALLED) ## Build the site of docs/ into build/site
-	@PYTHONPATH=deploy NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@PYTHONPATH=deploy NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 plugin: $(INSTALLED) ## Build kubectl hoop for krew into dist/plugin, for all platforms or PLATFORMS="linux/amd64"
 	$(BIN)/python deploy/krew/archive.py $(PLATFORMS)

@@ -40,6 +40,7 @@ TEMPLATES = {
     "user-roles.yaml": "rbac.yaml",
     "admission-policy.yaml": "admission-policy.yaml",
     "deployment.yaml": "operator.yaml",
+    "poddisruptionbudget.yaml": "operator.yaml",
     "service.yaml": "operator.yaml",
 }
 """By the template in the chart: the manifest that it goes to. Read in the order of their names, the namespace comes
@@ -150,7 +151,16 @@ def with_settings(schema: dict[str, Any]) -> dict[str, Any]:
         for part in path.split("."):
             place = place["properties"][part]
         place["description"] = description.replace("`", "")
+    require(schema, yaml.safe_load((CHART / "values.yaml").read_text()))
     return schema
+
+
+def require(schema: dict[str, Any], defaults: dict[str, Any]) -> None:
+    """Have a schema ask for every key that has a default: Helm drops a key that a user sets to null."""
+    schema["required"] = [key for key, default in defaults.items() if default is not None]
+    for key, default in defaults.items():
+        if isinstance(default, dict) and "properties" in schema["properties"][key]:
+            require(schema["properties"][key], default)
 
 
 def values_table() -> str:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import NoReturn
 
 from pydantic import ValidationError
-from pydantic_settings import SettingsError
 
 from hoop_operator.health import PortUnavailable
 from hoop_operator.logs import configure_logging
@@ -126,13 +125,6 @@ def _settings() -> Settings | None:
             field, *place = map(str, problem["loc"])
             where = f" (entry {'.'.join(place)})" if place else ""
             sys.stderr.write(f"HOOP_{field.upper()}{where}: {problem['msg']}\n")
-    except SettingsError as error:
-        # What is not JSON never gets as far as validation; the field is named in the message alone.
-        field = str(error).partition('"')[2].partition('"')[0]
-        form = 'a JSON list, such as ["first", "second"]'
-        if isinstance(Settings.model_fields[field].default, dict):
-            form = 'a JSON map of lists, such as {"shop": ["shop/*"]}'
-        sys.stderr.write(f"HOOP_{field.upper()}: must be {form}\n")
     return None
 
 

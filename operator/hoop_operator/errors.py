@@ -181,7 +181,7 @@ class ObjectRejected(ClusterError):
 
 
 class AccessDenied(ClusterError):
-    """401 or 403: the operator's account may not do that."""
+    """401 or 403: the account that asks may not do that."""
 
 
 class ClusterUnavailable(ClusterError):

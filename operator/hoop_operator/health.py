@@ -9,11 +9,13 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from aiohttp import web
-from prometheus_client.exposition import choose_encoder
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.openmetrics import exposition as openmetrics
 
 from hoop_operator.errors import HoopError
 from hoop_operator.metrics import REGISTRY
@@ -150,11 +152,26 @@ async def _metrics(request: web.Request) -> web.Response:
 
     They are written aside, for with thousands of plans a probe would have to wait for them.
     """
-    encode, content_type = choose_encoder(",".join(request.headers.getall("Accept", [])))
+    encode, content_type = _format(",".join(request.headers.getall("Accept", [])))
     response = web.Response(body=await asyncio.to_thread(encode, REGISTRY))
     response.headers["Content-Type"] = content_type
     response.enable_compression()
     return response
+
+
+def _format(accept: str) -> tuple[Callable[[CollectorRegistry], bytes], str]:
+    """The first format of an Accept header that we write, with its media type; the plain text where there is none.
+
+    prometheus_client's own choice fails at a version that is no number, and promises whatever version it is asked for.
+    """
+    for offered in accept.split(","):
+        media_type, *parameters = map(str.strip, offered.split(";"))
+        versions = {parameter for parameter in parameters if parameter.startswith("version=")}
+        if media_type == "application/openmetrics-text" and versions <= {"version=1.0.0"}:
+            return openmetrics.generate_latest, openmetrics.CONTENT_TYPE_LATEST
+        if media_type == "text/plain":
+            break
+    return generate_latest, CONTENT_TYPE_PLAIN_0_0_4
 
 
 def _answer(fine: bool, otherwise: str) -> web.Response:

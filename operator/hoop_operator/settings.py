@@ -1,18 +1,42 @@
 """Every knob of the operator process, read from `HOOP_*` environment variables at start-up."""
 
-from typing import Annotated, Literal
+import json
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic_core import PydanticCustomError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 NamespaceGlob = Annotated[str, StringConstraints(pattern=r"^[-a-z0-9*?]{1,63}$")]
 SourceGlob = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
-Allowance = dict[NamespaceGlob, list[SourceGlob]]
-
 LEASE_SECONDS_MAX = 300
+
+
+def _json(what: str) -> tuple[Any, ...]:
+    """Decode a variable's text with the validation, so that what is no JSON is told with all else that is wrong."""
+
+    def decoded(value: Any) -> Any:
+        """Anything but a text is a value already."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise PydanticCustomError("json", "must be a JSON {what}", {"what": what}) from None
+
+    return NoDecode, BeforeValidator(decoded)
+
+
+_LIST = _json('list, such as ["first", "second"]')
+_MAP_OF_LISTS = _json('map of lists, such as {"shop": ["shop/*"]}')
+
+Allowance = Annotated[dict[NamespaceGlob, list[SourceGlob]], *_MAP_OF_LISTS]
+
+TimeoutSeconds = Annotated[float, Field(ge=0.001, le=86400)]
+"""PostgreSQL counts whole milliseconds: none of them would be no time-out, and more than 2^31 are refused."""
 
 
 class Settings(BaseSettings):
@@ -36,10 +60,10 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[int, Field(ge=5, le=LEASE_SECONDS_MAX)] = 15
     """How long a process that vanished is still taken for the leader."""
 
-    watch_namespaces: list[str] = []
+    watch_namespaces: Annotated[list[str], *_LIST] = []
     """Namespaces to serve, as a JSON list; empty serves the whole cluster."""
 
-    allowed_hosts: list[Glob] = []
+    allowed_hosts: Annotated[list[Glob], *_LIST] = []
     """Host globs and CIDR networks that resources may name, as a JSON list; empty allows all. Link-local addresses
     are refused whatever stands here."""
 
@@ -60,10 +84,10 @@ class Settings(BaseSettings):
     connect_timeout_seconds: Annotated[int, Field(ge=2, le=60)] = 10
     """Seconds that connecting to a server may take."""
 
-    lock_timeout_seconds: Annotated[float, Field(gt=0)] = 5.0
+    lock_timeout_seconds: TimeoutSeconds = 5.0
     """Seconds that a statement waits for a lock before the run fails and is tried again."""
 
-    statement_timeout_seconds: Annotated[float, Field(gt=0)] = 60.0
+    statement_timeout_seconds: TimeoutSeconds = 60.0
     """Seconds that one statement may run."""
 
     drift_interval_seconds: Annotated[float, Field(ge=1)] = 300.0

@@ -1,6 +1,7 @@
 """What a person decides about a plan: approve, rotate, reconcile, suspend, resume."""
 
 import asyncio
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -17,8 +18,10 @@ from kubectl_hoop.client import Cluster
 from kubectl_hoop.objects import read_plan
 from kubectl_hoop.options import FINE, WRONG, note, on_cluster, plan_name, say
 from kubectl_hoop.pending import show_pending
+from kubectl_hoop.signals import handling
 
 POLL_SECONDS = 0.5
+WAIT_SECONDS = 60
 CONFLICTS_MAX = 10
 
 OVERRULED = (
@@ -33,36 +36,47 @@ OVERRULED = (
 )
 @plan_name
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option("--checksum", help="Approve nothing but the plan of this checksum.")
 @on_cluster
-async def approve(cluster: Cluster, name: str, *, yes: bool) -> int:
+async def approve(cluster: Cluster, name: str, *, yes: bool, checksum: str | None) -> int:
     """Show the statements that wait for approval, ask, and approve exactly these.
 
-    Nothing is approved where the plan became another one meanwhile. Approving takes the verb approve on
+    Nothing is approved where the plan became another one meanwhile. Where a status does not hold all statements,
+    --yes takes --checksum, too. Approving takes the verb approve on
     hooproleplans, which the ClusterRole hoop-approve has.
     """
     plan = await read_plan(cluster.api, Key(cluster.namespace, name))
-    if plan.condition("PendingApproval").get("status") != "True":
+    if not plan.waits_for_approval:
         ready = plan.condition("Ready")
         note(
             f"HoopRolePlan {plan.key} does not wait for approval ({ready.get('reason', 'no run yet')}); nothing was "
             f"approved"
         )
         return WRONG
-    shown = plan.status["plan"]
-    show_pending(plan)
+    computed = plan.status["plan"]["checksum"]
+    complete = show_pending(plan)
+    if checksum not in {None, computed}:
+        note(f"HoopRolePlan {plan.key} is not the plan {checksum} but {computed}: nothing was approved")
+        return WRONG
+    if yes and not complete and checksum is None:
+        raise click.UsageError(f"not all is shown; to approve it unread, add --checksum {computed}")
     if not yes:
         if not sys.stdin.isatty():
             raise click.UsageError("there is no terminal to ask on: add --yes")
-        if not click.confirm("Approve exactly this?", err=True):
+        question = "Approve exactly this?" if complete else "Approve this, and what is not shown?"
+        # While asyncio handles it, Ctrl-C does not end a question but the next wait.
+        with handling(signal.SIGINT, signal.default_int_handler):
+            confirmed = click.confirm(question, err=True)
+        if not confirmed:
             note("not approved")
             return WRONG
-    if not await _approve(cluster.api, plan, shown["checksum"]):
+    if not await _approve(cluster.api, plan, computed):
         note(
             f"HoopRolePlan {plan.key} became another plan while you read: nothing was approved; look at it again with "
             f"kubectl hoop approve {name} -n {plan.key.namespace}"
         )
         return WRONG
-    say(f"HoopRolePlan {plan.key} is approved: {shown['checksum']}")
+    say(f"HoopRolePlan {plan.key} is approved: {computed}")
     return FINE
 
 
@@ -98,24 +112,32 @@ async def _approve(api: KubernetesApi, plan: Plan, checksum: str) -> bool:
 )
 @plan_name
 @click.option("--wait", is_flag=True, help="Return when the new password is in the Secret.")
-@click.option("--timeout", default=60.0, show_default=True, metavar="SECONDS", help="How long --wait waits.")
+@click.option(
+    "--timeout",
+    type=click.IntRange(min=0),
+    metavar="SECONDS",
+    help=f"How long --wait waits.  [default: {WAIT_SECONDS}]",
+)
 @on_cluster
-async def rotate(cluster: Cluster, name: str, *, wait: bool, timeout: float) -> int:  # noqa: ASYNC109 -- an option
+async def rotate(cluster: Cluster, name: str, *, wait: bool, timeout: int | None) -> int:  # noqa: ASYNC109 -- an option
     """Ask for a new password, once, by the annotation hoop.dev/rotate-at.
 
     The former one stops working with it. Open sessions go on.
     """
+    if timeout is not None and not wait:
+        raise click.UsageError("--timeout goes with --wait")
+    seconds = WAIT_SECONDS if timeout is None else timeout
     value = _now()
     plan = await _annotate(cluster, name, ROTATE_AT, value)
     if not wait:
         say(f"HoopRolePlan {plan.key}: a new password was asked for")
         return FINE
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + seconds
     while plan.status.get("observedRotateAt") != value:
         if time.monotonic() > deadline:
             ready = plan.condition("Ready")
             note(
-                f"HoopRolePlan {plan.key} was not rotated within {timeout:g} s; it will be when nothing stands against "
+                f"HoopRolePlan {plan.key} was not rotated within {seconds} s; it will be when nothing stands against "
                 f"it any more. {ready.get('reason', 'No run yet')}: {ready.get('message', '')}".rstrip(": ")
             )
             return WRONG

@@ -5,16 +5,15 @@ from collections.abc import Iterable, Iterator
 from itertools import groupby
 from typing import NamedTuple
 
+from psycopg import sql
+
 from hoop_operator.planner.statements import Statement
 from hoop_operator.reconcile.script import printable_sql
+from hoop_operator.reconcile.shown import database_and_text
 
 GIVEN, TAKEN, CHANGED = "+", "-", "~"
 STYLES = {GIVEN: "green", TAKEN: "red", CHANGED: "yellow"}
 
-_SHOWN = re.compile(
-    r"/\* (?P<database>.*?) \*/ (?P<text>(?:GRANT|REVOKE|ALTER|SET|CREATE|COMMENT|DROP) .*)", re.DOTALL
-)
-"""How a status shows a statement that is run in a database."""
 _QUOTED = re.compile(r"""'(?:[^']|'')*'|"(?:[^"]|"")*\"""")
 _AS_ROLE = re.compile(r'SET LOCAL ROLE ""; ')
 
@@ -37,10 +36,14 @@ class Change(NamedTuple):
         return GIVEN if words[:1] == ["CREATE"] or "GRANT" in words else CHANGED
 
 
+def quoted(name: str) -> str:
+    """A name as SQL has it."""
+    return sql.Identifier(name).as_string(None)
+
+
 def of_status(texts: Iterable[str]) -> list[Change]:
     """The changes that `status.plan.statements` shows."""
-    shown = ((_SHOWN.fullmatch(text), text) for text in texts)
-    return [Change(m["database"], m["text"]) if m else Change(None, text) for m, text in shown]
+    return [Change(*database_and_text(text)) for text in texts]
 
 
 def of_statements(statements: Iterable[Statement]) -> list[Change]:
@@ -51,6 +54,6 @@ def of_statements(statements: Iterable[Statement]) -> list[Change]:
 def diff(changes: Iterable[Change]) -> Iterator[tuple[str, str]]:
     """Lines with their style, those of one database below its name."""
     for database, group in groupby(changes, key=lambda change: change.database):
-        yield ("@@ the server @@" if database is None else f'@@ database "{database}" @@'), "cyan"
+        yield ("@@ the server @@" if database is None else f"@@ database {quoted(database)} @@"), "cyan"
         for change in group:
             yield f"{change.sign} {printable_sql(change.text)};", STYLES[change.sign]

@@ -18,6 +18,7 @@ from kubectl_hoop.importing import import_
 from kubectl_hoop.options import FINE, INTERRUPTED, NO_CLUSTER, WRONG, note
 from kubectl_hoop.plan import plan
 from kubectl_hoop.psql import psql
+from kubectl_hoop.signals import ending_in_order
 from kubectl_hoop.status import status
 
 COMPLETE = "__complete"
@@ -58,6 +59,11 @@ for _command in (
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code."""
     forget_libpq_environment()
+    with ending_in_order():
+        return _run(arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         if list(arguments[:1]) == [COMPLETE]:
             return complete_for_kubectl(hoop, list(arguments[1:]))
@@ -79,7 +85,16 @@ def run(arguments: Sequence[str]) -> int:
             note(f"{error.title}: {'.'.join(map(str, problem['loc']))}: {problem['msg']}")
         return WRONG
     except BrokenPipeError:
-        # Whoever read the output has seen enough; the interpreter would complain of it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read the output has seen enough.
+        _discard_output()
         return FINE
+    except OSError as error:
+        note(f"the output, or a file that is needed for a while, cannot be written: {error}")
+        _discard_output()
+        return WRONG
     return code if isinstance(code, int) else FINE
+
+
+def _discard_output() -> None:
+    """Let go what could not be written: the interpreter would complain of it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

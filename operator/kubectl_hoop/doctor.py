@@ -123,16 +123,18 @@ async def _ask(connection: Connection, settings: Settings) -> Capabilities:
 
 def _prescribe(problems: Sequence[str]) -> int:
     """Print the SQL of all problems, each once, ready to be copied, with the database that it is to be run in."""
-    remedies = dict.fromkeys(
-        (found["name"] if (found := _IN_DATABASE.search(text)) else None, remedy["sql"])
-        for text in problems
-        if (remedy := _REMEDY.search(text))
-    )
-    if remedies:
+    # Those for the server as a whole come first, those for each database together.
+    remedies: dict[str | None, dict[str, None]] = {None: {}}
+    for text in problems:
+        if remedy := _REMEDY.search(text):
+            found = _IN_DATABASE.search(text)
+            remedies.setdefault(found["name"] if found else None, {})[remedy["sql"]] = None
+    if any(remedies.values()):
         say()
         say(("-- SQL for an administrator", "bold"))
-    for database, sql in remedies:
+    for database, statements in remedies.items():
         if database is not None:
             say((f"-- in database {database}", "dim"))
-        say(sql)
+        for sql in statements:
+            say(sql)
     return WRONG if problems else FINE

@@ -36,7 +36,7 @@ from hoop_operator.reconcile.objects import Key
 from hoop_operator.reconcile.script import one_line, printable_sql
 from hoop_operator.reconcile.turn import look
 from hoop_operator.settings import Settings
-from kubectl_hoop.changes import diff, of_statements
+from kubectl_hoop.changes import diff, of_statements, quoted
 from kubectl_hoop.client import DEFAULT_NAMESPACE, Target, reach
 from kubectl_hoop.objects import admin_connection, as_yaml, gather, read_resource, with_endpoint
 from kubectl_hoop.options import FINE, WRONG, about_target, as_instance, by_another_way, note, resource_name
@@ -318,7 +318,7 @@ def _document(imported: Imported) -> str:
     if imported.plan is None:
         return (
             _comments(
-                [f"Role {_quoted(imported.role)} is left out:", *(f"  {why}" for why in imported.remarks)]
+                [f"Role {quoted(imported.role)} is left out:", *(f"  {why}" for why in imported.remarks)]
             )
             + "\n"
         )
@@ -327,7 +327,7 @@ def _document(imported: Imported) -> str:
         "ALTER ROLE {} RENAME TO {};", sql.Identifier(imported.role), sql.Identifier(imported.new_name)
     )
     lines = [
-        f"Role {_quoted(imported.role)}",
+        f"Role {quoted(imported.role)}",
         "It is taken over under the name that its plan gives it. Before this is applied, run as an administrator, from",
         "when on it logs in by the new name (an MD5 password goes with the old one):",
         f"  {printable_sql(rename)}",
@@ -361,7 +361,3 @@ def _resource_document(key: Key) -> str:
 
 def _comments(lines: Iterable[str]) -> str:
     return "".join(f"# {one_line(text)}\n" for text in lines)
-
-
-def _quoted(name: str) -> str:
-    return sql.Identifier(name).as_string(None)

@@ -48,11 +48,31 @@ async def _read(api: KubernetesApi, path: str, kind: str, key: Key) -> Mapping[s
     try:
         return await api.get(path)
     except ObjectNotFound as error:
+        other, other_path = (
+            (RESOURCE_KIND, paths.hoop_resource(*key))
+            if kind == PLAN_KIND
+            else (PLAN_KIND, paths.hoop_role_plan(*key))
+        )
+        if await _exists(api, other_path):
+            raise ObjectNotFound(
+                f"{key} is a {other}, and this is about a {kind}; look with: kubectl hoop status {key.name} "
+                f"-n {key.namespace}",
+                status=error.status,
+            ) from None
         raise ObjectNotFound(
             f"{kind} {key} does not exist; look with: kubectl hoop status -n {key.namespace}, or name another "
             f"namespace with -n",
             status=error.status,
         ) from None
+
+
+async def _exists(api: KubernetesApi, path: str) -> bool:
+    """Whether there is an object that the person may see."""
+    try:
+        await api.get(path)
+    except (ObjectNotFound, AccessDenied):
+        return False
+    return True
 
 
 async def list_plans(api: KubernetesApi, namespace: str | None) -> list[Plan]:
@@ -161,8 +181,10 @@ async def admin_connection(resource: Resource, manifests: Manifests, settings: S
 
 
 def as_yaml(body: Mapping[str, Any]) -> str:
-    """An object as one writes it: its fields in the order they have."""
+    """A manifest. Characters stand in it as they are, unless one of them cannot be seen or means something to YAML."""
     text: str = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120)
+    if not text.replace("\n", "").isprintable():
+        text = yaml.safe_dump(body, sort_keys=False, allow_unicode=False, width=120)
     return text
 
 

@@ -11,14 +11,21 @@ from rich.console import Console
 from rich.text import Text
 
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.crd.common import GROUP
 from hoop_operator.errors import HoopError
 from hoop_operator.reconcile.script import one_line
 from kubectl_hoop.client import Target, reach
-from kubectl_hoop.objects import list_plans, list_resources
+from kubectl_hoop.objects import PLAN_KIND, RESOURCE_KIND, list_plans, list_resources
 
 FINE, WRONG, USAGE, NO_CLUSTER = range(4)
 """Exit codes of every command."""
 INTERRUPTED = 130
+
+KINDS = {
+    **dict.fromkeys(("hrp", "hooproleplan", "hooproleplans"), PLAN_KIND),
+    **dict.fromkeys(("hres", "hoopresource", "hoopresources"), RESOURCE_KIND),
+}
+"""Kinds by what kubectl calls them."""
 
 COMPLETION_SECONDS = 3
 UNWRAPPED = 1_000_000
@@ -57,9 +64,24 @@ def about_target(command: Callable[..., T]) -> Callable[..., T]:
     @click.option("-n", "--namespace", help="Namespace. Default: that of the context.")
     @click.option("--context", help="Context of the kubeconfig. Default: the current one.")
     @click.option("--kubeconfig", type=click.Path(), help="The kubeconfig. Default: as for kubectl.")
+    @click.option("--as", "impersonated", metavar="USER", help="Act as another user, as for kubectl.")
+    @click.option(
+        "--as-group",
+        "impersonated_groups",
+        multiple=True,
+        metavar="GROUP",
+        help="With --as: the groups of the user.",
+    )
     @functools.wraps(command)
-    def run(kubeconfig: str | None, context: str | None, namespace: str | None, **rest: Any) -> T:
-        return command(Target(kubeconfig, context, namespace), **rest)
+    def run(
+        kubeconfig: str | None,
+        context: str | None,
+        namespace: str | None,
+        impersonated: str | None,
+        impersonated_groups: tuple[str, ...],
+        **rest: Any,
+    ) -> T:
+        return command(Target(kubeconfig, context, namespace, impersonated, impersonated_groups), **rest)
 
     return run
 
@@ -99,12 +121,26 @@ def as_instance(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def plan_name(command: Callable[..., Any]) -> Callable[..., Any]:
     """The argument NAME of a HoopRolePlan."""
-    return click.argument("name", shell_complete=complete_plans)(command)
+    return click.argument("name", shell_complete=complete_plans, callback=of_kind(PLAN_KIND))(command)
 
 
 def resource_name(command: Callable[..., Any]) -> Callable[..., Any]:
     """The argument RESOURCE, the name of a HoopResource."""
-    return click.argument("resource", shell_complete=complete_resources)(command)
+    callback = of_kind(RESOURCE_KIND)
+    return click.argument("resource", shell_complete=complete_resources, callback=callback)(command)
+
+
+def of_kind(*wanted: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """Make a callback that takes a name also as `kubectl get -o name` has it, and no name of another kind."""
+
+    def bare(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+        prefix, slash, name = (value or "").partition("/")
+        kind = KINDS.get(prefix.removesuffix(f".{GROUP}").lower()) if slash else None
+        if kind is not None and kind not in wanted:
+            raise click.BadParameter(f"{value} is a {kind}, and this is about a {' or a '.join(wanted)}")
+        return name if kind else value
+
+    return bare
 
 
 def complete_plans(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
@@ -130,7 +166,14 @@ def _names(
     incomplete: str,
     listing: Callable[[KubernetesApi, str | None], Awaitable[Any]],
 ) -> list[str]:
-    target = Target(*(context.params.get(name) for name in ("kubeconfig", "context", "namespace")))
+    given = context.params.get
+    target = Target(
+        given("kubeconfig"),
+        given("context"),
+        given("namespace"),
+        given("impersonated"),
+        given("impersonated_groups") or (),
+    )
 
     async def ask() -> list[str]:
         async with asyncio.timeout(COMPLETION_SECONDS), reach(target) as cluster:

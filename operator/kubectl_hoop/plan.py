@@ -11,7 +11,7 @@ from hoop_operator.reconcile.manifests import Manifests, read_manifests
 from hoop_operator.reconcile.objects import Key, Plan
 from kubectl_hoop.changes import diff, of_statements
 from kubectl_hoop.client import Cluster
-from kubectl_hoop.objects import add_sources, read_plan, settings_for, with_endpoint
+from kubectl_hoop.objects import PLAN_KIND, add_sources, read_plan, settings_for, with_endpoint
 from kubectl_hoop.options import (
     FINE,
     WRONG,
@@ -19,6 +19,7 @@ from kubectl_hoop.options import (
     by_another_way,
     complete_plans,
     note,
+    of_kind,
     on_cluster,
     say,
 )
@@ -29,7 +30,7 @@ from kubectl_hoop.pending import show_pending
     epilog="Example: helm template shop ./chart | kubectl hoop plan -n shop -f -",
     short_help="Show the SQL that a plan comes to, as a diff.",
 )
-@click.argument("name", required=False, shell_complete=complete_plans)
+@click.argument("name", required=False, shell_complete=complete_plans, callback=of_kind(PLAN_KIND))
 @click.option(
     "-f", "--filename", "filenames", multiple=True, metavar="FILE", help="Plans in YAML; - is standard input."
 )
@@ -54,7 +55,7 @@ async def plan(
         raise click.UsageError("name one HoopRolePlan, or files with -f")
     if name is not None:
         found = await read_plan(cluster.api, Key(cluster.namespace, name))
-        if found.condition("PendingApproval").get("status") == "True" and not found.is_new_input:
+        if found.waits_for_approval and not found.is_new_input:
             show_pending(found)
             return FINE
         manifests = Manifests(plans={found.key: found})

@@ -5,20 +5,21 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 
 import click
 
-from hoop_operator.cluster.secrets import read_secret
+from hoop_operator.cluster.secrets import Secret, read_secret
 from hoop_operator.credentials.output import output_data
 from hoop_operator.errors import AccessDenied
 from hoop_operator.reconcile.objects import Key
 from kubectl_hoop.client import Cluster
 from kubectl_hoop.objects import read_plan
 from kubectl_hoop.options import WRONG, by_another_way, note, on_cluster, plan_name
+from kubectl_hoop.signals import handling
+
+LOGIN_KEYS = ("host", "port", "username", "password", "database", "sslmode")
 
 
 @click.command(
@@ -50,15 +51,32 @@ async def psql(
             f"verb get on secrets there",
             status=error.status,
         ) from None
-    if secret is None or not secret.data.get("password"):
+    problem, values = login_of(secret)
+    if problem:
         ready = plan.condition("Ready")
         note(
-            f"HoopRolePlan {plan.key} has no Secret {secret_name} with a password yet. {ready.get('reason', '')}: "
-            f"{ready.get('message', '')}".rstrip(": .")
+            f"HoopRolePlan {plan.key} has no Secret to log in with: {secret_name} {problem}. "
+            f"{ready.get('reason', 'No run yet')}: {ready.get('message', '')}".rstrip(": .")
         )
         return WRONG
-    values = {key: value.decode() for key, value in secret.data.items()}
     return _run(program, arguments, values, host or values["host"], port or int(values["port"]))
+
+
+def login_of(secret: Secret | None) -> tuple[str, dict[str, str]]:
+    """What is wrong with a plan's Secret, in words, if anything is, and what psql needs of it.
+
+    A Secret may be there before the plan's first run, with a password that is to be taken over, say, and it may have
+    keys of others, which hold anything.
+    """
+    if secret is None:
+        return "does not exist", {}
+    if missing := [key for key in LOGIN_KEYS if not secret.data.get(key)]:
+        return f"is not the plan's yet, for it lacks {', '.join(missing)}", {}
+    try:
+        values = {key: secret.data[key].decode() for key in (*LOGIN_KEYS, "ca.crt") if key in secret.data}
+    except UnicodeDecodeError:
+        return "was edited, for what it holds is no text", {}
+    return ("", values) if values["port"].isdecimal() else ("was edited, for its port is no number", {})
 
 
 def _run(program: str, arguments: tuple[str, ...], values: Mapping[str, str], host: str, port: int) -> int:
@@ -84,29 +102,12 @@ def _run(program: str, arguments: tuple[str, ...], values: Mapping[str, str], ho
         if authority := values.get("ca.crt"):
             environment["PGSSLROOTCERT"] = _file(directory, "ca.crt", authority)
         # Not exec: the files have to go when psql ends. Ctrl-C is psql's, which cancels a query by it.
-        with (
-            _handling(signal.SIGINT, lambda *_: None),
-            _handling(signal.SIGTERM, _end),
-            _handling(signal.SIGHUP, _end),
-        ):
-            return subprocess.run(  # noqa: S603 -- the person's own psql, with the person's arguments
+        with handling(signal.SIGINT, lambda *_: None):
+            code = subprocess.run(  # noqa: S603 -- the person's own psql, with the person's arguments
                 [program, *arguments], check=False, env={**os.environ, **environment}
             ).returncode
-
-
-@contextmanager
-def _handling(signum: signal.Signals, handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Handle a signal so for a while; a program that is started meanwhile handles it as it always does."""
-    before = signal.signal(signum, handler)
-    try:
-        yield
-    finally:
-        signal.signal(signum, before)
-
-
-def _end(signum: int, _frame: FrameType | None) -> None:
-    """End as a signal asks, but not before all that is open is closed."""
-    raise SystemExit(128 + signum)
+        # As a shell has it for a program that a signal ended.
+        return code if code >= 0 else 128 - code
 
 
 def _file(directory: str, name: str, content: str) -> str:

@@ -12,7 +12,7 @@ from hoop_operator.reconcile.drift import DRIFT
 from hoop_operator.reconcile.objects import Key, KubernetesObject, Plan, Resource
 from kubectl_hoop.client import Cluster
 from kubectl_hoop.objects import PLAN_KIND, RESOURCE_KIND, list_plans, list_resources
-from kubectl_hoop.options import FINE, WRONG, complete_both, console, line, note, on_cluster
+from kubectl_hoop.options import FINE, WRONG, complete_both, console, line, note, of_kind, on_cluster
 
 WAITING = frozenset({"PendingApproval", "Suspended"})
 """Reasons of what is not ready because somebody wants it so."""
@@ -25,7 +25,13 @@ TROUBLE_WHEN_TRUE = frozenset({"PendingApproval", "Suspended", "InUse"})
     epilog="Example: kubectl hoop status -n shop",
     short_help="Show resources, their plans and Secrets.",
 )
-@click.argument("name", required=False, metavar="[RESOURCE|PLAN]", shell_complete=complete_both)
+@click.argument(
+    "name",
+    required=False,
+    metavar="[RESOURCE|PLAN]",
+    shell_complete=complete_both,
+    callback=of_kind(PLAN_KIND, RESOURCE_KIND),
+)
 @click.option("-A", "--all-namespaces", is_flag=True, help="Those of all namespaces.")
 @click.option("-o", "--output", type=click.Choice(["tree", "json"]), default="tree", show_default=True)
 @on_cluster

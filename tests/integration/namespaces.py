@@ -55,7 +55,7 @@ class Namespaces:
         self._role = ""
         if NAMESPACED:
             # The rights in the whole cluster come from nothing else.
-            self._kubectl("delete", "clusterrolebinding", "hoop-operator", "--ignore-not-found")
+            self._kubectl("delete", "clusterrolebinding", "hoop-system:hoop-operator", "--ignore-not-found")
             self._role = rbac(f"watchNamespaces={{{SOMEWHERE}}}")
             self._shared.extend(self._make() for _ in range(SHARED))
         self._all_shared = frozenset(self._shared)

@@ -1,10 +1,13 @@
 """The chart and the plain manifests, given to Helm 3 and 4, kubectl and a real API server."""
 
+import base64
 import json
 import os
 import secrets
 import subprocess
-from collections.abc import Iterator
+import sys
+import uuid
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +93,24 @@ def test_the_kinds_of_the_chart_are_those_of_the_project() -> None:
         ("agentId=me", ["agentId", "pattern"]),
         ("image.digest=1a2b", ["image", "digest", "sha256:"]),
         ("metrics.serviceMonitor.renderMode=maybe", ["serviceMonitor", "renderMode", "skipIfMissing"]),
-        ("extraEnv[0].name=HOOP_LOG_LEVEL", ["extraEnv: HOOP_LOG_LEVEL is set by the chart already"]),
+        ("extraEnv[0].name=HOOP_LOG_LEVEL", ["extraEnv: HOOP_LOG_LEVEL is the chart's to set"]),
+        ("extraEnv[0].name=HOOP_AGENT_ID", ["extraEnv: HOOP_AGENT_ID is the chart's to set"]),
+        ("extraEnv[0].name=A,extraEnv[1].name=A", ["extraEnv: A is there twice"]),
+        ("podSecurityContext=null", ["podSecurityContext"]),
+        ("containerSecurityContext=null", ["containerSecurityContext"]),
+        ("watchNamespaces=null", ["watchNamespaces"]),
+        ("networkPolicy.databasePorts=null", ["networkPolicy", "databasePorts"]),
+        ("image.tag= v1", ["image", "tag", "pattern"]),
+        ("fullnameOverride=1abc", ["fullnameOverride", "pattern"]),
+        ("serviceAccount.name=UPPER", ["serviceAccount", "name", "pattern"]),
+        ("podDisruptionBudget.maxUnavailable=abc", ["maxUnavailable", "%"]),
+        ("commonLabels.team=a b", ["commonLabels", "team", "pattern"]),
+        ("podLabels.a b=c", ["a b", "pattern"]),
+        (r"commonLabels.app\.kubernetes\.io/name=x", ["commonLabels: app.kubernetes.io/name tells the Pods"]),
+        (
+            r"podLabels.app\.kubernetes\.io/instance=x",
+            ["podLabels: app.kubernetes.io/instance tells the Pods"],
+        ),
         ("serviceAccount.create=false", ["serviceAccount.name: name the account"]),
     ],
 )
@@ -140,7 +160,7 @@ def test_the_operator_understands_the_environment_that_the_chart_gives_it(
     assert understood.watch_namespaces == ["shop", "billing"]
     assert understood.allowed_hosts == ["*.db.example.com", "10.0.0.0/8"]
     assert str(understood.agent_id) == "7a0c2a3e-5f0e-4000-8000-000000000001"
-    assert (understood.http_port, understood.statement_timeout_seconds) == (0, 1_000_000)
+    assert (understood.http_port, understood.drift_interval_seconds) == (0, 1_000_000)
     assert understood.lease_seconds == Settings.model_fields["lease_seconds"].default
 
 
@@ -169,10 +189,48 @@ def test_with_namespaces_to_watch_the_operator_has_roles_and_no_cluster_role() -
         assert names <= {"hoop-view", "hoop-edit", "hoop-admin", "hoop-approve"}
     roles = {role["metadata"]["namespace"]: role["rules"] for role in of_kind("Role", rendered)}
     (cluster_wide,) = (
-        role for role in of_kind("ClusterRole", objects_of()) if role["metadata"]["name"] == "hoop-operator"
+        role
+        for role in of_kind("ClusterRole", objects_of())
+        if role["metadata"]["name"] == "hoop-system:hoop-operator"
     )
     assert roles["shop"] == roles["billing"] == cluster_wide["rules"]
     assert roles.keys() == {"shop", "billing", "hoop-system"}
+
+
+@HELMS
+def test_a_label_that_is_given_twice_is_rendered_once_and_the_nearest_counts(major: int) -> None:
+    monitoring = ("serviceMonitor", "prometheusRule", "dashboard")
+    labels = ["commonLabels", "podLabels", *(f"metrics.{one}.labels" for one in monitoring)]
+    values = [
+        *(f"{path}.team={path}" for path in labels),
+        *(f"metrics.{one}.enabled=true" for one in monitoring),
+    ]
+    rendered = render(MONITORING, *sets(*values, r"commonLabels.helm\.sh/chart=mine"), major=major)
+    assert rendered.count("helm.sh/chart: mine") == 0
+    for document in filter(None, rendered.split("---\n")):
+        found = yaml.load(document, Loader=UniqueKeys)  # noqa: S506 -- a safe loader
+        nearest = {
+            "ServiceMonitor": "metrics.serviceMonitor.labels",
+            "PrometheusRule": "metrics.prometheusRule.labels",
+            "ConfigMap": "metrics.dashboard.labels",
+        }.get(found["kind"], "commonLabels")
+        assert found["metadata"]["labels"]["team"] == nearest
+        if found["kind"] == "Deployment":
+            assert found["spec"]["template"]["metadata"]["labels"]["team"] == "podLabels"
+
+
+def test_a_single_pod_has_no_disruption_budget() -> None:
+    assert of_kind("PodDisruptionBudget", objects_of("--set=replicaCount=2"))
+    assert not of_kind("PodDisruptionBudget", objects_of("--set=replicaCount=1"))
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, as the API server does."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), keys
+        return super().construct_mapping(node, deep)
 
 
 # What the API server makes of it
@@ -199,8 +257,10 @@ class Release:
             raise StackError(f"helm {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
 
-    def upgrade(self, *values: str) -> str:
-        return self.helm("upgrade", "--install", self.name, str(CHART), *sets(*OF_THE_CLUSTER, *values))
+    def upgrade(self, *values: str, flags: Sequence[str] = ()) -> str:
+        return self.helm(
+            "upgrade", "--install", self.name, str(CHART), *sets(*OF_THE_CLUSTER, *values), *flags
+        )
 
     def deployment(self) -> dict[str, Any]:
         found = cluster.kubectl(
@@ -208,11 +268,37 @@ class Release:
             f"--namespace={self.namespace}",
             "get",
             "deployment",
-            f"{self.name}-hoop-operator",
+            f"{self.name}-hoop-operator".removeprefix("-"),
             "--output=json",
         )
         body: dict[str, Any] = json.loads(found)
         return body
+
+    def environment(self) -> dict[str, str]:
+        (container,) = self.deployment()["spec"]["template"]["spec"]["containers"]
+        return {variable["name"]: variable["value"] for variable in container["env"]}
+
+
+def bash(stack: Stack, script: str, typed: str = "") -> str:
+    """What a script prints that a user pastes into a shell with kubectl; it has nothing to complain of."""
+    programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(  # noqa: S603 -- our own scripts
+        ["/bin/bash", "-o", "pipefail", "-ec", script],
+        cwd=CHECKOUT,
+        env={**os.environ, "KUBECONFIG": str(stack.kubeconfig), "PATH": programs},
+        input=typed,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def commands(page: Path, start: str) -> str:
+    """The commands of the block of a page that begins with `start`."""
+    _, _, rest = page.read_text().partition(f"```sh\n{start}")
+    return start + rest.partition("```")[0]
 
 
 @pytest.fixture
@@ -252,6 +338,18 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(release: Re
     assert left == ""
 
 
+def test_the_example_that_helm_prints_can_be_pasted(stack: Stack, namespace: str) -> None:
+    agent = str(uuid.uuid4())  # nobody's: no operator takes up what the example makes
+    release = Release(stack, 4, namespace)
+    told = release.upgrade(f"watchNamespaces={{{namespace}}}", f"agentId={agent}", "replicaCount=0")
+    example = told[told.index("IFS= read") : told.index("\n\nTo know:")]
+    assert "hooproleplan.hoop.dev/orders-ro" in bash(stack, example, typed="word with space \n")
+    release.helm("uninstall", release.name)
+    read = [f"--namespace={namespace}", "get", "secret", f"{namespace}-db-admin"]
+    password = cluster.kubectl(stack.kubeconfig, *read, "--output=jsonpath={.data.password}")
+    assert base64.b64decode(password) == b"word with space "
+
+
 def may(release: Release, account: str, verb: str, resource: str, namespace: str) -> bool:
     try:
         cluster.kubectl(
@@ -289,15 +387,42 @@ def test_kinds_and_objects_outlive_releases_of_either_helm_and_change_hands_betw
         release.helm("uninstall", "hoop-operator")
         assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")
         names = cluster.kubectl(config, "get", "clusterroles", "--output=name")
-        assert "hoop-" not in names
+        assert "hoop" not in names
     for major, flag in ((3, "-k"), (4, "-f")):
         cluster.kubectl(config, "apply", "--server-side", "--force-conflicts", flag, MANIFESTS)
         assert cluster.kubectl(config, "diff", "--server-side", "--force-conflicts", "-k", MANIFESTS) == ""
         take_over = ["--take-ownership", *(["--force-conflicts"] if major == 4 else [])]
         release = Release(own_cluster, major, "hoop-system")
         release.helm("install", "hoop-operator", str(CHART), *take_over)
+        release.name = ""  # that of the chart alone
+        set_before = release.environment()
+        if major == 4:
+            bash(own_cluster, commands(CHECKOUT / "docs/helm.md", "kubectl get -k"))
+        assert release.environment() == set_before
+        release.helm("upgrade", "hoop-operator", str(CHART), *sets("replicaCount=1", "settings.httpPort=0"))
+        assert release.deployment()["spec"]["replicas"] == 1
+        assert release.environment() == {**set_before, "HOOP_HTTP_PORT": "0"}
+        (container,) = release.deployment()["spec"]["template"]["spec"]["containers"]
+        assert "livenessProbe" not in container
         release.helm("uninstall", "hoop-operator")
     assert cluster.kubectl(config, "get", "hres", "kept", "--output=name")
+
+
+def test_releases_of_one_name_in_two_namespaces_do_not_meet(stack: Stack, namespace: str) -> None:
+    first, second = Release(stack, 4, namespace), Release(stack, 4, f"{namespace}-2")
+    second.name = first.name
+    first.upgrade("replicaCount=0")
+    try:
+        second.upgrade("replicaCount=0", flags=["--create-namespace"])
+        account = f"--as=system:serviceaccount:{second.namespace}:{second.name}-hoop-operator"
+        second.helm("uninstall", second.name)
+        assert not may(second, account, "get", "secrets", "default")
+        assert may(first, account.replace(second.namespace, namespace), "get", "secrets", "default")
+    finally:
+        first.helm("uninstall", first.name)
+        cluster.kubectl(
+            stack.kubeconfig, "delete", "namespace", second.namespace, "--ignore-not-found", "--wait=false"
+        )
 
 
 def test_the_pods_pass_the_restricted_profile_of_pod_security(stack: Stack, namespace: str) -> None:

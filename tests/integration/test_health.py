@@ -60,7 +60,20 @@ async def test_it_is_ready_when_it_says_so_and_no_longer(probe: Probe) -> None:
 
 @pytest.mark.parametrize(
     ("accept", "media_type"),
-    [("*/*", "text/plain"), ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text")],
+    [
+        ("*/*", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text; version=1.0.0", "application/openmetrics-text; version=1.0.0"),
+        ("application/openmetrics-text;q=0.5", "application/openmetrics-text; version=1.0.0"),
+        (
+            "application/openmetrics-text;version=0.0.1,application/openmetrics-text;version=1.0.0",
+            "application/openmetrics-text; version=1.0.0",
+        ),
+        ("text/plain;version=0.0.4,application/openmetrics-text;version=1.0.0", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;version=abc", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;version=1.x.0", "text/plain; version=0.0.4"),
+        ('application/openmetrics-text;version="1.0.0"', "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;version=9.0.0", "text/plain; version=0.0.4"),
+    ],
 )
 async def test_metrics_come_in_the_format_that_is_asked_for(
     probe: Probe, accept: str, media_type: str
@@ -69,7 +82,7 @@ async def test_metrics_come_in_the_format_that_is_asked_for(
     assert status == 200
     assert content_type.startswith(media_type)
     assert 'hoop_build_info{version="' in text
-    assert text.endswith("# EOF\n") == (media_type == "application/openmetrics-text")
+    assert text.endswith("# EOF\n") == media_type.startswith("application/openmetrics-text")
 
 
 async def test_port_zero_serves_nothing() -> None:

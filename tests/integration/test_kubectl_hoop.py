@@ -97,7 +97,7 @@ async def test_status_tells_resource_plans_and_secrets_and_what_is_wrong(
 
 
 async def test_what_waits_is_shown_approved_as_shown_and_by_those_who_may(
-    plugin: Plugin, editor: Plugin, tenant: Tenant, database: str, resource: str
+    plugin: Plugin, editor: Plugin, tenant: Tenant, database: str, resource: str, stack: Stack
 ) -> None:
     await tenant.plan("ro", resource, scopes=[database], **MANUAL)
     waiting = (await tenant.until_plans(["ro"], "PendingApproval"))["ro"]["status"]["plan"]
@@ -118,7 +118,17 @@ async def test_what_waits_is_shown_approved_as_shown_and_by_those_who_may(
     assert "ask for the ClusterRole hoop-approve" in forbidden.err
     assert "hoop.dev/approve" not in (await tenant.plans())["ro"]["metadata"].get("annotations", {})
 
-    approved = plugin.run("approve", "ro", "--yes")
+    another = plugin.run("approve", "ro", "--yes", "--checksum", "c0ffee")
+    assert (another.code, "nothing was approved" in another.err) == (WRONG, True)
+
+    more = json.dumps({"status": {"plan": {"count": waiting["count"] + 1}}})
+    patch = ["patch", "hrp", "ro", "--subresource=status", "--type=merge", "-p", more]
+    cluster.kubectl(stack.kubeconfig, "--namespace", plugin.namespace, *patch)
+    unread = plugin.run("approve", "ro", "--yes")
+    assert (unread.code, "NOT ALL IS SHOWN: 1 statements" in unread.out) == (USAGE, True)
+    assert f"add --checksum {waiting['checksum']}" in unread.err
+
+    approved = plugin.run("approve", "ro", "--yes", "--checksum", waiting["checksum"])
     assert approved.code == FINE
     assert waiting["checksum"] in approved.out
     await tenant.until_plans(["ro"])
@@ -162,6 +172,60 @@ async def test_a_plan_that_changed_while_a_person_read_is_not_approved(
     assert "hoop.dev/approve" not in (await tenant.plans())["ro"]["metadata"].get("annotations", {})
 
 
+async def test_whatever_ends_it_the_persons_key_does_not_stay_behind(
+    plugin: Plugin, tenant: Tenant, database: str, resource: str, tmp_path: Path
+) -> None:
+    await tenant.plan("ro", resource, scopes=[database], suspend=True, **MANUAL)
+    await tenant.until_plans(["ro"], "Suspended")
+    environment = {"PATH": plugin.path, "KUBECONFIG": str(plugin.kubeconfig), "TMPDIR": str(tmp_path)}
+
+    def files() -> list[bytes]:
+        return [path.read_bytes() for path in tmp_path.iterdir()]
+
+    async def key_written() -> bool:
+        return any(b"PRIVATE KEY" in content for content in files())
+
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+        with subprocess.Popen(  # noqa: ASYNC220, S603 -- our own program
+            [plugin.program, "rotate", "ro", "-n", plugin.namespace, "--wait"], env=environment
+        ) as process:
+            try:
+                await eventually(key_written, seconds=20, what="the key in its file")
+                process.send_signal(signum)
+                assert process.wait(timeout=30) == 128 + signum
+            finally:
+                process.kill()
+        assert files() == []
+
+
+async def test_ctrl_c_ends_the_question_whether_to_approve_at_the_first(
+    plugin: Plugin, tenant: Tenant, database: str, resource: str
+) -> None:
+    await tenant.plan("ro", resource, scopes=[database], **MANUAL)
+    await tenant.until_plans(["ro"], "PendingApproval")
+    main, terminal = os.openpty()
+    try:
+        with subprocess.Popen(  # noqa: ASYNC220, S603 -- our own program
+            [plugin.program, "approve", "ro", "-n", plugin.namespace],
+            stdin=terminal,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            env={"PATH": plugin.path, "KUBECONFIG": str(plugin.kubeconfig)},
+        ) as process:
+            try:
+                assert process.stderr is not None
+                asked = b""
+                while not asked.endswith(b"[y/N]: "):
+                    asked += process.stderr.read(1)
+                process.send_signal(signal.SIGINT)
+                assert process.wait(timeout=10) == 128 + signal.SIGINT
+            finally:
+                process.kill()
+    finally:
+        os.close(main)
+        os.close(terminal)
+
+
 async def test_plans_are_rotated_run_suspended_resumed_and_logged_in_with(
     plugin: Plugin, tenant: Tenant, database: str, resource: str
 ) -> None:
@@ -191,6 +255,8 @@ async def test_plans_are_rotated_run_suspended_resumed_and_logged_in_with(
     hung_up = careful.run("psql", "ro", "--", "-c", hang_up)
     assert hung_up.code == 128 + signal.SIGHUP
     assert not os.access(hung_up.out.strip(), os.F_OK)
+    killed = careful.run("psql", "ro", "--", "-c", r"\! kill -KILL $PPID")
+    assert killed.code == 128 + signal.SIGKILL
     elsewhere = careful.run("psql", "ro", "--port", "1", *query)
     assert (elsewhere.code, "port 1 failed" in elsewhere.err) == (2, True)
     absent = replace(careful, path="/nonexistent").run("psql", "ro")
@@ -202,7 +268,11 @@ async def test_plans_are_rotated_run_suspended_resumed_and_logged_in_with(
     assert (suspended.code, "where Git has the manifest" in suspended.err) == (FINE, True)
     await tenant.until_plans(["ro"], "Suspended")
     assert plugin.run("status", "ro").code == WRONG
-    late = plugin.run("rotate", "ro", "--wait", "--timeout", "1")
+    alone = plugin.run("rotate", "ro", "--timeout", "1")
+    assert (alone.code, "--timeout goes with --wait" in alone.err) == (USAGE, True)
+    mixed_up = plugin.run("rotate", resource)
+    assert (mixed_up.code, "is a HoopResource, and this is about" in mixed_up.err) == (WRONG, True)
+    late = plugin.run("rotate", "hrp/ro", "--wait", "--timeout", "1")
     assert (late.code, "Suspended" in late.err) == (WRONG, True)
     assert plugin.run("resume", "ro").code == FINE
     await tenant.until_plans(["ro"])
@@ -295,7 +365,7 @@ async def test_a_plan_in_a_file_takes_what_it_lacks_from_the_cluster(
     spec["scopes"] = ["nowhere"]
     assert plugin.run("plan", "-f", "-", stdin=yaml.safe_dump(body)).code == WRONG
     refused = editor.run("plan", "-f", "-", stdin=yaml.safe_dump(body))
-    assert (refused.code, "403 Forbidden" in refused.err) == (NO_CLUSTER, True)
+    assert (refused.code, "403 Forbidden: you (context " in refused.err) == (NO_CLUSTER, True)
 
 
 async def test_names_are_completed_for_kubectl(
@@ -320,6 +390,20 @@ async def test_names_are_completed_for_kubectl(
     assert kubectl_says("rec") == ["reconcile\tHave a plan run again now.", ":4"]
 
 
+def test_whoever_impersonates_has_the_rights_of_whom_they_impersonate(
+    plugin: Plugin, stack: Stack, tmp_path: Path
+) -> None:
+    config = kubeconfig.read(stack.kubeconfig)
+    config["users"][0]["user"] |= {"as": "nobody", "as-groups": ["some", "others"]}
+    path = tmp_path / "impersonating"
+    kubeconfig.save(path, config)
+    for told in (replace(plugin, kubeconfig=path).run("status"), plugin.run("status", "--as", "nobody")):
+        assert (told.code, "403 Forbidden" in told.err) == (NO_CLUSTER, True), told
+    assert (
+        plugin.run("status", "--as", "root", "--as-group", "a", "--as-group", "system:masters").code == FINE
+    )
+
+
 def test_the_kubeconfig_decides_where_commands_go(plugin: Plugin, stack: Stack, tmp_path: Path) -> None:
     config = kubeconfig.read(stack.kubeconfig)
     context = config["contexts"][0]
@@ -333,6 +417,17 @@ def test_the_kubeconfig_decides_where_commands_go(plugin: Plugin, stack: Stack, 
     assert told.stdout == f"There is no HoopResource and no HoopRolePlan in namespace {plugin.namespace}.\n"
     unknown = plugin.run("status", "--context", "elsewhere")
     assert (unknown.code, "elsewhere" in unknown.err) == (NO_CLUSTER, True)
+    with Path("/dev/full").open("w") as full:
+        lost = subprocess.run(  # noqa: S603 -- our own program
+            [plugin.program, "status"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            env=environment,
+        )
+    assert (lost.returncode, lost.stderr.count("\n")) == (WRONG, 1)
+    assert "cannot be written: [Errno 28]" in lost.stderr
     context["name"] = "dead"
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:1"
     kubeconfig.save(second, {**config, "current-context": "dead"})

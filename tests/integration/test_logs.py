@@ -31,6 +31,10 @@ async def test_every_line_is_json_and_every_line_about_a_run_names_its_object_si
     assert await operator.stop(10) == 0
 
     lines = [json.loads(line) for line in operator.said().splitlines()]
+    assert (
+        f" starts as instance default: it serves resources of agent {operator.agent_id} in "
+        in lines[0]["message"]
+    )
     about_plans = [line for line in lines if line.get("object", {}).get("kind") == "HoopRolePlan"]
     runs = [
         line for line in about_plans if line["logger"] == "hoop_operator.reconcile.plans" and "reason" in line

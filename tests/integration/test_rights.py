@@ -49,7 +49,7 @@ def rules_of_the_operator() -> dict[str, list[dict[str, Any]]]:
         for manifest in yaml.safe_load_all((MANIFESTS / "rbac.yaml").read_text())
         if manifest is not None
         and manifest["kind"] in {"ClusterRole", "Role"}
-        and manifest["metadata"]["name"] in {"hoop-operator", "hoop-operator-lease"}
+        and manifest["metadata"]["name"] in {"hoop-system:hoop-operator", "hoop-operator-lease"}
     }
 
 
@@ -92,7 +92,7 @@ class Account:
             "--show-only=templates/rbac.yaml",
         )
         self.roles = {
-            "ClusterRole": f"{RBAC}/clusterroles/{self.name}",
+            "ClusterRole": f"{RBAC}/clusterroles/{NAMESPACE}:{self.name}",
             "Role": f"{RBAC}/namespaces/{leases}/roles/{self.name}-lease",
         }
         cluster.kubectl(stack.kubeconfig, "create", "--filename=-", manifest=self.manifest)
@@ -237,7 +237,7 @@ async def scene(
     scene = Scene(process, account, near, far, postgres)
     await process.start()
     await scene.work()
-    assert "403" not in process.said()
+    assert ": 403 " not in process.said()
     yield scene
     await scene.clear()
     process.bury()

@@ -19,7 +19,7 @@ LOADED = re.compile(r'<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)="(?P<addr
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("site")
     subprocess.run(  # noqa: S603 -- our own site
-        [Path(sysconfig.get_path("scripts")) / "mkdocs", "build", "--quiet", "--site-dir", directory],
+        [Path(sysconfig.get_path("scripts")) / "mkdocs", "build", "--site-dir", directory],
         cwd=CHECKOUT,
         env={**os.environ, "PYTHONPATH": "deploy", "NO_MKDOCS_2_WARNING": "1"},
         check=True,

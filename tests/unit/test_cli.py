@@ -57,6 +57,32 @@ def test_without_what_it_needs_serve_says_what_to_install(
     assert capsys.readouterr().err == 'uvicorn is not installed; run: pip install "hoop-operator[api]"\n'
 
 
+def test_all_wrong_settings_are_told_at_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOOP_HTTP_PORT", "-1")
+    monkeypatch.setenv("HOOP_WATCH_NAMESPACES", "shop,billing")
+    monkeypatch.setenv("HOOP_ALLOWED_HOSTS", '["db", ""]')
+    monkeypatch.setenv("HOOP_ALLOWED_ENVJSON", "shop/*")
+    assert main(["plan", "-f", "-"]) == 1
+    assert capsys.readouterr().err.splitlines() == [
+        'HOOP_WATCH_NAMESPACES: must be a JSON list, such as ["first", "second"]',
+        "HOOP_ALLOWED_HOSTS (entry 1): String should have at least 1 character",
+        'HOOP_ALLOWED_ENVJSON: must be a JSON map of lists, such as {"shop": ["shop/*"]}',
+        "HOOP_HTTP_PORT: Input should be greater than or equal to 0",
+    ]
+
+
+@pytest.mark.parametrize("variable", ["HOOP_LOCK_TIMEOUT_SECONDS", "HOOP_STATEMENT_TIMEOUT_SECONDS"])
+@pytest.mark.parametrize("seconds", ["0.0009", "86401", "inf", "nan"])
+def test_a_time_out_that_postgresql_takes_for_none_or_refuses_is_a_wrong_setting(
+    variable: str, seconds: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(variable, seconds)
+    assert main(["plan", "-f", "-"]) == 1
+    assert capsys.readouterr().err.startswith(f"{variable}: ")
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [

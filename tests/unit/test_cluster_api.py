@@ -1,7 +1,7 @@
 import pytest
 
 from hoop_operator.cluster import paths
-from hoop_operator.cluster.api import RETRY_AFTER_SECONDS_MAX, failure, retry_after
+from hoop_operator.cluster.api import OPERATOR, RETRY_AFTER_SECONDS_MAX, Account, failure, retry_after
 from hoop_operator.errors import (
     AccessDenied,
     ClusterError,
@@ -10,6 +10,7 @@ from hoop_operator.errors import (
     ObjectNotFound,
     ObjectRejected,
 )
+from kubectl_hoop.client import person
 
 PASSWORD = "tell-nobody"
 QUOTING = {"reason": "Invalid", "message": f'Invalid value: "{PASSWORD}"'}
@@ -64,12 +65,27 @@ def test_servers_words_are_withheld_where_they_may_quote_a_credential(path: str)
     assert str(error) == f"Kubernetes API: PATCH {path}: 422 Invalid"
 
 
-def test_a_right_that_is_missing_is_named_whatever_the_path() -> None:
+@pytest.mark.parametrize(
+    ("account", "who", "remedy"),
+    [
+        (
+            OPERATOR,
+            "the operator's account",
+            "give it that right, as the chart and deploy/manifests/rbac.yaml ",
+        ),
+        (person("prod"), "you (context prod)", "ask an administrator of the cluster for it: "),
+        (person(None), "you", "ask an administrator of the cluster for it: "),
+    ],
+)
+def test_a_right_that_is_missing_is_named_whatever_the_path_and_told_to_whom_it_concerns(
+    account: Account, who: str, remedy: str
+) -> None:
     denied = 'cannot get resource "secrets" in API group "" in the namespace "a"'
     message = f'secrets "b" is forbidden: User "system:serviceaccount:c:d" {denied}: {PASSWORD}'
-    told = str(failure("GET", paths.secret("a", "b"), 403, {"reason": "Forbidden", "message": message}))
+    answer = {"reason": "Forbidden", "message": message}
+    told = str(failure("GET", paths.secret("a", "b"), 403, answer, account))
 
-    assert f"the operator's account {denied}; give it that right" in told
+    assert f": {who} {denied}; {remedy}" in told
     assert PASSWORD not in told
 
 

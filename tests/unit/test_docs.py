@@ -307,7 +307,7 @@ def test_the_operators_rights_are_those_of_its_cluster_role() -> None:
     (role,) = (
         manifest
         for manifest in yaml.safe_load_all(read("deploy/manifests/rbac.yaml"))
-        if manifest["kind"] == "ClusterRole" and manifest["metadata"]["name"] == "hoop-operator"
+        if manifest["kind"] == "ClusterRole" and manifest["metadata"]["name"] == "hoop-system:hoop-operator"
     )
     explained = [verbs for _, verbs, _ in rows(section(read("docs/security.md"), "What the operator can do"))]
     assert explained == [", ".join(rule["verbs"]) for rule in role["rules"]]
@@ -366,3 +366,13 @@ def test_continuous_integration_checks_and_then_runs_the_test_command_of_the_rea
     assert ".ci/run" in [step.get("run") for step in workflow["jobs"]["test"]["steps"]]
     assert workflow["permissions"] == {}
     assert [job["permissions"] for job in workflow["jobs"].values()] == [{"contents": "read"}] * 2
+
+
+def test_the_job_that_may_write_a_release_runs_nothing_of_the_checkout() -> None:
+    jobs = yaml.safe_load(read(".github/workflows/release.yml"))["jobs"]
+    assert [name for name, job in jobs.items() if job["permissions"].get("contents") == "write"] == [
+        "release"
+    ]
+    assert jobs["release"]["permissions"] == {"contents": "write"}
+    assert not any("actions/checkout" in step.get("uses", "") for step in jobs["release"]["steps"])
+    assert {"publish", "files"} == {*jobs["release"]["needs"]}

@@ -4,17 +4,28 @@ import json
 import sys
 from collections.abc import Mapping
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
+import click
 import pytest
+import yaml
 from click.testing import CliRunner
+from kubernetes.aio.config import ConfigException
 from rich.console import Console
 
 import kubectl_hoop
+from hoop_operator.cluster.secrets import Secret
 from hoop_operator.reconcile.objects import Plan, Resource
 from kubectl_hoop.changes import CHANGED, GIVEN, TAKEN, Change, diff, of_status
-from kubectl_hoop.cli import hoop
+from kubectl_hoop.cli import hoop, run
+from kubectl_hoop.client import Target, impersonation
+from kubectl_hoop.doctor import _prescribe
 from kubectl_hoop.importing import _Names
+from kubectl_hoop.objects import as_yaml
+from kubectl_hoop.options import of_kind
+from kubectl_hoop.pending import show_pending
+from kubectl_hoop.psql import login_of
 from kubectl_hoop.status import as_json, as_trees
 
 
@@ -158,17 +169,29 @@ def test_a_statement_has_the_sign_of_what_it_does_whatever_names_are_in_it(state
 def test_a_diff_names_each_database_once() -> None:
     shown = [
         "COMMENT ON ROLE \"a\" IS 'x'",
-        '/* my */ db */ GRANT SELECT ON "t" TO "a"',
+        r'/* x *\/ REVOKE "y"; -- */ GRANT SELECT ON "t" TO "a"',
         '/* b */ REVOKE X ON "t" FROM "a"',
     ]
     assert [line for line, _ in diff(of_status(shown))] == [
         "@@ the server @@",
         "~ COMMENT ON ROLE \"a\" IS 'x';",
-        '@@ database "my */ db" @@',
+        '@@ database "x */ REVOKE ""y""; --" @@',
         '+ GRANT SELECT ON "t" TO "a";',
         '@@ database "b" @@',
         '- REVOKE X ON "t" FROM "a";',
     ]
+
+
+@pytest.mark.parametrize(
+    ("statements", "count", "complete"),
+    [(["a"], 1, True), (["a"], 2, False), (["a", "GRANT SELECT ON …"], 2, False)],
+)
+def test_approve_says_loudly_where_not_all_is_shown(
+    capsys: pytest.CaptureFixture[str], statements: list[str], count: int, *, complete: bool
+) -> None:
+    computed = {"statements": statements, "count": count, "computedAt": "now", "checksum": "c0ffee"}
+    assert show_pending(plan(plan=computed)) is complete
+    assert ("NOT ALL IS SHOWN" in capsys.readouterr().out) is not complete
 
 
 def test_imported_roles_get_names_that_do_not_collide() -> None:
@@ -179,6 +202,164 @@ def test_imported_roles_get_names_that_do_not_collide() -> None:
     assert labels[:2] == ["app", "role Ж"]
     assert len({*labels}) == 4
     assert max(map(len, labels)) == 44
+
+
+@pytest.mark.parametrize(
+    "name", ["a\u202eb", "a\u200bb", "a\x85b", "a\u2028b", "a\nb", "\ufeffa", "\ue000", "\U000e0041"]
+)
+def test_no_name_is_written_into_a_manifest_that_cannot_be_seen_there_or_read_back(name: str) -> None:
+    text = as_yaml({"role": name, "scopes": [f"{name}.é"]})
+    assert text.replace("\n", "").isprintable()
+    assert yaml.safe_load(text) == {"role": name, "scopes": [f"{name}.é"]}
+    assert as_yaml({"role": "é"}) == "role: é\n"
+
+
+LOGIN = {
+    "host": "db",
+    "port": "5432",
+    "username": "u",
+    "password": "p",
+    "database": "d",
+    "sslmode": "require",
+}
+
+
+def secret(data: Mapping[str, bytes]) -> Secret:
+    return Secret("shop", "ro-credentials", "u", "1", "Opaque", data, {}, {}, (), deleting=False)
+
+
+def test_psql_reads_of_a_secret_what_it_needs_whatever_others_put_there() -> None:
+    data = {key: value.encode() for key, value in LOGIN.items()}
+    assert login_of(secret({**data, "keystore.jks": b"\xfe\xed"})) == ("", LOGIN)
+
+
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [
+        (None, "does not exist"),
+        (
+            secret({"password": b"p"}),
+            "is not the plan's yet, for it lacks host, port, username, database, sslmode",
+        ),
+        (secret({**dict.fromkeys(LOGIN, b"\xff")}), "was edited, for what it holds is no text"),
+        (secret({**dict.fromkeys(LOGIN, b"x")}), "was edited, for its port is no number"),
+    ],
+)
+def test_psql_says_what_is_wrong_with_a_secret(found: Secret | None, problem: str) -> None:
+    assert login_of(found) == (problem, {})
+
+
+def test_the_sql_for_an_administrator_names_each_database_once(capsys: pytest.CaptureFixture[str]) -> None:
+    problems = ['in database "a"; run: A;', 'in database "b"; run: B;', "run: C;", 'in database "a"; run: D;']
+    assert _prescribe([*problems, problems[0]]) == 1
+    lines = [
+        "",
+        "-- SQL for an administrator",
+        "C;",
+        '-- in database "a"',
+        "A;",
+        "D;",
+        '-- in database "b"',
+        "B;",
+    ]
+    assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize("name", ["ro", "hrp/ro", "hooproleplan.hoop.dev/ro", "HoopRolePlans/ro"])
+def test_a_name_may_be_written_as_kubectl_has_it(name: str) -> None:
+    command = click.Command("x", params=[click.Argument(["name"], callback=of_kind("HoopRolePlan"))])
+    assert command.make_context("x", [name]).params == {"name": "ro"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["rotate", "hres/db"], "hres/db is a HoopResource, and this is about a HoopRolePlan"),
+        (["rotate", "ro", "--wait", "--timeout", "-1"], "-1 is not in the range x>=0"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], why: str
+) -> None:
+    assert run(arguments) == 2
+    assert why in capsys.readouterr().err
+
+
+SERVER = "https://127.0.0.1:1"
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (b"\xff\xfe", "it is not a kubeconfig"),
+        (b"- a", "it is not a kubeconfig"),
+        (b"users: [{name: a}, {}]", "it is not a kubeconfig"),
+        (b"current-context: a", "Expected object with name a"),
+        (b'{"certificate-authority-data": "!!!"}', "certificates or the key"),
+        (b'{"certificate-authority-data": "!"}', "certificates or the key"),
+        (b'{"certificate-authority-data": 7}', "it is not a kubeconfig"),
+    ],
+)
+def test_a_kubeconfig_that_is_none_is_told_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, why: str
+) -> None:
+    if content.startswith(b"{"):
+        content = yaml.safe_dump(
+            {
+                "current-context": "a",
+                "contexts": [{"name": "a", "context": {"cluster": "a", "user": "a"}}],
+                "clusters": [{"name": "a", "cluster": {"server": SERVER, **json.loads(content)}}],
+                "users": [{"name": "a", "user": {"token": "x"}}],
+            }
+        ).encode()
+    path = tmp_path / "config"
+    path.write_bytes(content)
+    assert run(["status", "--kubeconfig", str(path)]) == 3
+    told = capsys.readouterr()
+    assert (told.out, told.err.count("\n")) == ("", 1)
+    assert why in told.err
+
+
+@pytest.mark.parametrize(
+    ("target", "user", "headers"),
+    [
+        (Target(), {"token": "x"}, []),
+        (
+            Target(),
+            {"as": "jo", "as-uid": "7", "as-groups": ["a", "b"], "as-user-extra": {"x.io/why": ["on call"]}},
+            [
+                ("Impersonate-User", "jo"),
+                ("Impersonate-Uid", "7"),
+                ("Impersonate-Group", "a"),
+                ("Impersonate-Group", "b"),
+                ("Impersonate-Extra-x.io%2Fwhy", "on call"),
+            ],
+        ),
+        (
+            Target(impersonated="al", impersonated_groups=("c",)),
+            {"as": "jo", "as-groups": ["a"]},
+            [("Impersonate-User", "al"), ("Impersonate-Group", "c")],
+        ),
+    ],
+)
+def test_whom_a_kubeconfig_or_the_person_impersonates_is_in_the_headers(
+    target: Target, user: Mapping[str, Any], headers: list[tuple[str, str]]
+) -> None:
+    assert impersonation(target, user) == headers
+
+
+@pytest.mark.parametrize(
+    "user",
+    [
+        {"as-groups": ["a"]},
+        {"as": "a\r\nX: y"},
+        {"as": "jo", "as-groups": [7]},
+        {"as": "jo", "as-groups": "a"},
+    ],
+)
+def test_an_impersonation_that_is_not_clear_is_refused(user: Mapping[str, Any]) -> None:
+    with pytest.raises(ConfigException, match="as"):
+        impersonation(Target(), user)
 
 
 def test_where_its_libraries_are_missing_it_says_how_to_install_them(

@@ -9,6 +9,11 @@
 {{- end -}}
 {{- end -}}
 
+{{/* The name of what the release has in the cluster: releases of one name in several namespaces have one each. */}}
+{{- define "hoop-operator.clusterName" -}}
+{{ .Release.Namespace }}:{{ include "hoop-operator.fullname" . }}
+{{- end -}}
+
 {{/* What tells the Pods of this release from all others; a Deployment's selector never changes. */}}
 {{- define "hoop-operator.selectorLabels" -}}
 app.kubernetes.io/name: {{ .Chart.Name }}
@@ -16,13 +21,33 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
 {{- define "hoop-operator.labels" -}}
-{{ include "hoop-operator.selectorLabels" . }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
-{{- with .Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- include "hoop-operator.labelsWith" (dict "context" . "labels" dict "value" "commonLabels") -}}
+{{- end -}}
+
+{{/* The labels of an object that has some of its own. Those of the chart count before these, and these before the common ones. */}}
+{{- define "hoop-operator.labelsWith" -}}
+{{- $chart := include "hoop-operator.selectorLabels" .context | fromYaml -}}
+{{- range $value, $labels := dict "commonLabels" .context.Values.commonLabels .value .labels -}}
+{{- range $key := keys $chart -}}
+{{- if hasKey $labels $key -}}
+{{- fail (printf "%s: %s tells the Pods of this release from all others and is the chart's own: choose another key" $value $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .context -}}
+{{- $_ := set $chart "app.kubernetes.io/version" .Chart.AppVersion -}}
+{{- $_ := set $chart "app.kubernetes.io/managed-by" .Release.Service -}}
+{{- $_ := set $chart "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
+{{- end -}}
+{{- toYaml (merge dict $chart .labels .context.Values.commonLabels) -}}
+{{- end -}}
+
+{{/* The annotations of an object, with their key; nothing where there are none. */}}
+{{- define "hoop-operator.annotations" -}}
+{{- with merge dict (.own | default dict) .context.Values.commonAnnotations -}}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end -}}
 {{- end -}}
 
 {{/* The Pods of the HTTP API are none of the operator's: its selectors must not take them. */}}
@@ -79,10 +104,15 @@ true
 {{- end -}}
 {{- with .Values.agentId -}}{{- $_ := set $environment "HOOP_AGENT_ID" . -}}{{- end -}}
 {{- with .Values.watchNamespaces -}}{{- $_ := set $environment "HOOP_WATCH_NAMESPACES" (toJson .) -}}{{- end -}}
+{{- $further := dict -}}
 {{- range .Values.extraEnv -}}
-{{- if hasKey $environment .name -}}
-{{- fail (printf "extraEnv: %s is set by the chart already: use settings, agentId or watchNamespaces" .name) -}}
+{{- if hasPrefix "HOOP_" (upper .name) -}}
+{{- fail (printf "extraEnv: %s is the chart's to set: use settings, agentId or watchNamespaces" .name) -}}
 {{- end -}}
+{{- if hasKey $further .name -}}
+{{- fail (printf "extraEnv: %s is there twice: leave one" .name) -}}
+{{- end -}}
+{{- $_ := set $further .name true -}}
 {{- end -}}
 {{- range $name, $value := $environment }}
 - name: {{ $name }}

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -23,6 +24,7 @@ from kubernetes.aio.config.incluster_config import (
     SERVICE_HOST_ENV_NAME,
     SERVICE_PORT_ENV_NAME,
 )
+from multidict import CIMultiDict
 
 from hoop_operator.errors import (
     AccessDenied,
@@ -59,7 +61,23 @@ _DENIED = re.compile(
 )
 """What the API server says of a right that RBAC does not give; it holds names only."""
 
-_REMEDY = "give it that right, as the chart and deploy/manifests/rbac.yaml of this version do"
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Whose rights a client acts with, in the words for a right that is missing."""
+
+    name: str
+    """Who it is, before "cannot list resource ..."."""
+    remedy: str
+    """What gives it the right."""
+
+
+OPERATOR = Account(
+    "the operator's account",
+    "give it that right, as the chart and deploy/manifests/rbac.yaml of this version do",
+)
+
+CALLER = Account("the account of the bearer token", "it needs a Role that gives it that right")
 
 _ERROR_BY_STATUS: dict[int, type[ClusterError]] = {
     401: AccessDenied,
@@ -80,19 +98,22 @@ class KubernetesApi:
     `REQUEST_SECONDS`. A request that the server puts off (429) is sent once more at the time it asks for.
     """
 
-    def __init__(self, client: ApiClient, token: str | None = None) -> None:
+    def __init__(
+        self,
+        client: ApiClient,
+        account: Account = OPERATOR,
+        headers: Sequence[tuple[str, str]] = (),
+        token: str | None = None,
+    ) -> None:
         self._client: Any = client
+        self._account = account
+        self._headers = headers
         self._token = token
         self._free = asyncio.Semaphore(REQUESTS_AT_ONCE)
 
-    @property
-    def _own(self) -> bool:
-        """Whether it is the operator's account that asks."""
-        return self._token is None
-
     def with_token(self, token: str) -> "KubernetesApi":
         """The same API server, by the same connections, asked by whomever a bearer token stands for."""
-        return KubernetesApi(self._client, token)
+        return KubernetesApi(self._client, CALLER, token=token)
 
     async def get(self, path: str, **params: str) -> dict[str, Any]:
         """Return the object or list at `path`; `params` are those of the query."""
@@ -159,12 +180,12 @@ class KubernetesApi:
         )
         async with self._exchange("GET", path, params=query, accept=accept, limits=limits) as response:
             if response.status != 200:
-                raise failure("GET", path, response.status, _object(await response.read()), own=self._own)
+                raise failure("GET", path, response.status, _object(await response.read()), self._account)
             async for line in response.content:
                 event = _object(line)
                 if event.get("type") == "ERROR":
                     raise failure(
-                        "GET", path, event["object"].get("code", 500), event["object"], own=self._own
+                        "GET", path, event["object"].get("code", 500), event["object"], self._account
                     )
                 if not event:
                     raise ClusterUnavailable(f"Kubernetes API: GET {path}: the watch broke off in an event")
@@ -199,7 +220,7 @@ class KubernetesApi:
                 retried = True
                 continue
             if response.status >= 300:
-                raise failure(method, path, response.status, answer, own=self._own)
+                raise failure(method, path, response.status, answer, self._account)
             if not answer:
                 raise ClusterUnavailable(f"Kubernetes API: {method} {path}: the answer is not a JSON object")
             return answer
@@ -217,7 +238,8 @@ class KubernetesApi:
         body: Any = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """Send one request and yield the answer, whatever its status."""
-        headers = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._client.user_agent}
+        own = {"Accept": accept, "Content-Type": content_type, "User-Agent": self._client.user_agent}
+        headers = CIMultiDict([*self._headers, *own.items()])
         url = self._client.configuration.host + path
         if params:
             url += "?" + urlencode(params)
@@ -252,27 +274,45 @@ async def connect() -> AsyncIterator[KubernetesApi]:
         kubeconfig = None
     except ConfigException:
         kubeconfig = await _load_kubeconfig(configuration)
-    async with open_api(configuration, kubeconfig, user_agent="hoop-operator") as api:
+    async with open_api(configuration, kubeconfig, user_agent="hoop-operator", account=OPERATOR) as api:
         yield api
 
 
 @asynccontextmanager
 async def open_api(
-    configuration: Configuration, kubeconfig: Any, *, user_agent: str
+    configuration: Configuration,
+    kubeconfig: Any,
+    *,
+    user_agent: str,
+    account: Account,
+    headers: Sequence[tuple[str, str]] = (),
 ) -> AsyncIterator[KubernetesApi]:
     """Open the client that a configuration describes, and keep its credentials fresh.
 
     `kubeconfig` is the official client's loader that filled the configuration in; None where they need no renewal.
+    `account` is who is told of a right that is missing. `headers` go with every request; a name may be there several
+    times.
+
+    Raises
+    ------
+    ClusterUnavailable
+        What the configuration names as certificates or key is none.
     """
     # No limit here: KubernetesApi bounds its requests itself, and watches must not take their place.
     configuration.connection_pool_maxsize = 0
+    try:
+        opened = ApiClient(configuration)
+    except (OSError, ValueError) as error:
+        raise ClusterUnavailable(
+            f"no cluster to talk to: the certificates or the key for {configuration.host} cannot be used ({error})"
+        ) from None
     renewal = None
     if kubeconfig is not None:
         renewal = asyncio.create_task(_config.refresh_token(kubeconfig, configuration))
     try:
-        async with ApiClient(configuration) as client:
+        async with opened as client:
             client.user_agent = user_agent
-            yield KubernetesApi(client)
+            yield KubernetesApi(client, account, headers)
     finally:
         if renewal is not None:
             renewal.cancel()
@@ -288,7 +328,6 @@ async def connect_without_credentials() -> AsyncIterator[KubernetesApi]:
     Raises `ClusterUnavailable` when there is neither.
     """
     configuration = Configuration()
-    configuration.connection_pool_maxsize = 0
     # What a proxy before the API server tells one caller to send is nothing for the next one.
     configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar()}
     if not _reach_from_pod(configuration):
@@ -296,13 +335,12 @@ async def connect_without_credentials() -> AsyncIterator[KubernetesApi]:
         await _load_kubeconfig(loaded)
         for setting in ("host", "ssl_ca_cert", "ca_cert_data", "verify_ssl", "tls_server_name", "proxy"):
             setattr(configuration, setting, getattr(loaded, setting))
-    async with ApiClient(configuration) as client:
-        client.user_agent = "hoop-api"
-        yield KubernetesApi(client)
+    async with open_api(configuration, None, user_agent="hoop-api", account=CALLER) as api:
+        yield api
 
 
 def failure(
-    method: str, path: str, status: int, answer: Mapping[str, Any], *, own: bool = True
+    method: str, path: str, status: int, answer: Mapping[str, Any], account: Account = OPERATOR
 ) -> ClusterError:
     """Return the error that a refusal stands for; `answer` is the `Status` object that came with it, if any.
 
@@ -312,7 +350,7 @@ def failure(
     text = f"Kubernetes API: {method} {path}: {status} {answer.get('reason', '')}".rstrip()
     message = str(answer.get("message", ""))
     if status == 403 and (right := _DENIED.search(message)):
-        text += f": the operator's account {right[0]}; {_REMEDY}" if own else f": {right[0]}"
+        text += f": {account.name} {right[0]}; {account.remedy}"
     elif message and not _CONFIDENTIAL.intersection(path.split("/")):
         text += f": {message[:_MESSAGE_LENGTH]}"
     error = _ERROR_BY_STATUS.get(status, ClusterUnavailable if status >= 500 else ObjectRejected)

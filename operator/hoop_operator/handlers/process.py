@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,7 @@ async def operate(settings: Settings) -> int:
     health = Health()
     async with serve_health(settings.http_port, health):
         namespace = lease_namespace(settings)
+        logger.info(introduction(settings, namespace))
         if namespace is None:
             await _run_kopf(settings, health, lambda: True, end)
             return end.exit_code
@@ -71,6 +73,18 @@ async def operate(settings: Settings) -> int:
         health.ready = False
         await asyncio.to_thread(election.resign)
         return end.exit_code
+
+
+def introduction(settings: Settings, election_in: str | None) -> str:
+    """Say in one line who starts, and what it serves; `election_in` is the namespace of the lease, None without one."""
+    namespaces = ", ".join(settings.watch_namespaces)
+    agent = "without an agent id" if settings.agent_id is None else f"of agent {settings.agent_id}"
+    lease = f"standing for election by the lease {election_in}/{lease_name(settings)}"
+    return (
+        f"hoop-operator {version('hoop-operator')} starts as instance {settings.instance}: it serves resources {agent} "
+        f"in {f'the namespaces {namespaces}' if namespaces else 'all namespaces'}, "
+        f"{'without an election' if election_in is None else lease}"
+    )
 
 
 def lease_namespace(settings: Settings, namespace_file: Path = NAMESPACE_FILE) -> str | None:
@@ -103,9 +117,17 @@ async def until_all_ended(
     """
     running = asyncio.create_task(kopf.run_tasks(tasks, ignored=others))
     await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    told = False
     while not (await asyncio.wait([running], timeout=END_SECONDS))[0]:
-        for left in asyncio.all_tasks() - {*others, running}:
-            left.cancel()
+        left = asyncio.all_tasks() - {*others, running}
+        if not told:
+            names = ", ".join(sorted(task.get_name() for task in left))
+            logger.warning(
+                "Not over %.0f s after kopf ended, so they are ended again: %s", END_SECONDS, names
+            )
+            told = True
+        for task in left:
+            task.cancel()
     running.result()
 
 
@@ -174,14 +196,21 @@ async def _served(settings: Settings, end: "_End") -> AsyncIterator[tuple[Settin
 
 
 async def _until_over(api: KubernetesApi, denied: Collection[str], end: "_End", over: asyncio.Event) -> None:
-    """Set `over` at the end, or as soon as a namespace can be served that could not be before."""
+    """Set `over` at the end, or as soon as a namespace can be served that could not be before.
+
+    It is set whatever else happens: without it kopf would not hear of the end.
+    """
     still = denied
-    while len(still) == len(denied) and not end.begun.is_set():
-        await _first_of(end.begun, seconds=DENIED_SECONDS if denied else None)
-        if denied and not end.begun.is_set():
-            with suppress(ClusterError):
-                still = await denied_namespaces(api, denied)
-    over.set()
+    try:
+        while len(still) == len(denied) and not end.begun.is_set():
+            await _first_of(end.begun, seconds=DENIED_SECONDS if denied else None)
+            if denied and not end.begun.is_set():
+                with suppress(ClusterError):
+                    still = await denied_namespaces(api, denied)
+    except Exception:
+        logger.exception("Whether the namespaces that are left out can be served could not be found out")
+    finally:
+        over.set()
 
 
 class _End:

@@ -66,7 +66,6 @@ UNKNOWN_ROLE = re.compile(r'role ".*" does not exist')
 TOO_MANY_SESSIONS = "too many connections for role"
 """What the server says in English to a role that is at its CONNECTION LIMIT."""
 
-
 OTHER_PASSWORD = (*WRONG_PASSWORD_MESSAGES, "invalid iteration count", TOO_MUCH_TO_COMPUTE)
 """What tells that a role's verifier is none of ours: one of no iterations, or of very many, it has set for itself."""
 

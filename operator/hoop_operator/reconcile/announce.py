@@ -53,10 +53,7 @@ def plan_events(run: Run) -> list[Announcement]:
 def _was_told(run: Run) -> bool:
     """Whether it was said before that this very plan waits."""
     shown = run.plan.status.get("plan") or {}
-    return (
-        run.plan.condition("PendingApproval").get("status") == "True"
-        and shown.get("checksum") == run.checksum
-    )
+    return run.plan.waits_for_approval and shown.get("checksum") == run.checksum
 
 
 def role_retained(plan: Plan) -> Announcement | None:

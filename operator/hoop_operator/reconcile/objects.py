@@ -236,6 +236,11 @@ class Plan(KubernetesObject):
         return refused and "role" not in self.status
 
     @property
+    def waits_for_approval(self) -> bool:
+        """Whether its status says that its statements wait for somebody to approve them."""
+        return self.condition("PendingApproval").get("status") == "True"
+
+    @property
     def is_new_input(self) -> bool:
         """Whether its spec or an annotation that asks for a run differs from what the last run answered."""
         status = self.status

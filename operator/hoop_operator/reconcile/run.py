@@ -23,6 +23,7 @@ from hoop_operator.naming import APPROVE, RECONCILE_AT, ROTATE_AT
 from hoop_operator.planner.statements import Statement
 from hoop_operator.reconcile.objects import Plan
 from hoop_operator.reconcile.rotation import Cause, is_untold, next_due
+from hoop_operator.reconcile.shown import shown
 
 
 @dataclass(slots=True)
@@ -149,7 +150,7 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
     before = HoopRolePlanStatus.model_validate({**previous, "conditions": ()})
     computed = before.plan
     if run.statements and run.checksum:
-        texts = tuple(_text(statement) for statement in run.statements)
+        texts = tuple(shown(statement) for statement in run.statements)
         computed = ComputedPlan(
             sid=run.sid,
             checksum=run.checksum,
@@ -204,10 +205,6 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
     body = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     body["conditions"] = conditions
     return dict.fromkeys(previous) | body
-
-
-def _text(statement: Statement) -> str:
-    return statement.text if statement.database is None else f"/* {statement.database} */ {statement.text}"
 
 
 def _conditions(run: Run, now: datetime) -> list[Condition]:

@@ -1,30 +1,37 @@
 -- Healthy is a plan that holds, Suspended one that a person keeps waiting: by spec.suspend, or by not having approved it.
 local status = obj.status or {}
-local ready = {}
+local conditions = {}
 for _, condition in ipairs(status.conditions or {}) do
-  if condition.type == "Ready" then
-    ready = condition
-  end
+  conditions[condition.type] = condition
 end
-local told = ready.reason
-if ready.message ~= nil and ready.message ~= "" then
+local ready = conditions.Ready or {}
+local told = ready.reason or ready.message
+if ready.reason ~= nil and ready.message ~= nil and ready.message ~= "" then
   told = ready.reason .. ": " .. ready.message
+end
+local failure = told
+if ready.status ~= "False" and status.message ~= nil and status.message ~= "" then
+  failure = status.message
 end
 
 -- Argo CD says so itself, in these words, before it asks here.
 if obj.metadata.deletionTimestamp ~= nil then
   return { status = "Progressing", message = "Pending deletion" }
 end
-if status.observedGeneration ~= obj.metadata.generation or ready.status == nil then
+if status.observedGeneration == nil or status.observedGeneration ~= obj.metadata.generation or ready.status == nil then
   return { status = "Progressing", message = "Waiting for the operator" }
 end
 if ready.reason == "Suspended" or ready.reason == "PendingApproval" then
   return { status = "Suspended", message = told }
 end
-if ready.status == "True" then
+local pending = conditions.PendingApproval or {}
+if pending.status == "True" and ready.status ~= "False" then
+  return { status = "Suspended", message = pending.message or told }
+end
+if ready.status == "True" and status.status ~= "failed" then
   return { status = "Healthy", message = told }
 end
-if ready.status == "False" then
-  return { status = "Degraded", message = told }
+if ready.status == "False" or status.status == "failed" then
+  return { status = "Degraded", message = failure }
 end
 return { status = "Progressing", message = told }
