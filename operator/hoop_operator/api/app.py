@@ -10,7 +10,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.routing import Match, Route
 
-from hoop_operator.api import plans, resources
+from hoop_operator.api import batches, plans, resources
 from hoop_operator.api.middleware import Entrance, bearer_of
 from hoop_operator.api.problems import UNAUTHENTICATED, Problem, in_lines, problem_of
 from hoop_operator.api.resources import Session
@@ -163,7 +163,7 @@ def _serve_resources(app: FastAPI) -> None:
         tags=["Resources"],
     )
     async def delete_resource(caller: Caller, name: Name) -> Response:
-        await resources.remove(caller, name)
+        await plans.remove_resource(caller, name)
         return Response(status_code=204)
 
     @app.get(
@@ -189,7 +189,7 @@ def _serve_plans(app: FastAPI) -> None:
         tags=["Plans"],
     )
     async def plan_several(caller: Caller, request: PlanBatch) -> PlanResults:
-        return PlanResults(results=await plans.plan_all(caller, request.items))
+        return PlanResults(results=await batches.plan_all(caller, request.items))
 
     @app.post(
         "/api/resources/apply",
@@ -199,7 +199,7 @@ def _serve_plans(app: FastAPI) -> None:
         tags=["Plans"],
     )
     async def apply_several(caller: Caller, request: ApplyBatch) -> ApplyResults:
-        return ApplyResults(results=await plans.apply_all(caller, request.items))
+        return ApplyResults(results=await batches.apply_all(caller, request.items))
 
     @app.post(
         "/api/resources/{name}/plan",

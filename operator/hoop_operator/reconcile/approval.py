@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
-from hoop_operator.credentials.connection import Endpoint
 from hoop_operator.crd import Approval
+from hoop_operator.credentials.connection import Endpoint
 from hoop_operator.errors import PlanReason
 from hoop_operator.naming import APPROVE
 from hoop_operator.planner.statements import Statement, checksum
