@@ -83,5 +83,5 @@ def test_what_the_kubernetes_api_says_is_passed_on(status: int, answered: int) -
 def test_what_is_wrong_with_single_fields_is_told_in_the_words_of_the_kubernetes_api() -> None:
     causes = [{"field": "spec.roles", "message": "too many"}, {"field": "spec.type", "message": "unknown"}]
     error = failure("POST", "/hoopresources", 422, {"message": "all", "details": {"causes": causes}})
-    assert problem_of(error).message == "spec.roles: too many\nspec.type: unknown"
+    assert problem_of(error).message == "roles: too many\ntype: unknown"
     assert "too many" not in str(error)

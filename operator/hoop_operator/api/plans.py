@@ -5,13 +5,13 @@ apply   approves the checksum that belongs to a sid, and has the operator run ag
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import uuid4
 
 from hoop_operator.api.problems import UNAUTHENTICATED, Problem, problem_of, refusing_invalid
-from hoop_operator.api.resources import NOT_FOUND, Session, object_name
+from hoop_operator.api.resources import NOT_FOUND, Session, object_name, plans_on
 from hoop_operator.api.waiting import SETTLING_SECONDS, Body, ready, until
 from hoop_operator.api.wire import (
     ApplyItem,
@@ -36,7 +36,6 @@ from hoop_operator.errors import (
     ClusterError,
     ObjectConflict,
     ObjectNotFound,
-    ObjectRejected,
     PlanReason,
     ResourceReason,
 )
@@ -96,7 +95,7 @@ async def plan(session: Session, resource: str, request: PlanRequest) -> PlanRes
         return PlanResult(
             sid="", resource_name=resource, role=role, status=_FAILED, message=_unanswered(session, body)
         )
-    if problem := _refusal(body):
+    if problem := _refusal(body) or _of_another_name(body, resource, role):
         if made:
             # It would come to life by itself as soon as there is such a resource.
             with suppress(ClusterError):
@@ -318,6 +317,18 @@ def _refusal(body: Body) -> Problem | None:
     return None
 
 
+def _of_another_name(body: Body, resource: str, role: str) -> Problem | None:
+    """What is wrong where the object is not the resource that was meant: who may not read it could only guess."""
+    made = body["status"].get("role") or role
+    if made == role:
+        return None
+    return Problem(
+        409,
+        f"HoopResource {body['spec']['resourceRef']['name']} goes by another name than {resource!r} here, and would be "
+        f"given {made} instead of {role}: ask with a token that may read HoopResources",
+    )
+
+
 def _due(body: Body) -> str | None:
     """The checksum of what waits for approval; None where nothing does."""
     waits = any(
@@ -345,24 +356,9 @@ async def _planned(session: Session, resource: str, sid: str) -> dict[str, Any]:
         resource_object = await object_name(session, resource)
     except ObjectNotFound:
         resource_object = resource_object_name(resource)
-    try:
-        found = await _plans(session, {"fieldSelector": f"spec.resourceRef.name={resource_object}"})
-    except ObjectRejected:
-        # Before Kubernetes 1.31 it selects custom objects by their names only.
-        found = await _plans(session, {})
-    for item in found:
-        status, reference = item.get("status") or {}, item["spec"]["resourceRef"]
+    for body in await plans_on(session, resource_object):
+        status = body.get("status") or {}
         runs = {status.get("lastAppliedSid"), *(entry["sid"] for entry in status.get("history") or ())}
-        is_of_resource = reference["name"] == resource_object and reference.get("namespace") in {
-            None,
-            session.namespace,
-        }
-        if is_of_resource and sid in runs | {status.get("sid")}:
-            return {"apiVersion": API_VERSION, "kind": HOOP_ROLE_PLAN.kind, **item}
+        if sid in runs | {status.get("sid")}:
+            return body
     raise Problem(404, f"no plan of resource {resource} has the sid {sid}")
-
-
-async def _plans(session: Session, query: Mapping[str, str]) -> list[dict[str, Any]]:
-    pages = session.api.pages(paths.hoop_role_plans(session.namespace), query)
-    async with aclosing(pages):
-        return [item async for page in pages for item in page["items"] or ()]
