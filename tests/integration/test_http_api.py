@@ -211,7 +211,12 @@ async def test_what_belongs_to_somebody_else_stays_untouched(
     http_api: HttpApi, admin_client: Client, postgres: Server, api: KubernetesApi
 ) -> None:
     name = f"taken-{secrets.token_hex(4)}"
-    mine = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{name}-env-vars"}}
+    owner = {"kind": "HoopResource", "name": name, "uid": "11111111-1111-4111-8111-111111111111"}
+    metadata = {
+        "name": f"{name}-env-vars",
+        "ownerReferences": [{"apiVersion": "example.org/v1", "controller": True, **owner}],
+    }
+    mine = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
     await api.create(paths.secrets(http_api.namespace), mine)
     body = {"name": name, "type": "database", "subtype": "postgres", "env_vars": env_vars(postgres)}
     refused = await admin_client.call("POST", "", body)
@@ -633,6 +638,17 @@ async def test_a_put_that_does_not_get_through_leaves_the_resource_its_credentia
     finally:
         beside.bury()
         await proxy.close()
+
+
+async def test_a_resource_whose_making_was_interrupted_is_given_credentials_by_a_put(
+    http_api: HttpApi, admin_client: Client, shop: str, postgres: Server, api: KubernetesApi
+) -> None:
+    await api.delete(paths.secret(http_api.namespace, f"{shop}-env-vars"))
+    body = {"name": shop, "type": "database", "subtype": "postgres", "env_vars": env_vars(postgres)}
+    taken = await admin_client.call("POST", "", body)
+    assert (taken.status, "PUT its credentials" in taken.message) == (409, True)
+    assert (await admin_client.call("PUT", f"/{shop}", body)).status == 200
+    assert (await admin_client.get(f"/{shop}/health"))["status"] == "success"
 
 
 async def test_of_puts_at_the_same_time_one_wins_as_a_whole(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hoop_operator.api.problems import Problem
@@ -50,7 +50,7 @@ async def write_secret(api: KubernetesApi, body: Body, name: str, credentials: C
     current = await read_secret(api, namespace, name)
     if current is not None:
         holder = current.owner
-        if holder is None or (holder.kind, holder.name) != (owner.kind, owner.name):
+        if holder is None or replace(holder, uid=owner.uid) != owner:
             raise Problem(
                 409, f"Secret {name} exists already and is not this resource's; it stays untouched: delete it"
             )
@@ -73,6 +73,14 @@ def contents_of(body: Body, credentials: Credentials) -> dict[str, Any]:
         "labels": {},
         "annotations": {FILES: ",".join(credentials.files)} if credentials.files else {},
     }
+
+
+async def lacks_secret(api: KubernetesApi, body: Body) -> bool:
+    """Whether the Secret does not exist that a resource got when it was made, and still refers to."""
+    metadata = body["metadata"]
+    name = env_vars_secret_name(metadata["name"])
+    sources = [(entry.get("secretRef") or {}).get("name") for entry in body["spec"].get("envVarsFrom") or ()]
+    return name in sources and await read_secret(api, metadata["namespace"], name) is None
 
 
 async def delete_former_secrets(api: KubernetesApi, body: Body) -> None:

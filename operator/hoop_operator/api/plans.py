@@ -36,6 +36,7 @@ from hoop_operator.errors import (
     ClusterError,
     ObjectConflict,
     ObjectNotFound,
+    ObjectRejected,
     PlanReason,
     ResourceReason,
 )
@@ -261,8 +262,13 @@ async def _write(
     former = dict.fromkeys(("scopes", "privileges", "sourceRole", "rotatePassword", "approval"))
     patch = {"metadata": {"annotations": annotations}, "spec": former | fields}
     path = paths.hoop_role_plan(session.namespace, name)
-    with suppress(ObjectNotFound):
+    try:
         return await session.api.merge_patch(path, patch), False
+    except ObjectNotFound:
+        pass
+    except ObjectRejected as error:
+        causes = [cause.replace("the object", f"HoopRolePlan {name}") for cause in error.causes]
+        raise ObjectRejected(str(error), status=error.status, causes=causes) from None
     try:
         body = await session.api.create(
             paths.hoop_role_plans(session.namespace),
@@ -313,7 +319,8 @@ def _refusal(body: Body) -> Problem | None:
     if reason == PlanReason.UNSUPPORTED_RESOURCE:
         return Problem(422, message)
     if reason == PlanReason.RESOURCE_NOT_READY and ResourceReason.CREDENTIALS_MISSING in message:
-        return Problem(422, f"resource is missing required credentials: {message}")
+        what = message.partition(f"{ResourceReason.CREDENTIALS_MISSING}: ")[2]
+        return Problem(422, f"resource is missing required credentials: {what or message}")
     return None
 
 

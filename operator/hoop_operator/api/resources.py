@@ -12,6 +12,7 @@ from hoop_operator.api.env_vars import (
     contents_of,
     delete_former_secrets,
     from_secret,
+    lacks_secret,
     taken_apart,
     write_secret,
 )
@@ -81,8 +82,8 @@ async def create(session: Session, request: ResourceRequest) -> Resource:
     given = [taken_apart(role.secret, f"roles.{index}.secret") for index, role in enumerate(request.roles)]
     name = resource_object_name(request.name)
     with suppress(ObjectNotFound):
-        await find(session, request.name)
-        raise Problem(409, TAKEN)
+        there = await find(session, request.name)
+        raise Problem(409, await _taken(session, there, request.name))
     annotations, spec = _declared(session, env_vars_secret_name(name), request, credentials)
     resource_name = None if name == request.name else request.name
     with refusing_invalid():
@@ -100,7 +101,8 @@ async def create(session: Session, request: ResourceRequest) -> Resource:
             },
         )
     except ObjectConflict:
-        raise Problem(409, await _taken(session, name)) from None
+        there = await session.api.get(paths.hoop_resource(session.namespace, name))
+        raise Problem(409, await _taken(session, there, request.name)) from None
     try:
         await write_secret(session.api, body, env_vars_secret_name(name), credentials)
         for role, secret in zip(request.roles, given, strict=True):
@@ -113,12 +115,13 @@ async def create(session: Session, request: ResourceRequest) -> Resource:
     return shown(body)
 
 
-async def _taken(session: Session, object_named: str) -> str:
-    """What to say of an object that has the name already which another was to get."""
-    with suppress(ClusterError):
-        body = await session.api.get(paths.hoop_resource(session.namespace, object_named))
-        if (other := name_of(body)) != object_named:
-            return f"{TAKEN}: HoopResource {session.namespace}/{object_named}, which goes by the name {other!r} here"
+async def _taken(session: Session, body: Body, asked: str) -> str:
+    """What to say of an object that has the name already which another one was to get."""
+    if (other := name_of(body)) != asked:
+        there = f"HoopResource {session.namespace}/{body['metadata']['name']}"
+        return f"{TAKEN}: {there}, which goes by the name {other!r} here"
+    if await lacks_secret(session.api, body):
+        return f"{TAKEN}; the request that made it was interrupted: PUT its credentials, or delete it"
     return TAKEN
 
 
