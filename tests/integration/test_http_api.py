@@ -26,6 +26,9 @@ from local.stack import Stack
 
 pytestmark = pytest.mark.version_independent
 
+STALE = "The current database state does not match the desired migration state. Plan again, and apply that."
+GIVES_A_NEW_PASSWORD = "-- gives the role a new password when applied"
+
 
 @pytest.fixture(scope="module")
 async def http_api(
@@ -101,13 +104,10 @@ async def test_a_client_of_hoop_registers_plans_applies_rotates_reads_back_and_d
     async with await log_in(values) as session:
         await session.execute("SELECT FROM orders")
     again = await admin_client.post("/My%20Shop!/apply", {"sid": planned["sid"]})
-    assert (again["status"], again["message"].partition(".")[0]) == (
-        "failed",
-        "The current database state does not match the desired migration state",
-    )
+    assert (again["status"], again["message"]) == ("skipped", f"applied already, by the run {applied['sid']}")
 
     rotating = await admin_client.post("/My%20Shop!/plan", plan_of(database, rotate_password=True))
-    assert rotating["status"] == "success"
+    assert (rotating["status"], rotating["message"]) == ("success", GIVES_A_NEW_PASSWORD)
     assert await credentials(api, http_api, applied["message"]) == values
     rotated = await admin_client.post("/My%20Shop!/apply", {"sid": rotating["sid"]})
     assert rotated["status"] == "success", rotated
@@ -323,31 +323,19 @@ async def test_only_what_is_still_due_and_of_that_resource_is_applied(
 
 
 async def test_a_plan_is_found_where_the_api_server_selects_by_none_of_its_fields(
-    http_api: HttpApi,
-    operator: Stack,
-    operator_kubeconfig: Path,
-    tmp_path: Path,
-    shop: str,
-    database: str,
+    behind_proxy: tuple[HttpApi, ApiProxy], admin_client: Client, shop: str, database: str
 ) -> None:
+    behind, proxy = behind_proxy
+
     async def like_kubernetes_1_30(request: web.Request, pass_on: PassOn) -> web.StreamResponse:
         if "spec." in request.query.get("fieldSelector", ""):
             return refusal(400, "BadRequest")
         return await pass_on()
 
-    proxy = ApiProxy(operator_kubeconfig)
     proxy.interfere = like_kubernetes_1_30
-    await proxy.open()
-    kubeconfig = proxy.save_kubeconfig(tmp_path / "kubeconfig")
-    old = HttpApi(operator, tmp_path / "log", KUBECONFIG=str(kubeconfig))
-    await old.start_beside(http_api)
-    try:
-        planned = await http_api.as_("admin").post(f"/{shop}/plan", plan_of(database))
-        applied = await old.as_("admin").post(f"/{shop}/apply", {"sid": planned["sid"]})
-        assert applied["status"] == "success"
-    finally:
-        old.bury()
-        await proxy.close()
+    planned = await admin_client.post(f"/{shop}/plan", plan_of(database))
+    applied = await behind.as_("admin").post(f"/{shop}/apply", {"sid": planned["sid"]})
+    assert applied["status"] == "success"
 
 
 async def test_an_approval_that_was_not_used_is_withdrawn_by_the_next_plan(
@@ -743,6 +731,191 @@ async def test_a_body_is_json_whether_a_client_says_so_or_not(http_api: HttpApi)
     assert await asked("/health", "text/plain", token) == 415
     # No redirect to an address that the client itself has named, and by plain HTTP.
     assert await asked("/health/", "application/json", token) == 404
+
+
+@pytest.fixture
+async def behind_proxy(
+    http_api: HttpApi, operator: Stack, operator_kubeconfig: Path, tmp_path: Path
+) -> AsyncIterator[tuple[HttpApi, ApiProxy]]:
+    """Another process of the API, and what stands between it and the API server."""
+    proxy = ApiProxy(operator_kubeconfig)
+    await proxy.open()
+    kubeconfig = proxy.save_kubeconfig(tmp_path / "kubeconfig")
+    behind = HttpApi(operator, tmp_path / "log", KUBECONFIG=str(kubeconfig))
+    await behind.start_beside(http_api)
+    yield behind, proxy
+    behind.bury()
+    await proxy.close()
+
+
+async def annotations_of(api: KubernetesApi, http_api: HttpApi, plan: str) -> dict[str, str]:
+    body = await api.get(paths.hoop_role_plan(http_api.namespace, plan))
+    return dict(body["metadata"]["annotations"])
+
+
+async def test_an_approval_lands_on_nothing_but_the_plan_that_was_checked(
+    http_api: HttpApi,
+    behind_proxy: tuple[HttpApi, ApiProxy],
+    admin_client: Client,
+    api: KubernetesApi,
+    shop: str,
+    database: str,
+) -> None:
+    behind, proxy = behind_proxy
+    planned = await admin_client.post(f"/{shop}/plan", plan_of(database))
+    wider = plan_of(database, privileges=["SELECT", "DELETE"], rotate_password=True)
+    overtaken: list[Any] = []
+
+    async def overtake(request: web.Request, pass_on: PassOn) -> web.StreamResponse:
+        if request.method == "PATCH" and b"hoop.dev/approve" in await request.read() and not overtaken:
+            overtaken.append(await http_api.as_("edit").post(f"/{shop}/plan", wider))
+        return await pass_on()
+
+    proxy.interfere = overtake
+    applied = await behind.as_("admin").post(f"/{shop}/apply", {"sid": planned["sid"]})
+    assert (applied["status"], applied["message"]) == ("failed", STALE)
+    left = await annotations_of(api, http_api, f"{shop}.ro")
+    assert ("hoop.dev/approve" in left, "hoop.dev/rotate-on-apply" in left) == (False, True)
+    assert (await admin_client.post(f"/{shop}/apply", {"sid": overtaken[0]["sid"]}))["status"] == "success"
+
+
+@pytest.mark.parametrize("changed", ["the tables", "the server behind the resource"])
+async def test_what_was_answered_to_have_failed_is_not_applied_later(
+    http_api: HttpApi,
+    admin_client: Client,
+    api: KubernetesApi,
+    admin: Administrator,
+    postgres: Server,
+    shop: str,
+    database: str,
+    changed: str,
+) -> None:
+    planned = await admin_client.post(f"/{shop}/plan", plan_of(database))
+    session = await admin.connect(database)
+    if changed == "the tables":
+        await session.execute("CREATE TABLE extra (i int)")
+    else:
+        elsewhere = env_vars(postgres) | {"envvar:HOST": encoded("localhost")}
+        change = {"type": "database", "subtype": "postgres", "env_vars": elsewhere}
+        assert (await admin_client.call("PUT", f"/{shop}", change)).status == 200
+
+        async def connected() -> bool:
+            body = await api.get(paths.hoop_resource(http_api.namespace, shop))
+            status = body["status"]
+            return (status["observedGeneration"], ready(body)[0]) == (
+                body["metadata"]["generation"],
+                "Registered",
+            )
+
+        await eventually(connected, seconds=15, what="the operator has looked at the other server")
+    applied = await admin_client.post(f"/{shop}/apply", {"sid": planned["sid"]})
+    assert (applied["status"], applied["message"]) == ("failed", STALE)
+    assert "hoop.dev/approve" not in await annotations_of(api, http_api, f"{shop}.ro")
+    assert await exists(postgres, planned["role"]) is False
+
+
+async def test_a_sid_stands_for_what_its_own_request_asked_for(
+    http_api: HttpApi,
+    admin_client: Client,
+    api: KubernetesApi,
+    admin: Administrator,
+    shop: str,
+    database: str,
+) -> None:
+    empty = await admin.create_database()
+    reads = await admin_client.post(f"/{shop}/plan", plan_of(empty, role="st"))
+    writes = await admin_client.post(
+        f"/{shop}/plan", plan_of(empty, role="st", privileges=["SELECT", "INSERT"])
+    )
+    assert reads["message"] == writes["message"]
+    applied = await admin_client.post(f"/{shop}/apply", {"sid": reads["sid"]})
+    assert (applied["status"], applied["message"]) == ("failed", STALE)
+    assert (await admin_client.post(f"/{shop}/apply", {"sid": writes["sid"]}))["status"] == "success"
+
+    created = await admin_client.post(f"/{shop}/plan", plan_of(database, rotate_password=True))
+    assert GIVES_A_NEW_PASSWORD not in created["message"]
+    applied = await admin_client.post(f"/{shop}/apply", {"sid": created["sid"]})
+    before = await credentials(api, http_api, applied["message"])
+    wider = plan_of(database, privileges=["SELECT", "INSERT"])
+    keeps = await admin_client.post(f"/{shop}/plan", wider)
+    rotates = await admin_client.post(f"/{shop}/plan", wider | {"rotate_password": True})
+    assert rotates["message"] == f"{keeps['message']}\n{GIVES_A_NEW_PASSWORD}"
+    passwords = []
+    for sid, status in ((keeps, "success"), (keeps, "skipped"), (rotates, "success"), (rotates, "skipped")):
+        assert (await admin_client.post(f"/{shop}/apply", {"sid": sid["sid"]}))["status"] == status
+        passwords.append((await credentials(api, http_api, applied["message"]))["password"])
+    assert passwords[0] == passwords[1] == before["password"]
+    assert passwords[1] != passwords[2] == passwords[3]
+
+
+async def test_an_item_of_a_batch_that_cannot_be_meant_fails_alone(
+    admin_client: Client, shop: str, database: str
+) -> None:
+    good = {**plan_of(database), "resource_name": shop}
+    items = [
+        good,
+        {**good, "role": "a" * 45},
+        {**good, "role": "other", "scopes": [".public"]},
+        {**good, "rotate_password": True},
+    ]
+    results = (await admin_client.post("/plan", {"items": items}))["results"]
+    assert [result["status"] for result in results] == ["success", "failed", "failed", "failed"]
+    assert [result["message"].partition(":")[0] for result in results[1:]] == ["role", "scopes.0", "role"]
+    assert f"item 0 plans ro of {shop} already" in results[3]["message"]
+    sids = [{"resource_name": shop, "sid": result["sid"]} for result in results]
+    applied = (await admin_client.post("/apply", {"items": sids}))["results"]
+    assert [result["status"] for result in applied] == ["success", "failed", "failed", "failed"]
+
+
+async def test_plans_that_never_came_to_a_role_go_with_their_resource(
+    http_api: HttpApi, admin_client: Client, api: KubernetesApi, shop: str, database: str
+) -> None:
+    for body in (plan_of(database), plan_of("absent", role="typo")):
+        await admin_client.post(f"/{shop}/plan", body)
+    await api.create(paths.hoop_role_plans(http_api.namespace), plan_object(f"{shop}-mine", {"name": shop}))
+    assert (await admin_client.call("DELETE", f"/{shop}")).status == 204
+    plans = (await api.get(paths.hoop_role_plans(http_api.namespace)))["items"]
+    left = [plan["metadata"]["name"] for plan in plans if plan["spec"]["resourceRef"]["name"] == shop]
+    assert left == [f"{shop}-mine"]
+
+
+async def test_a_plan_that_somebody_made_for_another_resource_is_refused(
+    http_api: HttpApi, admin_client: Client, api: KubernetesApi, shop: str, database: str
+) -> None:
+    elsewhere = plan_object(f"{shop}.ro", {"name": shop, "namespace": "elsewhere"})
+    await api.create(paths.hoop_role_plans(http_api.namespace), elsewhere)
+    refused = await admin_client.call("POST", f"/{shop}/plan", plan_of(database))
+    assert (refused.status, f"is for HoopResource elsewhere/{shop}" in refused.message) == (409, True)
+
+
+async def test_a_token_that_is_not_known_asks_the_api_server_once_whatever_the_batch(
+    behind_proxy: tuple[HttpApi, ApiProxy],
+) -> None:
+    behind, proxy = behind_proxy
+    asked: list[str] = []
+
+    async def note(request: web.Request, pass_on: PassOn) -> web.StreamResponse:
+        asked.append(request.path)
+        return await pass_on()
+
+    proxy.interfere = note
+    plans = [{**plan_of("shop"), "resource_name": f"r{number}"} for number in range(20)]
+    applies = [{"resource_name": f"r{number}", "sid": "x"} for number in range(20)]
+    for path, items in (("plan", plans), ("apply", applies)):
+        asked.clear()
+        answer = await behind.call("POST", f"/api/resources/{path}", {"items": items}, token="nonsense")
+        assert (answer.status, len(asked)) == (401, 1)
+
+
+def plan_object(name: str, reference: dict[str, str]) -> dict[str, Any]:
+    """A HoopRolePlan that somebody makes by hand."""
+    asked = {"type": "managed", "role": "ro", "scopes": ["postgres"], "privileges": ["SELECT"]}
+    return {
+        "apiVersion": "hoop.dev/v1alpha1",
+        "kind": "HoopRolePlan",
+        "metadata": {"name": name},
+        "spec": {"resourceRef": reference, "approval": "Manual", **asked},
+    }
 
 
 async def exists(server: Server, role: str) -> bool:

@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.routing import Match, Route
 
-from hoop_operator.api import deletion, health, plans, resources
+from hoop_operator.api import batches, deletion, health, plans, resources
 from hoop_operator.api.middleware import Entrance, bearer_of
 from hoop_operator.api.problems import UNAUTHENTICATED, Problem, in_lines, problem_of
 from hoop_operator.api.resources import Session
@@ -206,7 +206,7 @@ def _serve_plans(app: FastAPI) -> None:
         tags=["Plans"],
     )
     async def plan_several(caller: Caller, request: PlanBatch) -> PlanResults:
-        return PlanResults(results=await plans.plan_all(caller, request.items))
+        return PlanResults(results=await batches.plan_all(caller, request.items))
 
     @app.post(
         "/api/resources/apply",
@@ -216,7 +216,7 @@ def _serve_plans(app: FastAPI) -> None:
         tags=["Plans"],
     )
     async def apply_several(caller: Caller, request: ApplyBatch) -> ApplyResults:
-        return ApplyResults(results=await plans.apply_all(caller, request.items))
+        return ApplyResults(results=await batches.apply_all(caller, request.items))
 
     @app.post(
         "/api/resources/{name}/plan",

@@ -3,13 +3,14 @@
 import asyncio
 from contextlib import suppress
 
+from hoop_operator.api.plans import HTTP_API
 from hoop_operator.api.problems import Problem
 from hoop_operator.api.resources import Session, find, plans_on
 from hoop_operator.api.waiting import Body, ready, until
 from hoop_operator.cluster import paths
 from hoop_operator.crd import HOOP_RESOURCE
 from hoop_operator.crd.common import GROUP
-from hoop_operator.errors import ObjectConflict, ObjectNotFound, PlanReason, ResourceReason
+from hoop_operator.errors import ClusterError, ObjectConflict, ObjectNotFound, PlanReason, ResourceReason
 from hoop_operator.naming import RECONCILE_AT
 
 NAMED_MAX = 10
@@ -17,7 +18,7 @@ NAMED_MAX = 10
 
 
 async def remove(session: Session, name: str) -> None:
-    """Delete a resource, and wait until it is gone.
+    """Delete a resource, and with it the plans that were made here and never came to a role; wait until it is gone.
 
     Raises
     ------
@@ -26,25 +27,38 @@ async def remove(session: Session, name: str) -> None:
     ClusterError
         The API server failed us, or there is no such resource.
     """
-    left: Body = await _delete(session, name)
-    if left.get("kind") != HOOP_RESOURCE.kind:
-        return
-    collection, seconds = paths.hoop_resources(session.namespace), session.settings.api_wait_seconds
-    with suppress(ObjectNotFound):
-        left = await until(session.api, collection, left, _is_kept, seconds)
-        why = ready(left)[2] if _is_kept(left) else "the operator has not let go of the resource yet"
-        raise Problem(503, f"{why}; the resource is deleted when it does")
+    resource, left = await _delete(session, name)
+    if left.get("kind") == HOOP_RESOURCE.kind:
+        collection, seconds = paths.hoop_resources(session.namespace), session.settings.api_wait_seconds
+        with suppress(ObjectNotFound):
+            left = await until(session.api, collection, left, _is_kept, seconds)
+            why = ready(left)[2] if _is_kept(left) else "the operator has not let go of the resource yet"
+            raise Problem(503, f"{why}; the resource is deleted when it does")
+    with suppress(ClusterError):  # the resource is gone, and that is what was asked
+        await _remove_unapplied(session, resource)
 
 
-async def _delete(session: Session, name: str) -> Body:
+async def _delete(session: Session, name: str) -> tuple[str, Body]:
+    """Delete a resource, and return the object's name and what is left of it."""
     while True:
         body = await find(session, name)
         await _refuse_in_use(session, body)
         metadata = body["metadata"]
         # The operator may have written on it meanwhile how many plans use it.
         with suppress(ObjectConflict):
-            return await session.api.delete(
+            return metadata["name"], await session.api.delete(
                 paths.custom_object(body), uid=metadata["uid"], resource_version=metadata["resourceVersion"]
+            )
+
+
+async def _remove_unapplied(session: Session, resource: str) -> None:
+    for plan in await plans_on(session, resource):
+        metadata = plan["metadata"]
+        if metadata.get("finalizers") or not HTTP_API.items() <= (metadata.get("labels") or {}).items():
+            continue
+        with suppress(ObjectConflict, ObjectNotFound):
+            await session.api.delete(
+                paths.custom_object(plan), uid=metadata["uid"], resource_version=metadata["resourceVersion"]
             )
 
 

@@ -287,6 +287,12 @@ class PlanItem(PlanRequest):
     resource_name: Annotated[str, Field(min_length=1)]
     """The resource to plan on."""
 
+    role: str
+    """Short label that the name of the PostgreSQL role derives from; no other item of that resource has it."""
+
+    scopes: list[str]
+    """Where: `database` or `database.schema`. Ignored for external."""
+
 
 class PlanBatch(Wire):
     """Several plans."""
@@ -333,6 +339,9 @@ class ApplyItem(ApplyRequest):
 
     resource_name: Annotated[str, Field(min_length=1)]
     """The resource it was made for."""
+
+    sid: str
+    """What `plan` called it; an empty one, of a plan that failed, fails."""
 
 
 class ApplyBatch(Wire):

@@ -319,7 +319,7 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> tuple[S
             run.statements = tuple(
                 s for s in planned.statements if s.phase.takes_away and planned.takes_over is None
             )
-        approval.decide(run, turn.resource)
+        approval.decide(run, turn.resource, turn.connection.endpoint)
         return work
 
     return server, await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
