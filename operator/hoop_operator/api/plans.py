@@ -54,6 +54,7 @@ STALE = "The current database state does not match the desired migration state. 
 NOTHING_TO_DO = "nothing to do"
 APPLIED_ALREADY = "applied already"
 ROTATES = "-- gives the role a new password when applied"
+WITHDRAWN = "what was approved is not approved any more: plan again, and apply that"
 OVERTAKEN = "another request changed the plan of this role meanwhile"
 HTTP_API = {"app.kubernetes.io/managed-by": "hoop-api"}
 """The label of the plans that were made here, and go with their resource as long as they have no role."""
@@ -211,11 +212,10 @@ async def _outcome(
         return _SUCCESS, where, status["lastAppliedSid"] if is_applied else status["sid"]
     kept = await _take_back(session, approved, wanted)
     if not is_answered:
-        told = f"{_nobody(session)}; the approval is withdrawn: apply again later"
-        return _FAILED, kept or told, ""
+        return _FAILED, f"{_nobody(session)}; {kept or WITHDRAWN}", ""
     if reason == PlanReason.PENDING_APPROVAL:
-        message = STALE
-    return _FAILED, f"{message}; {kept}" if kept else message, status["sid"]
+        return _FAILED, f"{STALE} {kept}".rstrip(), status["sid"]
+    return _FAILED, f"{message}; {kept or WITHDRAWN}", status["sid"]
 
 
 def _place(annotation: str) -> str:
