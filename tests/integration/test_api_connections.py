@@ -75,6 +75,10 @@ async def test_who_sends_nothing_or_half_of_it_is_let_go(
         ):
             said = await said_after(await asyncio.open_connection("127.0.0.1", port), sent)
             assert said[:12] == answered
+        monkeypatch.setattr(middleware, "BODIES_BYTES_MAX", 8)
+        whole = half_a_body.replace(b"Host: x", b"Host: x\r\nConnection: close") + b"       }"
+        said = await said_after(await asyncio.open_connection("127.0.0.1", port), whole)
+        assert said[:12] == b"HTTP/1.1 503"
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD], ids=["silent", "idle"])

@@ -21,6 +21,9 @@ from hoop_operator.logs import about
 BODY_BYTES_MAX = 1024 * 1024
 """A Secret holds no more."""
 
+BODIES_BYTES_MAX = 16 * BODY_BYTES_MAX
+"""All bodies of the requests at hand together. Read as JSON each may take ten times as much, and more."""
+
 BODY_SECONDS = 30.0
 """How long the body of a request may take to arrive."""
 
@@ -59,6 +62,7 @@ class Entrance:
     def __init__(self, app: ASGIApp, introduce: Callable[[str], Awaitable[None]]) -> None:
         self._app = app
         self._introduce = introduce
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI asks."""
@@ -97,8 +101,13 @@ class Entrance:
                 raise HTTPException(408, "the body did not arrive in time", {"Connection": "close"}) from None
             complete = not message.get("more_body", False)
             received += len(message.get("body", b""))
+            self._held += len(message.get("body", b""))
             if received > BODY_BYTES_MAX:
                 raise HTTPException(413, _too_large())
+            if self._held > BODIES_BYTES_MAX:
+                raise HTTPException(
+                    503, "too many large requests at the same time: ask again", {"Retry-After": "1"}
+                )
             return message
 
         with about(request_id=request_id):
@@ -114,6 +123,7 @@ class Entrance:
                 if not begun:
                     await JSONResponse({"message": UNEXPECTED}, 500)(scope, receive, send_on)
             finally:
+                self._held -= received
                 path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")
                 milliseconds = round(1000 * (time.monotonic() - began))
                 level = logging.WARNING if status >= 500 else logging.INFO

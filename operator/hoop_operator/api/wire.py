@@ -38,7 +38,10 @@ class Wire(BaseModel):
     @classmethod
     def _text(cls, value: Any) -> Any:
         """JSON can escape halves of a character, which are no text (RFC 8259, section 8.2)."""
-        _refuse_halves(value)
+        try:
+            _refuse_halves(value)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
         return value
 
 
