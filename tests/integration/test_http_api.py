@@ -18,7 +18,7 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.errors import ObjectNotFound
 from integration.administrator import Administrator
-from integration.api_proxy import ApiProxy, PassOn, refusal
+from integration.api_proxy import ApiProxy, BrokenOff, PassOn, let_pass, refusal
 from integration.http_api import Client, HttpApi, encoded, env_vars, gathered
 from integration.tenant import eventually, ready
 from local.postgresql import Server
@@ -165,8 +165,13 @@ async def test_credentials_are_in_secrets_of_the_resource_alone_and_are_replaced
         200,
         {"envvar:HOST", "envvar:USER", "envvar:PASS"},
     )
-    values, _ = await data(f"{name}-env-vars")
+    [source] = (await api.get(path))["spec"]["envVarsFrom"]
+    values, metadata = await data(source["secretRef"]["name"])
     assert set(values) == {"HOST", "USER", "PASS"}
+    assert [owner["uid"] for owner in metadata["ownerReferences"]] == [body["metadata"]["uid"]]
+    with pytest.raises(ObjectNotFound):
+        await data(f"{name}-env-vars")
+    assert (await admin_client.get(f"/{name}/health"))["status"] == "failed"
     shown = {**change, "env_vars": answer.json["env_vars"]}
     assert (await admin_client.call("PUT", f"/{name}", shown)).status == 400
     assert (await admin_client.call("PUT", f"/{name}", {**change, "subtype": "mysql"})).status == 403
@@ -206,7 +211,12 @@ async def test_what_belongs_to_somebody_else_stays_untouched(
     http_api: HttpApi, admin_client: Client, postgres: Server, api: KubernetesApi
 ) -> None:
     name = f"taken-{secrets.token_hex(4)}"
-    mine = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": f"{name}-env-vars"}}
+    owner = {"kind": "HoopResource", "name": name, "uid": "11111111-1111-4111-8111-111111111111"}
+    metadata = {
+        "name": f"{name}-env-vars",
+        "ownerReferences": [{"apiVersion": "example.org/v1", "controller": True, **owner}],
+    }
+    mine = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata}
     await api.create(paths.secrets(http_api.namespace), mine)
     body = {"name": name, "type": "database", "subtype": "postgres", "env_vars": env_vars(postgres)}
     refused = await admin_client.call("POST", "", body)
@@ -426,7 +436,10 @@ async def test_a_request_has_an_id_a_limit_and_an_answer_that_nobody_keeps(http_
     async def piecemeal() -> AsyncIterator[bytes]:
         yield large
 
-    assert (await http_api.call("POST", "/api/resources/health", token=token, raw=piecemeal())).status == 413
+    streamed = await http_api.call(
+        "POST", "/api/resources/health", token=token, raw=piecemeal(), headers=json_type
+    )
+    assert streamed.status == 413
     assert (await http_api.call("GET", "/api/nothing", token=token)).message == "Not Found"
     assert (await http_api.call("GET", "/livez")).status == 200
 
@@ -514,6 +527,225 @@ allow_header_conformance.enabled = false
 """
 """Not checked: that whatever the schema allows is accepted, for the API server has the last word; and `Allow`, which
 names methods of /api/resources/{name} at /api/resources/plan as well, where a resource may be called so."""
+
+
+# Resources
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"env_vars": {"PASS": "********"}}, 'env_vars["PASS"]: ******** is what answers show'),
+        ({"env_vars": {"HOST": "\ud800"}}, 'env_vars["HOST"]: half a UTF-16 surrogate'),
+        ({"env_vars": {"HO\ud800ST": "x"}}, "env_vars[a key]: half a UTF-16 surrogate"),
+        ({"roles": [{"name": "web", "secret": {"KEY": "********"}}]}, 'roles.0.secret["KEY"]: ********'),
+        ({"name": " "}, "name: a name has more than blanks"),
+        ({"subtype": None}, "subtype: Invalid value: subtype of a database is one of postgres"),
+        (None, "the body must be a JSON object, and is empty"),
+    ],
+)
+async def test_what_would_be_no_resource_is_refused_by_the_name_of_the_field(
+    admin_client: Client, change: dict[str, Any] | None, said: str
+) -> None:
+    body = {"name": "never", "type": "database", "subtype": "postgres", "env_vars": {"HOST": "x"}}
+    refused = await admin_client.call("POST", "", None if change is None else {**body, **change})
+    assert (refused.status, refused.message[: len(said)]) == (400, said)
+    assert (await admin_client.call("GET", "/never")).status == 404
+
+
+async def test_a_resource_that_was_read_cannot_overwrite_its_credentials_by_being_sent_back(
+    admin_client: Client, postgres: Server
+) -> None:
+    name = f"bare-{secrets.token_hex(4)}"
+    literal = {key.removeprefix("envvar:"): value for key, value in env_vars(postgres).items()}
+    literal = {key: base64.b64decode(value).decode() for key, value in literal.items()}
+    await admin_client.register(name, postgres, env_vars=literal)
+    shown = await admin_client.get(f"/{name}")
+    refused = await admin_client.call("PUT", f"/{name}", shown)
+    assert (refused.status, "send the value itself" in refused.message) == (400, True)
+    renamed = await admin_client.call("PUT", f"/{name}", {**shown, "name": "x", "env_vars": literal})
+    assert (renamed.status, renamed.message[:5]) == (400, "name:")
+    assert (await admin_client.get(f"/{name}/health"))["status"] == "success"
+
+
+@pytest.mark.parametrize("end", ["refused", "not answered", "interrupted"])
+async def test_a_put_that_does_not_get_through_leaves_the_resource_its_credentials(
+    http_api: HttpApi,
+    operator: Stack,
+    operator_kubeconfig: Path,
+    tmp_path: Path,
+    shop: str,
+    postgres: Server,
+    api: KubernetesApi,
+    end: str,
+) -> None:
+    path = paths.hoop_resource(http_api.namespace, shop)
+
+    async def interfering(request: web.Request, pass_on: PassOn) -> web.StreamResponse:
+        if request.method != "PATCH" or "/hoopresources/" not in request.path:
+            return await pass_on()
+        if end == "refused":
+            return refusal(403, "Forbidden")
+        if end == "interrupted":
+            proxy.interfere = let_pass
+            await api.merge_patch(paths.status(path), {"status": {"message": "changed meanwhile"}})
+            return await pass_on()
+        await pass_on()
+        raise BrokenOff
+
+    proxy = ApiProxy(operator_kubeconfig)
+    proxy.interfere = interfering
+    await proxy.open()
+    kubeconfig = proxy.save_kubeconfig(tmp_path / "kubeconfig")
+    beside = HttpApi(
+        operator,
+        tmp_path / "log",
+        KUBECONFIG=str(kubeconfig),
+        HOOP_API_NAMESPCE="x",
+        HOOP_API_WAIT_SECONDS="1",
+    )
+    await beside.start_beside(http_api)
+
+    async def held() -> dict[str, str]:
+        [source] = (await api.get(path))["spec"]["envVarsFrom"]
+        data: dict[str, str] = (await api.get(paths.secret(http_api.namespace, source["secretRef"]["name"])))[
+            "data"
+        ]
+        return data
+
+    async def secrets_of() -> list[str]:
+        items = (await api.get(paths.secrets(http_api.namespace)))["items"]
+        return [name for item in items if (name := item["metadata"]["name"]).startswith(f"{shop}-")]
+
+    try:
+        before, names = await held(), await secrets_of()
+        change = {"type": "database", "subtype": "postgres", "env_vars": env_vars(postgres, "another")}
+        answer = await beside.as_("admin").call("PUT", f"/{shop}", change)
+        status, password = {
+            "refused": (403, postgres.password),
+            "not answered": (503, "another"),
+            "interrupted": (200, "another"),
+        }[end]
+        assert answer.status == status
+        assert (await held())["PASS"] == encoded(password)
+        if end == "refused":
+            assert (await held(), await secrets_of()) == (before, names)
+        if end == "interrupted":
+            assert len(await secrets_of()) == 1
+        log = beside.log.read_text()
+        assert f"Serving namespace {http_api.namespace} of http://127.0.0.1:" in log
+        assert "HOOP_API_NAMESPCE: there is no such setting" in log
+        if end == "not answered":
+            assert '"WARNING"' in log
+            assert "Kubernetes API: PATCH" in log
+    finally:
+        beside.bury()
+        await proxy.close()
+
+
+async def test_a_resource_whose_making_was_interrupted_is_given_credentials_by_a_put(
+    http_api: HttpApi, admin_client: Client, shop: str, postgres: Server, api: KubernetesApi
+) -> None:
+    await api.delete(paths.secret(http_api.namespace, f"{shop}-env-vars"))
+    body = {"name": shop, "type": "database", "subtype": "postgres", "env_vars": env_vars(postgres)}
+    taken = await admin_client.call("POST", "", body)
+    assert (taken.status, "PUT its credentials" in taken.message) == (409, True)
+    assert (await admin_client.call("PUT", f"/{shop}", body)).status == 200
+    assert (await admin_client.get(f"/{shop}/health"))["status"] == "success"
+
+
+async def test_of_puts_at_the_same_time_one_wins_as_a_whole(
+    http_api: HttpApi, admin_client: Client, api: KubernetesApi
+) -> None:
+    def body(which: str) -> dict[str, Any]:
+        variables = {"HOST": f"{which}.invalid", "USER": "u", "envvar:PASS": f"_aws:{which}/db:password"}
+        return {"type": "database", "subtype": "postgres", "env_vars": variables}
+
+    name = f"two-{secrets.token_hex(4)}"
+    await admin_client.post("", {"name": name, **body("z")}, 201)
+    for _ in range(3):
+        calls = (admin_client.call("PUT", f"/{name}", body(which)) for which in "ab")
+        answers = await gathered(*calls)
+        assert {answer.status for answer in answers} <= {200, 409}
+        spec = (await api.get(paths.hoop_resource(http_api.namespace, name)))["spec"]
+        [source] = spec["envVarsFrom"]
+        data = (await api.get(paths.secret(http_api.namespace, source["secretRef"]["name"])))["data"]
+        which = base64.b64decode(data["HOST"]).decode()[0]
+        assert spec["envVars"] == {"envvar:PASS": f"_aws:{which}/db:password"}
+    assert (await admin_client.call("DELETE", f"/{name}")).status == 204
+
+
+async def test_a_resource_is_not_deleted_right_after_an_apply(
+    http_api: HttpApi, admin_client: Client, shop: str, database: str, api: KubernetesApi
+) -> None:
+    planned = await admin_client.post(f"/{shop}/plan", plan_of(database))
+    applied = await admin_client.post(f"/{shop}/apply", {"sid": planned["sid"]})
+    refused = await admin_client.call("DELETE", f"/{shop}")
+    assert (applied["status"], refused.status) == ("success", 403)
+    assert refused.message.startswith("cannot delete resource with existing connections")
+    assert f"kubectl -n {http_api.namespace} delete hrp {shop}.ro" in refused.message
+    body = await api.get(paths.hoop_resource(http_api.namespace, shop))
+    assert "deletionTimestamp" not in body["metadata"]
+
+
+async def test_a_resource_is_met_by_its_name_and_by_no_other_one(
+    http_api: HttpApi, admin_client: Client, api: KubernetesApi, postgres: Server, database: str
+) -> None:
+    suffix = secrets.token_hex(4)
+    staging, production = f"staging-{suffix}", f"production-{suffix}"
+    variables = {key.removeprefix("envvar:"): value for key, value in env_vars(postgres).items()}
+    variables = {key: base64.b64decode(value).decode() for key, value in variables.items()}
+
+    async def by_hand(object_named: str, name: str) -> None:
+        spec = {"type": "database", "subtype": "postgres", "resourceName": name, "envVars": variables}
+        body = {"apiVersion": "hoop.dev/v1alpha1", "kind": "HoopResource", "metadata": {"name": object_named}}
+        await api.create(paths.hoop_resources(http_api.namespace), {**body, "spec": spec})
+
+    await by_hand(staging, production)
+    taken = await admin_client.call(
+        "POST", "", {"name": staging, "type": "custom", "subtype": "x", "env_vars": variables}
+    )
+    assert (taken.status, production in taken.message) == (409, True)
+    assert (await admin_client.call("GET", f"/{staging}")).status == 404
+    assert (await admin_client.call("POST", f"/{staging}/plan", plan_of(database))).status == 404
+    guessed = await http_api.as_("edit").call("POST", f"/{staging}/plan", plan_of(database))
+    assert (guessed.status, "goes by another name" in guessed.message) == (409, True)
+    for object_named in ("a", "b"):
+        await by_hand(f"{object_named}-{suffix}", staging)
+    for path in (f"/{staging}", f"/{staging}/health"):
+        ambiguous = await admin_client.call("GET", path)
+        assert (ambiguous.status, f"a-{suffix} and b-{suffix}" in ambiguous.message) == (409, True)
+    [result] = (await admin_client.post("/health", {"names": [staging]}))["results"]
+    assert (result["status"], f"a-{suffix} and b-{suffix}" in result["output"]) == ("failed", True)
+
+
+async def test_an_agent_id_that_nobody_has_is_named(
+    admin_client: Client, postgres: Server, database: str
+) -> None:
+    agent = "1d0f9a53-6f1c-4a0e-9a52-8b110a3f2f0d"
+    name = f"gateway-{secrets.token_hex(4)}"
+    await admin_client.register(name, postgres, agent_id=agent)
+    health = await admin_client.get(f"/{name}/health")
+    refused = await admin_client.call("POST", f"/{name}/plan", plan_of(database))
+    assert (health["status"], refused.status) == ("failed", 422)
+    for said in (health["output"], refused.message):
+        assert said.startswith(f"agent_id {agent}: no operator with that HOOP_AGENT_ID")
+    assert (await admin_client.call("DELETE", f"/{name}")).status == 204
+
+
+async def test_a_body_is_json_whether_a_client_says_so_or_not(http_api: HttpApi) -> None:
+    token, body = http_api.tokens["admin"], b'{"names": ["absent"]}'
+
+    async def asked(path: str, kind: str, token: str) -> int:
+        headers = {"Content-Type": kind} if kind else {}
+        answer = await http_api.call("POST", f"/api/resources{path}", token=token, raw=body, headers=headers)
+        return answer.status
+
+    for kind in ("application/x-www-form-urlencoded", "application/json; charset=utf-8"):
+        assert await asked("/health", kind, token) == 200
+    assert await asked("/health", "text/plain", token) == 415
+    # No redirect to an address that the client itself has named, and by plain HTTP.
+    assert await asked("/health/", "application/json", token) == 404
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ apply   approves the checksum that belongs to a sid, and has the operator run ag
 """
 
 from collections.abc import Callable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from typing import Any, NamedTuple
 from uuid import uuid4
 
 from hoop_operator.api.problems import Problem, refusing_invalid
-from hoop_operator.api.resources import NOT_FOUND, Session, find, object_name, remove
+from hoop_operator.api.resources import NOT_FOUND, Session, object_name, plans_on
 from hoop_operator.api.waiting import SETTLING_SECONDS, Body, ready, until
 from hoop_operator.api.wire import (
     ApplyRequest,
@@ -99,7 +99,7 @@ async def plan(session: Session, resource: str, request: PlanRequest) -> PlanRes
         return PlanResult(
             sid="", resource_name=resource, role=role, status=_FAILED, message=_unanswered(session, body)
         )
-    if problem := _refusal(body):
+    if problem := _refusal(body) or _of_another_name(body, resource, role):
         if made:
             # It would come to life by itself as soon as there is such a resource.
             with suppress(ClusterError):
@@ -363,8 +363,21 @@ def _refusal(body: Body) -> Problem | None:
     if reason == PlanReason.UNSUPPORTED_RESOURCE:
         return Problem(422, message)
     if reason == PlanReason.RESOURCE_NOT_READY and ResourceReason.CREDENTIALS_MISSING in message:
-        return Problem(422, f"resource is missing required credentials: {message}")
+        what = message.partition(f"{ResourceReason.CREDENTIALS_MISSING}: ")[2]
+        return Problem(422, f"resource is missing required credentials: {what or message}")
     return None
+
+
+def _of_another_name(body: Body, resource: str, role: str) -> Problem | None:
+    """What is wrong where the object is not the resource that was meant: who may not read it could only guess."""
+    made = body["status"].get("role") or role
+    if made == role:
+        return None
+    return Problem(
+        409,
+        f"HoopResource {body['spec']['resourceRef']['name']} goes by another name than {resource!r} here, and would be "
+        f"given {made} instead of {role}: ask with a token that may read HoopResources",
+    )
 
 
 def _due(body: Body) -> str | None:
@@ -404,60 +417,15 @@ def _sql(status: Body, *, rotates: bool) -> str:
     return "\n".join(lines) or NOTHING_TO_DO
 
 
-async def remove_resource(session: Session, resource: str) -> None:
-    """Delete a resource, and with it the plans that were made here and never came to a role.
-
-    Raises
-    ------
-    Problem
-        403 where plans use it, 503 where the operator does not let go of it.
-    ClusterError
-        The API server failed us, or there is no such resource.
-    """
-    body = await find(session, resource)
-    await remove(session, resource)
-    with suppress(ClusterError):  # the resource is gone, and that is what was asked
-        await _remove_unapplied(session, body["metadata"]["name"])
-
-
-async def _remove_unapplied(session: Session, resource_object: str) -> None:
-    selector = ",".join(f"{label}={value}" for label, value in HTTP_API.items())
-    for item in await _plans(session, {"labelSelector": selector}):
-        metadata = item["metadata"]
-        if item["spec"]["resourceRef"]["name"] != resource_object or metadata.get("finalizers"):
-            continue
-        with suppress(ObjectConflict, ObjectNotFound):
-            await session.api.delete(
-                paths.hoop_role_plan(session.namespace, metadata["name"]),
-                uid=metadata["uid"],
-                resource_version=metadata["resourceVersion"],
-            )
-
-
 async def _planned(session: Session, resource: str, sid: str) -> dict[str, Any]:
     """Return the plan of a resource of which a run has that sid."""
     try:
         resource_object = await object_name(session, resource)
     except ObjectNotFound:
         resource_object = resource_object_name(resource)
-    try:
-        found = await _plans(session, {"fieldSelector": f"spec.resourceRef.name={resource_object}"})
-    except ObjectRejected:
-        # Before Kubernetes 1.31 it selects custom objects by their names only.
-        found = await _plans(session, {})
-    for item in found:
-        status, reference = item.get("status") or {}, item["spec"]["resourceRef"]
+    for body in await plans_on(session, resource_object):
+        status = body.get("status") or {}
         runs = {status.get("lastAppliedSid"), *(entry["sid"] for entry in status.get("history") or ())}
-        is_of_resource = reference["name"] == resource_object and reference.get("namespace") in {
-            None,
-            session.namespace,
-        }
-        if is_of_resource and sid in runs | {status.get("sid")}:
-            return {"apiVersion": API_VERSION, "kind": HOOP_ROLE_PLAN.kind, **item}
+        if sid in runs | {status.get("sid")}:
+            return body
     raise Problem(404, f"no plan of resource {resource} has the sid {sid}")
-
-
-async def _plans(session: Session, query: Mapping[str, str]) -> list[dict[str, Any]]:
-    pages = session.api.pages(paths.hoop_role_plans(session.namespace), query)
-    async with aclosing(pages):
-        return [item async for page in pages for item in page["items"] or ()]
