@@ -882,13 +882,28 @@ async def test_an_item_of_a_batch_that_cannot_be_meant_fails_alone(
     assert [result["status"] for result in applied] == ["success", "failed", "failed", "failed"]
 
 
-async def test_plans_that_never_came_to_a_role_go_with_their_resource(
-    http_api: HttpApi, admin_client: Client, api: KubernetesApi, shop: str, database: str
+async def test_plans_that_never_came_to_a_role_go_with_their_resource_whoever_writes_on_them(
+    http_api: HttpApi,
+    behind_proxy: tuple[HttpApi, ApiProxy],
+    admin_client: Client,
+    api: KubernetesApi,
+    shop: str,
+    database: str,
 ) -> None:
+    behind, proxy = behind_proxy
+    written: list[str] = []
+
+    async def write_before(request: web.Request, pass_on: PassOn) -> web.StreamResponse:
+        if request.method == "DELETE" and "hooproleplans" in request.path and not written:
+            written.append(request.path)
+            await api.merge_patch(request.path, {"metadata": {"annotations": {"example.com/note": "mine"}}})
+        return await pass_on()
+
+    proxy.interfere = write_before
     for body in (plan_of(database), plan_of("absent", role="typo")):
         await admin_client.post(f"/{shop}/plan", body)
     await api.create(paths.hoop_role_plans(http_api.namespace), plan_object(f"{shop}-mine", {"name": shop}))
-    assert (await admin_client.call("DELETE", f"/{shop}")).status == 204
+    assert (await behind.as_("admin").call("DELETE", f"/{shop}")).status == 204
     plans = (await api.get(paths.hoop_role_plans(http_api.namespace)))["items"]
     left = [plan["metadata"]["name"] for plan in plans if plan["spec"]["resourceRef"]["name"] == shop]
     assert left == [f"{shop}-mine"]

@@ -3,7 +3,7 @@
 import asyncio
 from contextlib import suppress
 
-from hoop_operator.api.plans import HTTP_API
+from hoop_operator.api.plans import ATTEMPTS, HTTP_API
 from hoop_operator.api.problems import Problem
 from hoop_operator.api.resources import Session, find, plans_on
 from hoop_operator.api.waiting import Body, ready, until
@@ -52,14 +52,21 @@ async def _delete(session: Session, name: str) -> tuple[str, Body]:
 
 
 async def _remove_unapplied(session: Session, resource: str) -> None:
-    for plan in await plans_on(session, resource):
-        metadata = plan["metadata"]
-        if metadata.get("finalizers") or not HTTP_API.items() <= (metadata.get("labels") or {}).items():
-            continue
-        with suppress(ObjectConflict, ObjectNotFound):
-            await session.api.delete(
-                paths.custom_object(plan), uid=metadata["uid"], resource_version=metadata["resourceVersion"]
-            )
+    for _ in range(ATTEMPTS):
+        changed = False
+        for plan in await plans_on(session, resource):
+            metadata = plan["metadata"]
+            if metadata.get("finalizers") or not HTTP_API.items() <= (metadata.get("labels") or {}).items():
+                continue
+            of_it = {"uid": metadata["uid"], "resource_version": metadata["resourceVersion"]}
+            try:
+                await session.api.delete(paths.custom_object(plan), **of_it)
+            except ObjectNotFound:
+                pass
+            except ObjectConflict:
+                changed = True  # by the operator, which says in the status that the resource is gone
+        if not changed:
+            return
 
 
 async def _refuse_in_use(session: Session, body: Body) -> None:
