@@ -668,6 +668,37 @@ async def test_a_role_takes_variables_from_secrets_and_config_maps_its_own_last(
     )
 
 
+async def test_what_no_secret_can_hold_is_told_with_its_role_and_keeps_no_other_back(
+    registrant: Registrant,
+) -> None:
+    for number in range(2):
+        await registrant.make_secret(f"big-{number}", {f"K{number}": PASSWORD * 40_000})
+    await registrant.make_secret("long", {"k" * 250: PASSWORD})
+    own = {"secretRef": {"name": "db-app-connection"}}
+    roles = [
+        {"name": "big", "secretFrom": [{"secretRef": {"name": f"big-{number}"}} for number in range(2)]},
+        {"name": "long", "secretFrom": [{"secretRef": {"name": "long"}, "prefix": "PREFIX_OF_IT_"}]},
+        {"name": "own", "secretFrom": [own]},
+        {"name": "app", "secret": {"A": "1"}},
+    ]
+    await registrant.register("db", **PLAIN, roles=roles)
+    status = await registrant.until("db", "CredentialsInvalid")
+    for part in (
+        f"spec.roles[big]: the values of secret and secretFrom come to {80_000 * len(PASSWORD)} bytes, and the role's "
+        "Secret takes 1048576; name in secretFrom only what the role needs",
+        "spec.roles[long].secretFrom: a key of a Secret has at most 253 characters, and with the prefix 1 have more, "
+        'such as "PREFIX_OF_IT_kkk',
+        "spec.roles[own].secretFrom: the operator itself writes Secret db-app-connection",
+    ):
+        assert part in status["message"]
+    assert [entry["name"] for entry in status["connections"]] == ["app"]
+    # What others add to it may be too much as well.
+    for key in ("added", "more"):
+        await registrant.change_secret("db-app-connection", **{key: "x" * 500_000})
+    await registrant.change_resource("db", roles=[{"name": "app", "secret": {"A": "1" * 60_000}}])
+    await registrant.until("db", "CredentialsInvalid", "does not take Secret db-app-connection")
+
+
 async def test_a_connection_secret_comes_back_changes_and_goes_with_its_role(registrant: Registrant) -> None:
     async def holds(name: str, data: Mapping[str, str] | None) -> bool:
         found = await registrant.read_secret(name)

@@ -25,11 +25,12 @@ from hoop_operator.credentials.connection import Connection, Endpoint, postgres_
 from hoop_operator.credentials.env import NONE_FOLLOWED, decode
 from hoop_operator.credentials.faults import raise_faults
 from hoop_operator.credentials.references import Values
-from hoop_operator.credentials.role_secret import connection_secret
+from hoop_operator.credentials.role_secret import connection_secret, secret_faults
 from hoop_operator.credentials.sources import Source
 from hoop_operator.errors import (
     AuthenticationFailed,
     DatabaseUnavailable,
+    ObjectRejected,
     ResourceFailure,
     ResourceReason,
     ServerError,
@@ -199,10 +200,13 @@ async def write_connection_secrets(
             name=role.name, secret_name=connection_secret_name(resource.key.name, role.name)
         )
         try:
+            _refuse_written_secrets(resource, role)
             further, further_files, absent = await _role_sources(api, resource, role)
             data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret", values, absent)
             files = sorted({*files, *(further_files - data.keys())})
-            await _write_connection_secret(api, resource, connection.secret_name, further | data, files)
+            data = further | data
+            raise_faults(malformed=secret_faults(data, f"spec.roles[{role.name}]"))
+            await _write_connection_secret(api, resource, connection.secret_name, data, files)
         except ResourceFailure as failure:
             failures.append(failure)
             if connection.name not in had:
@@ -213,6 +217,19 @@ async def write_connection_secrets(
         if former is not None and former.owner is not None and former.owner.uid == resource.uid:
             await delete_secret(api, former)
     return tuple(has.values()), failures
+
+
+def _refuse_written_secrets(resource: Resource, role: ResourceRole) -> None:
+    """Refuse what would never come to rest: a Secret that is read for what is written into it."""
+    written = {connection_secret_name(resource.key.name, each.name) for each in resource.spec.roles}
+    raise_faults(
+        malformed=[
+            f"spec.roles[{role.name}].secretFrom: the operator itself writes Secret {reading.name}, for an entry of "
+            f"spec.roles; name another one"
+            for reading in resource.named(role.secret_from)
+            if reading is not None and reading.kind == "Secret" and reading.name in written
+        ]
+    )
 
 
 async def _role_sources(
@@ -268,7 +285,15 @@ async def _write_connection_secret(
         if current is None
         else partial(update_secret, api, current)
     )
-    await write(type=CONNECTION_SECRET_TYPE, data=data, owner=owner, labels={}, annotations=annotations)
+    try:
+        await write(type=CONNECTION_SECRET_TYPE, data=data, owner=owner, labels={}, annotations=annotations)
+    except ObjectRejected:
+        # Of what is sent only what others added may be at fault. The API server's words may quote anything.
+        raise ResourceFailure(
+            ResourceReason.CREDENTIALS_INVALID,
+            f"the API server does not take Secret {name} with the variables of its role in spec.roles beside what "
+            f"others added to it; remove what they added, or name in secretFrom only what the role needs",
+        ) from None
 
 
 def gravest(failures: Sequence[ResourceFailure]) -> ResourceFailure:
