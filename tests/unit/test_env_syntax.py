@@ -66,6 +66,18 @@ def test_a_reference_of_a_kind_that_is_not_followed_is_never_called_a_value_to_e
     assert references_in({"envvar:PASS": reference}) == {}
 
 
+@pytest.mark.parametrize(
+    "reference", ["_aws:a\nb:k", "_envjson:E:\x1b[31mk", "_aws:a\u2028:k", "_other:\ud800:k"]
+)
+def test_a_reference_that_would_write_lines_of_its_own_into_a_log_is_a_problem(reference: str) -> None:
+    (problem,) = decode({"envvar:PASS": reference}).problems
+    assert problem.endswith("must not hold a line break or another character that cannot be seen")
+
+
+def test_a_text_that_cannot_be_encoded_is_a_problem() -> None:
+    assert decode({"PASS": "\ud800"}).problems == ('spec.envVars["PASS"]: the value is not Unicode text',)
+
+
 @pytest.mark.parametrize("value", ["hunter2!", "abc", "YWJj=YWJj", "ä", "YQ==YQ=="])
 def test_a_value_that_is_not_base64_is_a_problem_that_names_the_key_and_not_the_value(value: str) -> None:
     decoded = decode({"envvar:PASS": value}, "spec.roles[0].secret")

