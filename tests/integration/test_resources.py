@@ -460,9 +460,11 @@ async def test_a_server_that_is_no_postgresql_fails_its_resource_only_as_long_as
 async def test_a_wrong_password_heals_with_the_secret_and_is_told_once(
     registrant: Registrant, postgres: Server, proxy: Proxy
 ) -> None:
-    await registrant.make_secret("admin", env_of(postgres, PASS=PASSWORD, PORT=str(proxy.port)))
+    # As `echo` writes it.
+    await registrant.make_secret("admin", env_of(postgres, PASS=f"{PASSWORD}\n", PORT=str(proxy.port)))
     await registrant.register("db", envVarsFrom=[{"secretRef": {"name": "admin"}}])
     status = await registrant.until("db", "AuthenticationFailed", "check USER and PASS")
+    assert "; PASS ends with a line break: write it without one" in status["message"]
     assert condition(status, "Reachable")[:2] == ("False", "AuthenticationFailed")
     tries = proxy.accepted
     await eventually(
@@ -734,10 +736,27 @@ async def test_a_secret_goes_with_its_role_also_while_the_server_is_away(registr
     assert await registrant.read_secret("db-ro-connection") is None
 
 
+@pytest.mark.parametrize(
+    "controller",
+    [
+        None,
+        {
+            "apiVersion": "example.com/v1",
+            "kind": "HoopResource",
+            "name": "db",
+            "uid": "x",
+            "controller": True,
+        },
+    ],
+    ids=["nobody's", "another kind's of the same name"],
+)
 async def test_somebody_elses_secret_is_a_conflict_and_stays(
-    registrant: Registrant, postgres: Server
+    registrant: Registrant, postgres: Server, controller: Mapping[str, Any] | None
 ) -> None:
     await registrant.make_secret("db-ro-connection", {"theirs": PASSWORD})
+    if controller is not None:
+        body = {"metadata": {"ownerReferences": [controller]}}
+        await registrant.api.merge_patch(paths.secret(registrant.namespace, "db-ro-connection"), body)
     before = await registrant.read_secret("db-ro-connection")
     roles = [{"name": "ro", "secret": {"A": "1"}}, {"name": "rw", "secret": {"A": "1"}}]
     await registrant.register("db", envVars=env_of(postgres), roles=roles)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -269,7 +269,7 @@ async def _write_connection_secret(
     current = await read_secret(api, resource.key.namespace, name)
     if current is not None:
         holder = current.owner
-        if holder is None or (holder.kind, holder.name) != (owner.kind, owner.name):
+        if holder is None or replace(holder, uid=owner.uid) != owner:
             raise ResourceFailure(
                 ResourceReason.SECRET_CONFLICT,
                 f"Secret {name} exists already and belongs to "
@@ -318,16 +318,28 @@ def judge(capabilities: Capabilities) -> tuple[ResourceReason, str]:
     return ResourceReason.REGISTERED, ""
 
 
-def refusal(error: ServerError) -> tuple[ResourceReason, str]:
+def refusal(error: ServerError, connection: Connection) -> tuple[ResourceReason, str]:
     """What a server that could not be asked means for its resource, with the remedy."""
     if isinstance(error, AuthenticationFailed):
+        login = {"USER": connection.user, "PASS": connection.password}
         return (
             ResourceReason.AUTHENTICATION_FAILED,
-            f"{error}; check USER and PASS, or SSLCERT and SSLKEY, and the server's pg_hba.conf",
+            f"{error}; {_line_breaks(login)}check USER and PASS, or SSLCERT and SSLKEY, and the server's pg_hba.conf",
         )
     if isinstance(error, DatabaseUnavailable):
-        return ResourceReason.SERVER_UNREACHABLE, f"{error}; check DB"
+        return (
+            ResourceReason.SERVER_UNREACHABLE,
+            f"{error}; {_line_breaks({'DB': connection.database})}check DB",
+        )
     return ResourceReason.SERVER_UNREACHABLE, str(error)
+
+
+def _line_breaks(values: Mapping[str, str | None]) -> str:
+    """What is most likely wrong, as the beginning of a remedy: `echo` adds a line break that nobody sees."""
+    ending = [name for name, value in values.items() if value is not None and value.endswith(("\n", "\r"))]
+    return "".join(
+        f"{name} ends with a line break: write it without one, such as by printf %s; " for name in ending
+    )
 
 
 def replaced_server(
