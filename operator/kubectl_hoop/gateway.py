@@ -119,8 +119,9 @@ def _take_over(item: Mapping[str, Any], namespace: str, found: FromGateway) -> N
     try:
         HoopResourceSpec.model_validate(spec)
     except ValidationError as error:
-        fields = {".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False)}
-        raise _LeftOut(f"these fields are not ours: {', '.join(sorted(fields))}") from None
+        problems = error.errors(include_input=False, include_context=False, include_url=False)
+        told = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems]
+        raise _LeftOut(f"a HoopResource cannot be that: {'; '.join(told)}") from None
     found.names.add(object_name)
     found.resources.append(_object(API_VERSION, HOOP_RESOURCE.kind, object_name, namespace, spec=spec))
     if confidential:

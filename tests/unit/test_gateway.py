@@ -122,6 +122,15 @@ def test_what_cannot_be_taken_over_is_told_and_keeps_no_other_back(
     assert PASSWORD not in told
 
 
+def test_what_is_no_unicode_text_keeps_no_other_back() -> None:
+    odd = json.loads('"\\ud800"')
+    bad = [gateways(odd), gateways("a", env_vars={"PASS": odd}), gateways("b", env_vars={odd: "x"})]
+    found = from_gateway([*bad, gateways()], "shop")
+    assert len(found.left_out) == len(bad)
+    assert "resourceName: Input should be a valid string" in found.left_out[0]
+    assert [resource["metadata"]["name"] for resource in found.resources] == ["my-postgres"]
+
+
 def test_a_name_that_is_there_twice_is_taken_once_and_told() -> None:
     found = from_gateway([gateways(), gateways(env_vars={"envvar:HOST": b64("other")})], "shop")
     assert [resource["spec"]["envVars"]["HOST"] for resource in found.resources] == ["db.example.com"]
