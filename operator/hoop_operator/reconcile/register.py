@@ -288,11 +288,11 @@ async def _write_connection_secret(
     try:
         await write(type=CONNECTION_SECRET_TYPE, data=data, owner=owner, labels={}, annotations=annotations)
     except ObjectRejected:
-        # Of what is sent only what others added may be at fault. The API server's words may quote anything.
+        # Of what is sent only what others added can be at fault. The API server's words may quote anything.
         raise ResourceFailure(
-            ResourceReason.CREDENTIALS_INVALID,
-            f"the API server does not take Secret {name} with the variables of its role in spec.roles beside what "
-            f"others added to it; remove what they added, or name in secretFrom only what the role needs",
+            ResourceReason.SECRET_CONFLICT,
+            f"the API server does not take what belongs into Secret {name}: it was made immutable, or others added too "
+            f"much to it; delete it, and it is made anew",
         ) from None
 
 
