@@ -214,7 +214,7 @@ class Resources:
         try:
             capabilities = await self._inbox_of(connection.endpoint).probe(connection)
         except ServerError as error:
-            reason, message = refusal(error)
+            reason, message = refusal(error, connection)
             return replace(found, reason=reason, message=message)
         reason, message = judge(capabilities)
         return replace(
