@@ -17,7 +17,7 @@ from kubectl_hoop.importing import import_
 from kubectl_hoop.options import FINE, INTERRUPTED, NO_CLUSTER, WRONG, note
 from kubectl_hoop.plan import plan
 from kubectl_hoop.psql import psql
-from kubectl_hoop.signals import ending_in_order
+from kubectl_hoop.signals import leaving_no_files
 from kubectl_hoop.status import status
 
 COMPLETE = "__complete"
@@ -57,15 +57,13 @@ for _command in (
 def run(arguments: Sequence[str]) -> int:
     """Run a command and return its exit code."""
     forget_libpq_environment()
-    with ending_in_order():
-        return _run(arguments)
-
-
-def _run(arguments: Sequence[str]) -> int:
     try:
-        if list(arguments[:1]) == [COMPLETE]:
-            return complete_for_kubectl(hoop, list(arguments[1:]))
-        code = hoop.main(arguments, prog_name="kubectl hoop", complete_var=VARIABLE, standalone_mode=False)
+        with leaving_no_files():
+            if list(arguments[:1]) == [COMPLETE]:
+                return complete_for_kubectl(hoop, list(arguments[1:]))
+            code = hoop.main(
+                arguments, prog_name="kubectl hoop", complete_var=VARIABLE, standalone_mode=False
+            )
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED
     except click.ClickException as error:

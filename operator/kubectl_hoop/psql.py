@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import FrameType
 
 import click
 
@@ -17,7 +18,7 @@ from hoop_operator.reconcile.objects import Key
 from kubectl_hoop.client import Cluster
 from kubectl_hoop.objects import read_plan
 from kubectl_hoop.options import WRONG, by_another_way, note, on_cluster, plan_name
-from kubectl_hoop.signals import handling
+from kubectl_hoop.signals import handling, when_told_to_end
 
 LOGIN_KEYS = ("host", "port", "username", "password", "database", "sslmode")
 
@@ -102,12 +103,20 @@ def _run(program: str, arguments: tuple[str, ...], values: Mapping[str, str], ho
         if authority := values.get("ca.crt"):
             environment["PGSSLROOTCERT"] = _file(directory, "ca.crt", authority)
         # Not exec: the files have to go when psql ends. Ctrl-C is psql's, which cancels a query by it.
-        with handling(signal.SIGINT, lambda *_: None):
-            code = subprocess.run(  # noqa: S603 -- the person's own psql, with the person's arguments
-                [program, *arguments], check=False, env={**os.environ, **environment}
-            ).returncode
+        started = subprocess.Popen(  # noqa: S603 -- the person's own psql, with the person's arguments
+            [program, *arguments], env={**os.environ, **environment}
+        )
+        received: list[int] = []
+
+        def pass_on(signum: int, _frame: FrameType | None) -> None:
+            received.append(signum)
+            started.send_signal(signum)
+
+        with started as session, handling(signal.SIGINT, lambda *_: None), when_told_to_end(pass_on):
+            code = session.wait()
         # As a shell has it for a program that a signal ended.
-        return code if code >= 0 else 128 - code
+        ending = received[0] if received else -code
+        return 128 + ending if ending > 0 else code
 
 
 def _file(directory: str, name: str, content: str) -> str:

@@ -1,6 +1,9 @@
-"""How the plugin takes signals: all that it has open or has written for a while goes with it."""
+"""How the plugin takes signals: the files that it has written for a while go with it, whatever it does just then."""
 
+import os
+import shutil
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
@@ -8,13 +11,11 @@ from types import FrameType
 ENDING = (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 """What ends a program from outside, as a terminal does that is closed."""
 
-AGAIN_SECONDS = 5.0
+Handler = Callable[[int, FrameType | None], object]
 
 
 @contextmanager
-def handling(
-    signum: signal.Signals, handler: Callable[[int, FrameType | None], object] | signal.Handlers
-) -> Iterator[None]:
+def handling(signum: signal.Signals, handler: Handler | signal.Handlers) -> Iterator[None]:
     """Handle a signal so for a while; a program that is started meanwhile handles it as it always does."""
     before = signal.signal(signum, handler)
     try:
@@ -24,21 +25,32 @@ def handling(
 
 
 @contextmanager
-def ending_in_order() -> Iterator[None]:
-    """Make of signals that end a program an exit, before which all that is open is closed and its files go.
-
-    The loader of kubeconfigs has the person's private key in a file until the interpreter ends. What is ignored, as
-    by nohup, stays so.
-    """
+def when_told_to_end(handler: Handler) -> Iterator[None]:
+    """Handle each signal that ends a program so for a while. What is ignored, as by nohup, stays so."""
     with ExitStack() as handlers:
         for signum in ENDING:
-            if signal.getsignal(signum) is signal.SIG_DFL:
-                handlers.enter_context(handling(signum, _end))
+            if signal.getsignal(signum) is not signal.SIG_IGN:
+                handlers.enter_context(handling(signum, handler))
         yield
 
 
-def _end(signum: int, _frame: FrameType | None) -> None:
-    # What is raised within a destructor is lost, and what is being closed may not end: then it is raised again.
-    signal.signal(signal.SIGALRM, lambda _, frame: _end(signum, frame))
-    signal.setitimer(signal.ITIMER_REAL, AGAIN_SECONDS)
-    raise SystemExit(128 + signum)
+@contextmanager
+def leaving_no_files() -> Iterator[None]:
+    """Have all temporary files in a directory of the person's alone that goes with the program, also by a signal.
+
+    The loader of kubeconfigs has the person's private key in a file until the interpreter ends.
+    """
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="kubectl-hoop-") as directory:
+
+        def end(signum: int, _frame: FrameType | None) -> None:
+            shutil.rmtree(directory, ignore_errors=True)
+            # Not an exception, which whatever runs just now may hold up or lose, and no core with the key in it.
+            os._exit(128 + signum)
+
+        tempfile.tempdir = directory
+        try:
+            with when_told_to_end(end):
+                yield
+        finally:
+            tempfile.tempdir = before

@@ -179,11 +179,8 @@ async def test_whatever_ends_it_the_persons_key_does_not_stay_behind(
     await tenant.until_plans(["ro"], "Suspended")
     environment = {"PATH": plugin.path, "KUBECONFIG": str(plugin.kubeconfig), "TMPDIR": str(tmp_path)}
 
-    def files() -> list[bytes]:
-        return [path.read_bytes() for path in tmp_path.iterdir()]
-
     async def key_written() -> bool:
-        return any(b"PRIVATE KEY" in content for content in files())
+        return any(b"PRIVATE KEY" in content for content in contents(tmp_path))
 
     for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         with subprocess.Popen(  # noqa: ASYNC220, S603 -- our own program
@@ -195,7 +192,22 @@ async def test_whatever_ends_it_the_persons_key_does_not_stay_behind(
                 assert process.wait(timeout=30) == 128 + signum
             finally:
                 process.kill()
-        assert files() == []
+        assert children(tmp_path) == []
+
+
+def state_of(stat: Path) -> str:
+    """The state of a process: R runs, S sleeps (the manual page proc_pid_stat(5))."""
+    return stat.read_text().rpartition(")")[2].split()[0]
+
+
+def children(directory: Path) -> list[Path]:
+    """What is in a directory."""
+    return [*directory.iterdir()]
+
+
+def contents(directory: Path) -> list[bytes]:
+    """What is in the files of the directories in a directory."""
+    return [path.read_bytes() for path in directory.glob("*/*")]
 
 
 async def test_ctrl_c_ends_the_question_whether_to_approve_at_the_first(
@@ -212,11 +224,18 @@ async def test_ctrl_c_ends_the_question_whether_to_approve_at_the_first(
             stderr=subprocess.PIPE,
             env={"PATH": plugin.path, "KUBECONFIG": str(plugin.kubeconfig)},
         ) as process:
+            stat = Path("/proc", str(process.pid), "stat")
+
+            async def waits_for_an_answer() -> bool:
+                return state_of(stat) == "S"
+
             try:
                 assert process.stderr is not None
                 asked = b""
                 while not asked.endswith(b"[y/N]: "):
                     asked += process.stderr.read(1)
+                # Between its last word and its wait nobody presses a key as fast as a test.
+                await eventually(waits_for_an_answer, seconds=10, what="it waits for an answer")
                 process.send_signal(signal.SIGINT)
                 assert process.wait(timeout=10) == 128 + signal.SIGINT
             finally:

@@ -300,8 +300,14 @@ SERVER = "https://127.0.0.1:1"
     ],
 )
 def test_a_kubeconfig_that_is_none_is_told_in_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, why: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    why: str,
 ) -> None:
+    # The loader remembers its files for as long as the interpreter lives, which is one run otherwise.
+    monkeypatch.setattr("kubernetes.aio.config.kube_config._temp_files", {})
     if content.startswith(b"{"):
         content = yaml.safe_dump(
             {
