@@ -22,6 +22,8 @@ from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, ready
 from local.postgresql import Server
 
+pytestmark = pytest.mark.version_independent
+
 CONNECTIONS = 3
 SETTINGS = {
     "HOOP_CONNECTIONS_PER_SERVER": str(CONNECTIONS),
