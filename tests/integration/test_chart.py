@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from generated import CHART, MANIFESTS, render
+from generated import CHART, MANIFESTS, RELEASE, render
 from hoop_operator.settings import Settings
 from local import cluster
 from local.errors import StackError
@@ -34,8 +34,9 @@ KINDS = sorted(
 )
 
 
-def objects_of(*arguments: str, major: int = 4) -> list[dict[str, Any]]:
-    return [document for document in yaml.safe_load_all(render(*arguments, major=major)) if document]
+def objects_of(*arguments: str, major: int = 4, release: str = RELEASE) -> list[dict[str, Any]]:
+    rendered = render(*arguments, major=major, release=release)
+    return [document for document in yaml.safe_load_all(rendered) if document]
 
 
 def sets(*values: str) -> tuple[str, ...]:
@@ -70,6 +71,39 @@ def test_the_chart_renders_what_was_looked_at(major: int, golden: Path) -> None:
     if os.environ.get("UPDATE_GOLDENS"):
         expected.write_text(text)
     assert text == expected.read_text()
+
+
+@pytest.mark.parametrize("golden", sorted(GOLDENS.glob("*.values.yaml")), ids=lambda golden: golden.name)
+def test_all_that_selects_pods_selects_those_of_one_deployment_and_no_others(golden: Path) -> None:
+    rendered = objects_of(f"--values={golden}", MONITORING)
+    deployments = {found["metadata"]["name"]: found["spec"] for found in of_kind("Deployment", rendered)}
+    selectors = {
+        "Deployment": lambda spec: spec["selector"]["matchLabels"],
+        "Service": lambda spec: spec["selector"],
+        "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
+        "NetworkPolicy": lambda spec: spec["podSelector"]["matchLabels"],
+    }
+    for kind, selector in selectors.items():
+        for found in of_kind(kind, rendered):
+            own = found["metadata"]["name"].removesuffix("-metrics")
+            pods = {name: spec["template"]["metadata"]["labels"] for name, spec in deployments.items()}
+            assert [name for name in pods if selects(selector(found["spec"]), pods[name])] == [own], found
+    for found in deployments.values():
+        for constraint in found["template"]["spec"]["topologySpreadConstraints"]:
+            assert constraint["labelSelector"] == found["selector"]
+    for monitor in of_kind("ServiceMonitor", rendered):
+        services = {
+            service["metadata"]["name"]: service["metadata"]["labels"]
+            for service in of_kind("Service", rendered)
+        }
+        scraped = [
+            name for name in services if selects(monitor["spec"]["selector"]["matchLabels"], services[name])
+        ]
+        assert scraped == [f"{monitor['metadata']['name']}-metrics"]
+
+
+def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    return selector.items() <= labels.items()
 
 
 def test_the_kinds_of_the_chart_are_those_of_the_project() -> None:
@@ -112,12 +146,33 @@ def test_the_kinds_of_the_chart_are_those_of_the_project() -> None:
             ["podLabels: app.kubernetes.io/instance tells the Pods"],
         ),
         ("serviceAccount.create=false", ["serviceAccount.name: name the account"]),
+        (
+            "api.enabled=true,api.namespace=shop,watchNamespaces={billing,hr}",
+            ["api.namespace: the HTTP API would serve shop, which is none of watchNamespaces (billing, hr)"],
+        ),
+        (
+            "api.enabled=true,watchNamespaces={billing}",
+            [
+                "serve hoop-system, the release's own since api.namespace is empty, which is none of",
+                "billing",
+            ],
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(major: int, value: str, names: list[str]) -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         render(*sets(value), major=major)
     assert [name for name in names if name not in refused.value.stderr] == []
+
+
+@HELMS
+@pytest.mark.parametrize("release", ["1st", "my.release"])
+def test_a_release_after_which_no_service_can_be_named_is_refused(major: int, release: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        render(major=major, release=release)
+    assert f"the name of the release, {release}: Services are named after it" in refused.value.stderr
+    (service,) = of_kind("Service", objects_of("--set=fullnameOverride=first", major=major, release=release))
+    assert service["metadata"]["name"] == "first-metrics"
 
 
 @HELMS
