@@ -76,34 +76,33 @@ def test_the_chart_renders_what_was_looked_at(major: int, golden: Path) -> None:
 @pytest.mark.parametrize("golden", sorted(GOLDENS.glob("*.values.yaml")), ids=lambda golden: golden.name)
 def test_all_that_selects_pods_selects_those_of_one_deployment_and_no_others(golden: Path) -> None:
     rendered = objects_of(f"--values={golden}", MONITORING)
-    deployments = {found["metadata"]["name"]: found["spec"] for found in of_kind("Deployment", rendered)}
-    selectors = {
-        "Deployment": lambda spec: spec["selector"]["matchLabels"],
-        "Service": lambda spec: spec["selector"],
-        "PodDisruptionBudget": lambda spec: spec["selector"]["matchLabels"],
-        "NetworkPolicy": lambda spec: spec["podSelector"]["matchLabels"],
-    }
-    for kind, selector in selectors.items():
+    pods = {found["metadata"]["name"]: found["spec"]["template"] for found in of_kind("Deployment", rendered)}
+    for kind in ("Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"):
         for found in of_kind(kind, rendered):
             own = found["metadata"]["name"].removesuffix("-metrics")
-            pods = {name: spec["template"]["metadata"]["labels"] for name, spec in deployments.items()}
-            assert [name for name in pods if selects(selector(found["spec"]), pods[name])] == [own], found
-    for found in deployments.values():
-        for constraint in found["template"]["spec"]["topologySpreadConstraints"]:
-            assert constraint["labelSelector"] == found["selector"]
+            assert selected(found["spec"].get("podSelector") or found["spec"]["selector"], pods) == [own], (
+                found
+            )
+    for name, template in pods.items():
+        for constraint in template["spec"]["topologySpreadConstraints"]:
+            assert selected(constraint["labelSelector"], pods) == [name]
+    services = {found["metadata"]["name"]: found for found in of_kind("Service", rendered)}
     for monitor in of_kind("ServiceMonitor", rendered):
-        services = {
-            service["metadata"]["name"]: service["metadata"]["labels"]
-            for service in of_kind("Service", rendered)
-        }
-        scraped = [
-            name for name in services if selects(monitor["spec"]["selector"]["matchLabels"], services[name])
-        ]
-        assert scraped == [f"{monitor['metadata']['name']}-metrics"]
+        scraped = f"{monitor['metadata']['name']}-metrics"
+        assert selected(monitor["spec"]["selector"], services) == [scraped]
 
 
-def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
-    return selector.items() <= labels.items()
+def selected(selector: dict[str, Any], objects: dict[str, dict[str, Any]]) -> list[str]:
+    """The names of the objects that have all labels of a selector; in a Service it is without matchLabels."""
+    wanted = selector.get("matchLabels", selector).items()
+    return [name for name, found in objects.items() if wanted <= found["metadata"]["labels"].items()]
+
+
+def test_every_object_has_the_common_labels_and_annotations() -> None:
+    for found in objects_of(f"--values={GOLDENS / 'everything.values.yaml'}", MONITORING):
+        if found["metadata"]["name"] != "hoop-operator-extra":  # the user's own
+            assert found["metadata"]["labels"]["team"] == "platform", found
+            assert found["metadata"]["annotations"]["contact"] == "platform@example.com", found
 
 
 def test_the_kinds_of_the_chart_are_those_of_the_project() -> None:
@@ -222,19 +221,47 @@ def test_the_operator_understands_the_environment_that_the_chart_gives_it(
 def test_the_http_api_understands_its_environment_and_has_nothing_to_log_in_with(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    found = {
-        deployment["metadata"]["name"]: deployment["spec"]["template"]
-        for deployment in of_kind("Deployment", objects_of(f"--values={GOLDENS / 'everything.values.yaml'}"))
-    }
-    spec = found["hoop-api"]["spec"]
-    for variable in spec["containers"][0]["env"]:
-        monkeypatch.setenv(variable["name"], variable["value"])
+    operator, api = pods_with_everything()
+    environment = variables(api)
+    for name, variable in environment.items():
+        monkeypatch.setenv(name, variable["value"])
     understood = Settings()
     assert (understood.api_namespace, understood.api_plan_applies) == ("shop", True)
-    assert spec["automountServiceAccountToken"] is False
-    assert "serviceAccountName" not in spec
-    operators = found["hoop"]["metadata"]["labels"]["app.kubernetes.io/name"]
-    assert found["hoop-api"]["metadata"]["labels"]["app.kubernetes.io/name"] != operators
+    assert api["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in api
+    # What Secrets hold is the operator's.
+    assert variables(operator)["SHOP_DB"]["valueFrom"]["secretKeyRef"]
+    shared = environment.keys() & variables(operator).keys()
+    assert shared == {"HOOP_AGENT_ID", "HOOP_LOG_FORMAT", "HOOP_LOG_LEVEL", "HTTPS_PROXY"}
+    assert all(environment[name] == variables(operator)[name] for name in shared)
+
+
+def test_the_pods_of_the_http_api_run_where_and_as_those_of_the_operator() -> None:
+    operator, api = pods_with_everything()
+    own = {"serviceAccountName", "automountServiceAccountToken", "containers", "volumes"}
+    own.add("topologySpreadConstraints")  # each spreads its own Pods
+    assert {name: api.get(name) for name in operator.keys() - own} == {
+        name: operator[name] for name in operator.keys() - own
+    }
+    assert api.keys() >= {"affinity", "imagePullSecrets", "nodeSelector", "priorityClassName", "tolerations"}
+    (operators,), (apis,) = operator["containers"], api["containers"]
+    for name in ("image", "imagePullPolicy", "securityContext"):
+        assert apis[name] == operators[name]
+
+
+def pods_with_everything() -> list[dict[str, Any]]:
+    """What the Pods of the operator and those of the HTTP API are like where all that can be on is on."""
+    rendered = objects_of(
+        f"--values={GOLDENS / 'everything.values.yaml'}",
+        "--set=agentId=7a0c2a3e-5f0e-4000-8000-000000000001",
+    )
+    deployments = {found["metadata"]["name"]: found for found in of_kind("Deployment", rendered)}
+    return [deployments[name]["spec"]["template"]["spec"] for name in ("hoop", "hoop-api")]
+
+
+def variables(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    (container,) = pod["containers"]
+    return {variable["name"]: variable for variable in container["env"]}
 
 
 def test_with_namespaces_to_watch_the_operator_has_roles_and_no_cluster_role() -> None:
@@ -276,7 +303,8 @@ def test_a_label_that_is_given_twice_is_rendered_once_and_the_nearest_counts(maj
 
 def test_a_single_pod_has_no_disruption_budget() -> None:
     assert of_kind("PodDisruptionBudget", objects_of("--set=replicaCount=2"))
-    assert not of_kind("PodDisruptionBudget", objects_of("--set=replicaCount=1"))
+    single = sets("replicaCount=1", "api.enabled=true", "api.replicaCount=1")
+    assert not of_kind("PodDisruptionBudget", objects_of(*single))
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -317,13 +345,13 @@ class Release:
             "upgrade", "--install", self.name, str(CHART), *sets(*OF_THE_CLUSTER, *values), *flags
         )
 
-    def deployment(self) -> dict[str, Any]:
+    def deployment(self, suffix: str = "") -> dict[str, Any]:
         found = cluster.kubectl(
             self.stack.kubeconfig,
             f"--namespace={self.namespace}",
             "get",
             "deployment",
-            f"{self.name}-hoop-operator".removeprefix("-"),
+            f"{self.name}-hoop-operator{suffix}".removeprefix("-"),
             "--output=json",
         )
         body: dict[str, Any] = json.loads(found)
@@ -365,9 +393,27 @@ def release(stack: Stack, major: int, namespace: str) -> Iterator[Release]:
 
 @HELMS
 def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(release: Release) -> None:
-    told = release.upgrade()
+    # Once with all that can be on; only what would be of the cluster, or in another namespace, is not.
+    told = release.upgrade(
+        "fullnameOverride=",
+        "settings.leaseNamespace=null",
+        "api.namespace=",
+        flags=[f"--values={GOLDENS / 'everything.values.yaml'}"],
+    )
     assert f"installed in the namespace {release.namespace} and serves all namespaces" in told
-    assert release.deployment()["spec"]["replicas"] == 2
+    assert release.deployment()["spec"]["replicas"] == 3
+    assert release.deployment("-api")["spec"]["replicas"] == 2
+    assert f"http://{release.name}-hoop-operator-api.{release.namespace}.svc:8090/api" in told
+    assert (
+        f"api.namespace is empty: the HTTP API serves the release's own namespace, {release.namespace}."
+        in told
+    )
+    account = [
+        line for line in told.splitlines() if line.startswith(f"kubectl -n {release.namespace} create")
+    ]
+    bash(release.stack, "\n".join(account))
+    dba = f"--as=system:serviceaccount:{release.namespace}:dba"
+    assert may(release, dba, "approve", "hooproleplans.hoop.dev", release.namespace)
     told = release.upgrade(
         "replicaCount=1", "settings.logLevel=DEBUG", f"watchNamespaces={{{release.namespace}}}"
     )
@@ -378,7 +424,7 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(release: Re
     assert not may(release, account, "get", "secrets", "default")
     assert may(release, account, "get", "secrets", release.namespace)
     release.helm("rollback", release.name, "1")
-    assert release.deployment()["spec"]["replicas"] == 2
+    assert release.deployment()["spec"]["replicas"] == 3
     assert may(release, account, "get", "secrets", "default")
     release.helm("uninstall", release.name)
     assert not may(release, account, "get", "secrets", release.namespace)
@@ -485,12 +531,12 @@ def test_the_pods_pass_the_restricted_profile_of_pod_security(stack: Stack, name
     cluster.kubectl(
         stack.kubeconfig, "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"
     )
-    (deployment,) = of_kind("Deployment", objects_of())
-    template = deployment["spec"]["template"]
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": template["spec"]}
-    cluster.kubectl(stack.kubeconfig, *kubectl, manifest=json.dumps(pod))
-    (container,) = template["spec"]["containers"]
-    assert container["securityContext"]["readOnlyRootFilesystem"]
-    container["securityContext"]["allowPrivilegeEscalation"] = True
-    with pytest.raises(StackError, match="restricted"):
+    for deployment in of_kind("Deployment", objects_of("--set=api.enabled=true")):
+        template = deployment["spec"]["template"]
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": template["spec"]}
         cluster.kubectl(stack.kubeconfig, *kubectl, manifest=json.dumps(pod))
+        (container,) = template["spec"]["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        container["securityContext"]["allowPrivilegeEscalation"] = True
+        with pytest.raises(StackError, match="restricted"):
+            cluster.kubectl(stack.kubeconfig, *kubectl, manifest=json.dumps(pod))
