@@ -249,6 +249,12 @@ def test_the_pods_of_the_http_api_run_where_and_as_those_of_the_operator() -> No
         assert apis[name] == operators[name]
 
 
+def test_a_service_of_the_release_sets_no_variable_of_its_pods() -> None:
+    """That of a release named hoop would set HOOP_API_PORT to its URL."""
+    for pod in pods_with_everything():
+        assert pod["enableServiceLinks"] is False
+
+
 def pods_with_everything() -> list[dict[str, Any]]:
     """What the Pods of the operator and those of the HTTP API are like where all that can be on is on."""
     rendered = objects_of(
