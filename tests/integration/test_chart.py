@@ -223,6 +223,9 @@ def test_the_http_api_understands_its_environment_and_has_nothing_to_log_in_with
 ) -> None:
     operator, api = pods_with_everything()
     environment = variables(api)
+    assert environment.keys() >= {
+        f"HOOP_{name.upper()}" for name in Settings.model_fields if name.startswith("api_")
+    }
     for name, variable in environment.items():
         monkeypatch.setenv(name, variable["value"])
     understood = Settings()
