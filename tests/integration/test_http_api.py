@@ -459,8 +459,15 @@ async def test_by_a_setting_plan_applies_at_once(
         eager.bury()
 
 
-async def test_where_no_operator_answers_the_wait_has_an_end(
-    http_api: HttpApi, operator: Stack, postgres: Server, tmp_path: Path
+async def test_where_no_operator_answers_the_wait_has_an_end_and_nothing_stays_approved(
+    http_api: HttpApi,
+    operator: Stack,
+    postgres: Server,
+    api: KubernetesApi,
+    admin_client: Client,
+    tmp_path: Path,
+    shop: str,
+    database: str,
 ) -> None:
     agent = "6f1c9a52-3a0e-4d0f-9a53-0a3f2f0d8b11"
     lonely = HttpApi(operator, tmp_path / "log", HOOP_API_WAIT_SECONDS="1", HOOP_AGENT_ID=agent)
@@ -472,6 +479,14 @@ async def test_where_no_operator_answers_the_wait_has_an_end(
         planned = await client.post("/lonely/plan", plan_of("postgres"))
         assert (planned["status"], planned["sid"]) == ("failed", "")
         assert f"no operator with HOOP_AGENT_ID={agent} has answered within 1 s" in planned["message"]
+
+        planned = await admin_client.post(f"/{shop}/plan", plan_of(database))
+        change = {"type": "database", "subtype": "postgres", "env_vars": env_vars(postgres)}
+        assert (await admin_client.call("PUT", f"/{shop}", change | {"agent_id": agent})).status == 200
+        applied = await client.post(f"/{shop}/apply", {"sid": planned["sid"]})
+        assert (applied["status"], applied["sid"]) == ("failed", "")
+        assert "what was approved is not approved any more" in applied["message"]
+        assert "hoop.dev/approve" not in await annotations_of(api, http_api, f"{shop}.ro")
     finally:
         lonely.bury()
 

@@ -10,7 +10,7 @@ from hoop_operator.api.problems import UNAUTHENTICATED, Problem, problem_of, ref
 from hoop_operator.api.resources import Session
 from hoop_operator.api.wire import ApplyItem, ApplyRequest, ApplyResult, PlanItem, PlanRequest, PlanResult
 from hoop_operator.crd import Outcome
-from hoop_operator.errors import AccessDenied, ClusterError
+from hoop_operator.errors import ClusterError
 from hoop_operator.naming import role_name
 
 _Item = TypeVar("_Item")
@@ -46,7 +46,7 @@ async def plan_all(session: Session, items: Sequence[PlanItem]) -> list[PlanResu
             message=message,
         )
 
-    return await _each(session, items, one, failed)
+    return await _each(items, one, failed)
 
 
 async def apply_all(session: Session, items: Sequence[ApplyItem]) -> list[ApplyResult]:
@@ -70,17 +70,14 @@ async def apply_all(session: Session, items: Sequence[ApplyItem]) -> list[ApplyR
             sid=item.sid, resource_name=item.resource_name, status=Outcome.FAILED.value, message=message
         )
 
-    return await _each(session, items, one, failed)
+    return await _each(items, one, failed)
 
 
 async def _each(
-    session: Session,
     items: Sequence[_Item],
     work: Callable[[int, _Item], Awaitable[_Result]],
     failed: Callable[[_Item, str], _Result],
 ) -> list[_Result]:
-    await _introduce(session)
-
     async def one(index: int, item: _Item) -> _Result:
         try:
             return await work(index, item)
@@ -98,12 +95,3 @@ async def _each(
     finally:
         for task in tasks:
             task.cancel()
-
-
-async def _introduce(session: Session) -> None:
-    """Have the API server say once whether it knows the caller, before it is asked for every item."""
-    try:
-        await session.api.get("/version")
-    except AccessDenied as error:
-        if error.status == UNAUTHENTICATED.status:
-            raise

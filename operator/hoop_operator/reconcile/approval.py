@@ -18,6 +18,10 @@ from hoop_operator.planner.summary import in_words
 from hoop_operator.reconcile.objects import Plan, Resource
 from hoop_operator.reconcile.run import Run
 
+WAITS = "waits for approval: nothing is applied"
+UNTOLD = f"{WAITS} until the annotation {APPROVE} has the checksum of status.plan"
+"""What is told ahead where the checksum is not known."""
+
 
 def is_manual(plan: Plan, resource: Resource) -> bool:
     """Whether a plan waits for approval: the guardrails of its resource override what it says itself."""
@@ -93,13 +97,12 @@ def foretell(
 
     Their checksum is told only where the plan comes from a cluster, with its status: the last apply is part of it.
     """
-    waits = "waits for approval: nothing is applied"
     if not plan.status:
-        return f"{waits} until the annotation {APPROVE} has the checksum of status.plan"
+        return UNTOLD
     due = checksum(statements, plan.status.get("lastAppliedSid"), _identity(endpoint, system_identifier))
     if plan.annotations.get(APPROVE) == due:
         return f"approved: the annotation {APPROVE} has the checksum of this plan, {due}"
-    return f"{waits} until somebody runs: {how_to_approve(plan, due)}"
+    return f"{WAITS} until somebody runs: {how_to_approve(plan, due)}"
 
 
 def _identity(endpoint: Endpoint, system_identifier: str | None) -> str:

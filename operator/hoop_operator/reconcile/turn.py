@@ -379,8 +379,10 @@ async def _prepare(turn: Turn, work: Work) -> None:
         if work.password.isascii():
             work.verifier = await asyncio.to_thread(scram.make_verifier, work.password)
     if not plan.has_finalizer:
-        body = await add_finalizer(turn.api, plan.body, FINALIZER)
-        work.run.plan = Plan.parse(body)
+        held = Plan.parse(await add_finalizer(turn.api, plan.body, FINALIZER))
+        if held.fingerprint == plan.fingerprint:
+            work.run.plan = held
+        # Otherwise what was asked for since the look is for another run to answer, and not for the status of this one.
 
 
 async def _find_secret(turn: Turn, plan: Plan, desired: DesiredRole) -> plan_secret.PlanSecret:
