@@ -118,15 +118,15 @@ def argocd_settings() -> str:
     return "".join(lines)
 
 
-def render(*arguments: str, major: int = 4) -> str:
-    """Return what `helm template` makes of the chart in the namespace of the manifests.
+def render(*arguments: str, major: int = 4, release: str = RELEASE) -> str:
+    """Return what `helm template` makes of a release of the chart in the namespace of the manifests.
 
     Raises
     ------
     subprocess.CalledProcessError
         Helm refused; `stderr` has what it said.
     """
-    command = [str(helm(major)), "template", RELEASE, str(CHART), f"--namespace={NAMESPACE}", *arguments]
+    command = [str(helm(major)), "template", release, str(CHART), f"--namespace={NAMESPACE}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 -- our own Helm
     return done.stdout
 

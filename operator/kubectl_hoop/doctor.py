@@ -100,7 +100,7 @@ async def _examine(resource: Resource, manifests: Manifests, settings: Settings)
         capabilities = await _ask(connection, settings)
         reason, message = judge(capabilities)
     except ServerError as error:
-        reason, message = refusal(error)
+        reason, message = refusal(error, connection)
         return f"HoopResource {resource.key}: {reason}: {message}"
     if reason is not ResourceReason.REGISTERED:
         return f"HoopResource {resource.key}: {reason}: {message}"

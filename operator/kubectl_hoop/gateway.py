@@ -1,18 +1,48 @@
 """Resources of a hoop gateway as objects of ours: what may be read by all in Git, and the Secrets apart from it."""
 
 import base64
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
-from hoop_operator.crd import API_VERSION, HOOP_RESOURCE, HoopResourceSpec
+from hoop_operator.crd import (
+    API_VERSION,
+    DATABASE_SUBTYPES,
+    HOOP_RESOURCE,
+    LOWER_CASE_LABEL,
+    HoopResourceSpec,
+    ResourceType,
+)
+from hoop_operator.credentials.connection import SslMode
 from hoop_operator.credentials.env import decode, references_in
+from hoop_operator.credentials.hosts import connection_host
 from hoop_operator.naming import resource_object_name
 
-IN_THE_OPEN = frozenset({"HOST", "PORT", "DB", "SSLMODE"})
-"""Variables that are no secret; whatever else a resource has goes into its Secret."""
+QUOTED_LENGTH = 200
+DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
+
+
+def _is_host(text: str) -> bool:
+    try:
+        connection_host(text, "default")
+    except ValueError:
+        return False
+    return True
+
+
+IN_THE_OPEN: Mapping[str, Callable[[str], object]] = {
+    "HOST": _is_host,
+    "PORT": re.compile(r"[0-9]{1,5}").fullmatch,
+    "DB": DATABASE_NAME.fullmatch,
+    "SSLMODE": set(SslMode).__contains__,
+}
+"""Variables that are no secret as long as they are what their name says; a URI, for one, may hold a password.
+
+Whatever else a resource has goes into its Secret."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +55,8 @@ class FromGateway:
     """What could not be taken over, and why."""
     remarks: list[str] = field(default_factory=list)
     """What a person should know of what was."""
+    names: set[str] = field(default_factory=set)
+    """Of the objects that were made."""
 
 
 class _LeftOut(Exception):
@@ -46,8 +78,13 @@ def from_gateway(answer: Any, namespace: str) -> FromGateway:
     Raises
     ------
     ValueError
-        It is no such answer.
+        It is no such answer; if it is an error of the gateway, the message quotes that.
     """
+    if isinstance(answer, Mapping) and isinstance(answer.get("message"), str):
+        raise ValueError(  # noqa: TRY004 -- it is what the gateway says that is wrong
+            f"the gateway refused to answer GET /api/resources, and said {_quoted(answer['message'])}; ask it anew, "
+            f"with the token of somebody who may list resources"
+        )
     listed = answer.get("data") if isinstance(answer, Mapping) else answer
     if not isinstance(listed, list) or not all(
         isinstance(item, Mapping) and isinstance(item.get("name"), str) and item["name"] for item in listed
@@ -67,9 +104,12 @@ def from_gateway(answer: Any, namespace: str) -> FromGateway:
 def _take_over(item: Mapping[str, Any], namespace: str, found: FromGateway) -> None:
     name: str = item["name"]
     object_name = resource_object_name(name)
+    if object_name in found.names:
+        raise _LeftOut("the name is there twice, and the first was taken; rename one of them in FILE")
     secret_name = f"{object_name}-admin"
     in_the_open, confidential, references = _sorted_out(item.get("env_vars") or {})
-    spec: dict[str, Any] = {"type": item.get("type"), "subtype": item.get("subtype") or item.get("type")}
+    kind, subtype = _kind_of(item)
+    spec: dict[str, Any] = {"type": kind, "subtype": subtype}
     if name != object_name:
         spec["resourceName"] = name
     if in_the_open or references:
@@ -79,8 +119,10 @@ def _take_over(item: Mapping[str, Any], namespace: str, found: FromGateway) -> N
     try:
         HoopResourceSpec.model_validate(spec)
     except ValidationError as error:
-        fields = {".".join(map(str, problem["loc"])) for problem in error.errors(include_input=False)}
-        raise _LeftOut(f"these fields are not ours: {', '.join(sorted(fields))}") from None
+        problems = error.errors(include_input=False, include_context=False, include_url=False)
+        told = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems]
+        raise _LeftOut(f"a HoopResource cannot be that: {'; '.join(told)}") from None
+    found.names.add(object_name)
     found.resources.append(_object(API_VERSION, HOOP_RESOURCE.kind, object_name, namespace, spec=spec))
     if confidential:
         found.secrets.append(
@@ -97,6 +139,31 @@ def _take_over(item: Mapping[str, Any], namespace: str, found: FromGateway) -> N
         )
 
 
+def _kind_of(item: Mapping[str, Any]) -> tuple[str, str]:
+    """Its type and subtype; at a gateway both may be anything."""
+    kind, subtype = item.get("type"), item.get("subtype")
+    if kind not in list(ResourceType):
+        raise _LeftOut(_unfit("type", kind, f"one of {', '.join(ResourceType)}"))
+    if kind == ResourceType.DATABASE:
+        fits, allowed = subtype in DATABASE_SUBTYPES, f"one of {', '.join(DATABASE_SUBTYPES)}"
+    else:
+        fits = isinstance(subtype, str) and re.fullmatch(LOWER_CASE_LABEL, subtype) is not None
+        allowed = "a lower-case label such as tcp, ssh or httpproxy"
+    if not fits:
+        raise _LeftOut(_unfit("subtype", subtype, allowed))
+    return str(kind), str(subtype)
+
+
+def _unfit(field: str, value: Any, allowed: str) -> str:
+    what = f"{field} {_quoted(value)} is not supported" if value else f"{field} is missing"
+    return f"{what}; it must be {allowed}: correct it in FILE"
+
+
+def _quoted(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= QUOTED_LENGTH else f"{text[:QUOTED_LENGTH]}…"
+
+
 def _sorted_out(env_vars: Any) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
     """What `env_vars` hold in the open, in base64 what is confidential, and the references."""
     if not isinstance(env_vars, Mapping) or not all(isinstance(value, str) for value in env_vars.values()):
@@ -109,7 +176,8 @@ def _sorted_out(env_vars: Any) -> tuple[dict[str, str], dict[str, str], dict[str
     in_the_open: dict[str, str] = {}
     confidential: dict[str, str] = {}
     for variable, value in decoded.variables.items():
-        if variable in IN_THE_OPEN and (text := _text(value)) is not None:
+        is_plain = IN_THE_OPEN.get(variable)
+        if is_plain is not None and (text := _text(value)) is not None and is_plain(text):
             in_the_open[variable] = text
         else:
             confidential[variable] = base64.b64encode(value).decode()

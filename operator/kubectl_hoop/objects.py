@@ -1,5 +1,6 @@
 """The two kinds as a person may read them, and what it takes to plan for them from where the person sits."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
@@ -18,6 +19,9 @@ from hoop_operator.reconcile.manifests import NAMESPACE_NAME_LABEL, Manifests
 from hoop_operator.reconcile.objects import Key, Plan, Reading, Resource
 from hoop_operator.reconcile.register import connection_of
 from hoop_operator.settings import Settings
+
+# What begins like a number, as `1e10`, `0o17` and `-_1` are; and `y` and `n`, which are true and false.
+_NO_TEXT_ELSEWHERE = re.compile(r"[-+.0-9]|[yYnN]$")
 
 PLAN_KIND, RESOURCE_KIND = "HoopRolePlan", "HoopResource"
 
@@ -182,10 +186,25 @@ async def admin_connection(resource: Resource, manifests: Manifests, settings: S
 
 def as_yaml(body: Mapping[str, Any]) -> str:
     """A manifest. Characters stand in it as they are, unless one of them cannot be seen or means something to YAML."""
-    text: str = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120)
-    if not text.replace("\n", "").isprintable():
-        text = yaml.safe_dump(body, sort_keys=False, allow_unicode=False, width=120)
+    text = _dump(body, allow_unicode=True)
+    return text if text.replace("\n", "").isprintable() else _dump(body, allow_unicode=False)
+
+
+def _dump(body: Mapping[str, Any], *, allow_unicode: bool) -> str:
+    text: str = yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=allow_unicode, width=120)
     return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what kubectl, whose YAML is not PyYAML's, would take for a number or for true or false."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "'" if _NO_TEXT_ELSEWHERE.match(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def settings_for(resource: Resource | None, instance: str) -> Settings:

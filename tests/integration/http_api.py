@@ -7,7 +7,7 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,12 @@ class Answer:
 class HttpApi:
     """The process, its namespace, and a token for each of those who ask."""
 
-    def __init__(self, stack: Stack, log: Path, **settings: str) -> None:
+    def __init__(
+        self, stack: Stack, log: Path, command: Sequence[str | Path] = (PROGRAM, "serve"), **settings: str
+    ) -> None:
         self._stack = stack
         self.log = log
+        self._command = command
         self.namespace = f"api-{secrets.token_hex(5)}"
         self.url = f"http://127.0.0.1:{free_port()}"
         self._settings = settings
@@ -83,7 +86,7 @@ class HttpApi:
         """Start the process."""
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 -- our own program
-                [PROGRAM, "serve"],
+                self._command,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 env={

@@ -20,6 +20,8 @@ from integration.operator_process import OperatorProcess
 from integration.tenant import Tenant, eventually, ready
 from local.postgresql import Server
 
+pytestmark = pytest.mark.version_independent
+
 FINALIZER = "hoop.dev/operator"
 MANUAL: dict[str, Any] = {"approval": "Manual", "privileges": ["SELECT"]}
 PENDING = PlanReason.PENDING_APPROVAL

@@ -15,12 +15,14 @@ from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.errors import ObjectNotFound
 from integration.administrator import Administrator
 from integration.argo import DEPLOY, NAMESPACE, Argo, Repository, healths, operation, state
+from integration.namespaces import CLUSTER_WIDE
 from integration.operator_process import OperatorProcess
 from integration.tenant import Tenant, eventually, ready, roles_of
 from local.postgresql import Server
 from local.stack import Stack
 
-pytestmark = pytest.mark.version_independent
+# Argo CD makes the namespaces of the samples.
+pytestmark = [pytest.mark.version_independent, CLUSTER_WIDE]
 
 SAMPLES = DEPLOY / "argocd/samples"
 CUSTOMIZATIONS = DEPLOY / "argocd/resource_customizations/hoop.dev"

@@ -28,6 +28,8 @@ from integration.tenant import Tenant, eventually, ready, roles_of
 from local import kubeconfig
 from local.postgresql import Server
 
+pytestmark = pytest.mark.version_independent
+
 LIVES_AT_ONCE = 4
 MOST_WRITES = 40
 SETTINGS = {"HOOP_RETRY_SECONDS_MAX": "1", "HOOP_CONNECT_TIMEOUT_SECONDS": "2"}

@@ -19,7 +19,7 @@ from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.errors import ObjectNotFound
 from integration.administrator import Administrator
 from integration.api_proxy import ApiProxy, BrokenOff, PassOn, let_pass, refusal
-from integration.http_api import Client, HttpApi, encoded, env_vars, gathered
+from integration.http_api import Answer, Client, HttpApi, encoded, env_vars, gathered
 from integration.tenant import eventually, ready
 from local.postgresql import Server
 from local.stack import Stack
@@ -643,15 +643,24 @@ async def test_a_put_that_does_not_get_through_leaves_the_resource_its_credentia
         await proxy.close()
 
 
-async def test_a_resource_whose_making_was_interrupted_is_given_credentials_by_a_put(
-    http_api: HttpApi, admin_client: Client, shop: str, postgres: Server, api: KubernetesApi
+async def test_a_resource_whose_making_was_interrupted_can_be_made_anew(
+    http_api: HttpApi, admin_client: Client, postgres: Server, api: KubernetesApi
 ) -> None:
-    await api.delete(paths.secret(http_api.namespace, f"{shop}-env-vars"))
-    body = {"name": shop, "type": "database", "subtype": "postgres", "env_vars": env_vars(postgres)}
-    taken = await admin_client.call("POST", "", body)
-    assert (taken.status, "PUT its credentials" in taken.message) == (409, True)
-    assert (await admin_client.call("PUT", f"/{shop}", body)).status == 200
-    assert (await admin_client.get(f"/{shop}/health"))["status"] == "success"
+    name = f"killed-{secrets.token_hex(4)}"
+    roles = [{"name": "web", "secret": {"TOKEN": "x"}}]
+    body = {
+        "name": name,
+        "type": "database",
+        "subtype": "postgres",
+        "env_vars": env_vars(postgres),
+        "roles": roles,
+    }
+    for secret in (f"{name}-env-vars", f"{name}.web-secret"):
+        await admin_client.post("", body, 201)
+        await api.delete(paths.secret(http_api.namespace, secret))
+        taken = await admin_client.call("POST", "", body)
+        assert (taken.status, "was interrupted, delete it" in taken.message) == (409, True)
+        assert (await admin_client.call("DELETE", f"/{name}")).status == 204
 
 
 async def test_of_puts_at_the_same_time_one_wins_as_a_whole(
@@ -686,6 +695,26 @@ async def test_a_resource_is_not_deleted_right_after_an_apply(
     assert f"kubectl -n {http_api.namespace} delete hrp {shop}.ro" in refused.message
     body = await api.get(paths.hoop_resource(http_api.namespace, shop))
     assert "deletionTimestamp" not in body["metadata"]
+
+
+async def test_a_resource_is_not_deleted_while_an_apply_is_at_work(
+    behind_proxy: tuple[HttpApi, ApiProxy], admin_client: Client, shop: str, database: str, postgres: Server
+) -> None:
+    behind, proxy = behind_proxy
+    deletions: list[asyncio.Task[Answer]] = []
+
+    async def delete(request: web.Request, pass_on: PassOn) -> web.StreamResponse:
+        approves = request.method == "PATCH" and b"hoop.dev/approve" in await request.read()
+        answer = await pass_on()
+        if approves and not deletions:
+            deletions.append(asyncio.create_task(admin_client.call("DELETE", f"/{shop}")))
+        return answer
+
+    planned = await admin_client.post(f"/{shop}/plan", plan_of(database))
+    proxy.interfere = delete
+    applied = await behind.as_("admin").post(f"/{shop}/apply", {"sid": planned["sid"]})
+    assert (applied["status"], (await deletions[0]).status) == ("success", 403)
+    assert await exists(postgres, planned["role"])
 
 
 async def test_a_resource_is_met_by_its_name_and_by_no_other_one(

@@ -1,6 +1,7 @@
 """What is wrong with one server, resource or plan is no trouble for the others."""
 
 import asyncio
+import base64
 import contextlib
 import re
 import secrets
@@ -20,6 +21,8 @@ from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, ready
 from local.postgresql import Server
+
+pytestmark = pytest.mark.version_independent
 
 CONNECTIONS = 3
 SETTINGS = {
@@ -379,9 +382,15 @@ async def test_a_burst_keeps_to_the_limit_of_connections_and_leaves_none_behind(
     tenant: Tenant, postgres: Server, admin: Administrator
 ) -> None:
     session = await admin.connect()
-    databases = [await admin.create_database() for _ in range(6)]
+    own, *databases = [await admin.create_database() for _ in range(7)]
     resources = [
-        await tenant.resource(postgres, user=postgres.user, password=postgres.password) for _ in range(2)
+        await tenant.resource(
+            postgres,
+            user=postgres.user,
+            password=postgres.password,
+            envVars={"envvar:DB": base64.b64encode(own.encode()).decode()},
+        )
+        for _ in range(2)
     ]
     most = 0
 
@@ -389,7 +398,7 @@ async def test_a_burst_keeps_to_the_limit_of_connections_and_leaves_none_behind(
         rows = await session.execute(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'hoop-operator'"
             " AND usename = %s AND datname = ANY(%s)",
-            (postgres.user, [*databases, "postgres"]),
+            (postgres.user, [own, *databases]),
         )
         (row,) = await rows.fetchall()
         return int(row[0])

@@ -194,6 +194,7 @@ async def test_the_script_run_as_printed_brings_the_role_there_and_then_there_is
     assert files.plan()[0] == IN_SYNC
 
 
+@pytest.mark.version_independent
 async def test_the_command_only_reads_and_one_snapshot_serves_all_plans_of_a_resource(
     roles: Roles, files: Files
 ) -> None:
@@ -212,6 +213,7 @@ async def test_the_command_only_reads_and_one_snapshot_serves_all_plans_of_a_res
     assert not re.search(r"\b(?:CREATE|ALTER|GRANT|REVOKE|COMMENT|INSERT|UPDATE|DELETE)\b ", said)
 
 
+@pytest.mark.version_independent
 async def test_the_checksum_of_what_waits_for_approval_is_told_where_the_last_apply_is_known(
     roles: Roles, files: Files
 ) -> None:
@@ -232,6 +234,7 @@ async def test_the_checksum_of_what_waits_for_approval_is_told_where_the_last_ap
     )
 
 
+@pytest.mark.version_independent
 async def test_what_stands_against_a_plan_is_shown_beside_the_revokes_that_are_made_all_the_same(
     roles: Roles, files: Files
 ) -> None:
@@ -253,6 +256,7 @@ async def test_what_stands_against_a_plan_is_shown_beside_the_revokes_that_are_m
     assert "nothing to do: 1; cannot be applied: 1;" in comments(script)[-1]
 
 
+@pytest.mark.version_independent
 async def test_a_role_that_is_not_the_plans_is_a_conflict(roles: Roles, files: Files) -> None:
     database = await roles.database()
     taken = files.ask("taken", scopes=[database], privileges=["SELECT"])
@@ -270,6 +274,7 @@ async def test_a_role_that_is_not_the_plans_is_a_conflict(roles: Roles, files: F
     assert "already belongs to the plan default/shop/one" in files.plan(settings={"HOOP_INSTANCE": "blue"})[1]
 
 
+@pytest.mark.version_independent
 async def test_a_role_that_is_to_be_taken_over_is_noted_with_the_comment_that_it_loses(
     roles: Roles, files: Files
 ) -> None:
@@ -314,6 +319,7 @@ async def test_an_admin_who_may_not_do_it_gets_the_sql_that_an_administrator_has
     assert files.plan()[0] == CHANGES
 
 
+@pytest.mark.version_independent
 @pytest.mark.parametrize(
     ("change", "settings", "told"),
     [
@@ -337,6 +343,7 @@ async def test_a_server_that_cannot_be_asked_is_told(
     )
 
 
+@pytest.mark.version_independent
 async def test_an_object_that_follows_no_schema_is_named_and_no_server_is_asked(
     roles: Roles, files: Files, tmp_path: Path
 ) -> None:

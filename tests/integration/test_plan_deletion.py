@@ -1,10 +1,13 @@
 """What becomes of role, data and object when a plan is deleted, whatever state the rest of the world is in."""
 
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from aiohttp import web
 from psycopg import sql
 from psycopg.rows import TupleRow
 
@@ -13,6 +16,7 @@ from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.errors import ObjectNotFound
 from hoop_operator.naming import role_name
 from integration.administrator import Administrator
+from integration.api_proxy import ApiProxy, PassOn, kind_of, let_pass
 from integration.namespaces import CLUSTER_WIDE
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
@@ -307,6 +311,51 @@ async def test_without_its_resource_and_its_server_a_plan_goes_with_a_warning_th
     await tenant.until_gone("ro")
     assert ("Warning", "RoleLeftBehind") in [(kind, reason) for kind, reason, _ in await tenant.events("ro")]
     await drop(admin, role, database)
+
+
+async def test_a_resource_deleted_in_the_moment_that_a_plan_begins_waits_for_its_role(
+    own_operator: Callable[[Mapping[str, str]], OperatorProcess],
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+    tmp_path: Path,
+) -> None:
+    process = own_operator(NO_DRIFT)
+    proxy = ApiProxy(process.kubeconfig)
+    await proxy.open()
+    process.kubeconfig = proxy.save_kubeconfig(tmp_path / "proxied")
+    tenant = Tenant(api, namespace, process.agent_id)
+    used = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    unused = await tenant.resource(postgres, user="nobody", password="none", port=1)
+
+    async def gone(name: str) -> bool:
+        return name not in await tenant.resources()
+
+    async def delete_at_the_finalizer(request: web.Request, pass_on: PassOn) -> web.StreamResponse:
+        if request.method == "PATCH" and kind_of(request) == "hooproleplans":
+            proxy.interfere = let_pass
+            for name in (used, unused):
+                await api.delete(paths.hoop_resource(namespace, name))
+            # It hears of this one later: then it knows of the other deletion, too.
+            await eventually(partial(gone, unused), seconds=20, what="the unused resource is gone")
+        return await pass_on()
+
+    try:
+        await process.start()
+        await tenant.until_resource(used)
+        await tenant.until_resource(unused, "ServerUnreachable")
+        proxy.interfere = delete_at_the_finalizer
+        await tenant.plan("rw", used, scopes=[database], privileges=["SELECT"])
+        await tenant.until_plans(["rw"])
+        assert await exists(admin, role_name(used, "rw"))
+        await tenant.until_resource(used, "InUse")
+        await tenant.delete("rw")
+        await eventually(partial(gone, used), seconds=20, what="the resource is gone")
+        assert not await exists(admin, role_name(used, "rw"))
+    finally:
+        await proxy.close()
 
 
 @CLUSTER_WIDE

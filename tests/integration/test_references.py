@@ -316,12 +316,15 @@ async def test_an_aws_that_does_not_answer_keeps_nobody_else_waiting(
     own_operator: Callable[[Mapping[str, str]], OperatorProcess],
     surroundings: Mapping[str, str],
     api: KubernetesApi,
-    namespace: str,
+    new_namespace: Callable[[], str],
     aws: Aws,
     prefix: str,
 ) -> None:
+    namespace, others = new_namespace(), new_namespace()
     process = own_operator(surroundings)
     registrant = Registrant(api, namespace, process.agent_id)
+    neighbour = Registrant(api, others, process.agent_id)
+    await aws.create(f"{prefix}/answered", SecretString=CONFIDENTIAL)
     await process.start()
     for number in range(12):
         aws.silent.add(f"{prefix}/{number}")
@@ -334,6 +337,9 @@ async def test_an_aws_that_does_not_answer_keeps_nobody_else_waiting(
     await eventually(asked, seconds=20, what="AWS is asked")
     await registrant.register("other", **THING)
     await registrant.until("other", "Registered", seconds=5)
+    answered = {"envvar:X": f"_aws:{prefix}/answered:SecretString"}
+    await neighbour.register("neighbour", **THING, roles=[{"name": "app", "secret": answered}])
+    await neighbour.until("neighbour", "Registered", seconds=5)
     await registrant.until("silent-0", "CredentialsUnresolved", f"secret {prefix}/0: AWS", seconds=40)
     assert await process.alive()
     assert await process.stop(10) == 0

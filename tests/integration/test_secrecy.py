@@ -168,6 +168,7 @@ def _encoded(value: str) -> str:
     return base64.b64encode(value.encode()).decode()
 
 
+@pytest.mark.version_independent
 async def test_kopf_leaves_no_trace_on_the_objects(
     own_operator: MakeOperator,
     api: KubernetesApi,
@@ -193,6 +194,7 @@ async def test_kopf_leaves_no_trace_on_the_objects(
     assert "Traceback" not in process.said()
 
 
+@pytest.mark.version_independent
 async def test_it_ends_within_ten_seconds_while_a_server_hangs(
     own_operator: MakeOperator,
     api: KubernetesApi,
@@ -230,6 +232,7 @@ async def test_it_ends_within_ten_seconds_while_a_server_hangs(
     assert not await roles_of(await admin.connect(), namespace, "ro")
 
 
+@pytest.mark.version_independent
 async def test_it_is_alive_and_ready_while_the_databases_are_down(
     own_operator: MakeOperator, api: KubernetesApi, namespace: str, postgres: Server
 ) -> None:
@@ -245,6 +248,7 @@ async def test_it_is_alive_and_ready_while_the_databases_are_down(
     assert await process.ready()
 
 
+@pytest.mark.version_independent
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -61,3 +61,14 @@ def test_every_value_is_explained() -> None:
 def test_the_chart_is_of_the_version_of_the_operator() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert chart["version"] == chart["appVersion"] == version("hoop-operator")
+
+
+def test_artifact_hub_is_told_the_kinds_that_the_chart_has() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    told = yaml.safe_load(chart["annotations"]["artifacthub.io/crds"])
+    kinds = [yaml.safe_load(file.read_text()) for file in (CHART / "files/crds").glob("*.yaml")]
+    assert {(one["name"], one["kind"], one["version"]) for one in told} == {
+        (kind["metadata"]["name"], kind["spec"]["names"]["kind"], version["name"])
+        for kind in kinds
+        for version in kind["spec"]["versions"]
+    }

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hoop_operator.credentials.env import decode
+from hoop_operator.credentials.env import decode, references_in
 from hoop_operator.credentials.references import Reference, ReferenceKind, Unresolved
 from hoop_operator.credentials.role_secret import connection_secret
 from hoop_operator.errors import ResourceFailure, ResourceReason
@@ -52,6 +52,30 @@ def test_a_reference_without_both_parts_is_a_problem(reference: str) -> None:
     assert decoded.unresolved == ()
     assert len(decoded.problems) == 1
     assert "must be written _aws:SECRET:KEY or _envjson:ENV:KEY" in decoded.problems[0]
+
+
+@pytest.mark.parametrize(
+    "reference", ["_vaultkv2:team/db:pw", "_vaultkv1:a:b", "_aws_iam_rds:authtoken", "_AWS:s:k"]
+)
+def test_a_reference_of_a_kind_that_is_not_followed_is_never_called_a_value_to_encode(reference: str) -> None:
+    (problem,) = decode({"envvar:PASS": reference}).problems
+    assert problem == (
+        'spec.envVars["envvar:PASS"]: references of this kind are not supported; '
+        "use _aws:SECRET:KEY, _envjson:ENV:KEY or the value itself"
+    )
+    assert references_in({"envvar:PASS": reference}) == {}
+
+
+@pytest.mark.parametrize(
+    "reference", ["_aws:a\nb:k", "_envjson:E:\x1b[31mk", "_aws:a\u2028:k", "_other:\ud800:k"]
+)
+def test_a_reference_that_would_write_lines_of_its_own_into_a_log_is_a_problem(reference: str) -> None:
+    (problem,) = decode({"envvar:PASS": reference}).problems
+    assert problem.endswith("must not hold a line break or another character that cannot be seen")
+
+
+def test_a_text_that_cannot_be_encoded_is_a_problem() -> None:
+    assert decode({"PASS": "\ud800"}).problems == ('spec.envVars["PASS"]: the value is not Unicode text',)
 
 
 @pytest.mark.parametrize("value", ["hunter2!", "abc", "YWJj=YWJj", "ä", "YQ==YQ=="])

@@ -90,7 +90,25 @@ def test_references_stay_and_the_settings_they_need_are_told() -> None:
         ({"env_vars": {}}, "it has no env_vars"),
         ({"env_vars": {"envvar:PASS": f"{PASSWORD}!"}}, 'env_vars["envvar:PASS"]: the value is not base64'),
         ({"env_vars": {"envvar:PASS": 1}}, "its env_vars are no map of texts"),
-        ({"type": "unheard-of"}, "these fields are not ours: type"),
+        (
+            {"env_vars": {"envvar:PASS": f"_vaultkv2:{PASSWORD}:pw"}},
+            "references of this kind are not supported",
+        ),
+        (
+            {"type": "unheard-of"},
+            'type "unheard-of" is not supported; it must be one of database, application, custom: correct it in FILE',
+        ),
+        ({"type": ["database"]}, 'type ["database"] is not supported'),
+        (
+            {"subtype": None},
+            "subtype is missing; it must be one of postgres, mysql, mongodb, mssql, oracledb",
+        ),
+        ({"subtype": "database"}, 'subtype "database" is not supported'),
+        (
+            {"type": "application", "subtype": ""},
+            "subtype is missing; it must be a lower-case label such as tcp",
+        ),
+        ({"type": "application", "subtype": "SSH"}, 'subtype "SSH" is not supported'),
     ],
 )
 def test_what_cannot_be_taken_over_is_told_and_keeps_no_other_back(
@@ -104,13 +122,55 @@ def test_what_cannot_be_taken_over_is_told_and_keeps_no_other_back(
     assert PASSWORD not in told
 
 
+def test_what_is_no_unicode_text_keeps_no_other_back() -> None:
+    odd = json.loads('"\\ud800"')
+    bad = [gateways(odd), gateways("a", env_vars={"PASS": odd}), gateways("b", env_vars={odd: "x"})]
+    found = from_gateway([*bad, gateways()], "shop")
+    assert len(found.left_out) == len(bad)
+    assert "resourceName: Input should be a valid string" in found.left_out[0]
+    assert [resource["metadata"]["name"] for resource in found.resources] == ["my-postgres"]
+
+
+def test_a_name_that_is_there_twice_is_taken_once_and_told() -> None:
+    found = from_gateway([gateways(), gateways(env_vars={"envvar:HOST": b64("other")})], "shop")
+    assert [resource["spec"]["envVars"]["HOST"] for resource in found.resources] == ["db.example.com"]
+    assert found.left_out == [
+        "my-postgres: left out, the name is there twice, and the first was taken; rename one of them in FILE"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("HOST", f"postgresql://admin:{PASSWORD}@db/x"),
+        ("HOST", f"db;password={PASSWORD}"),
+        ("PORT", PASSWORD),
+        ("DB", f"mydb?password={PASSWORD}"),
+        ("SSLMODE", PASSWORD),
+    ],
+)
+def test_a_variable_is_in_the_open_only_as_long_as_it_is_what_its_name_says(
+    variable: str, value: str
+) -> None:
+    found = from_gateway(
+        [gateways(env_vars={f"envvar:{variable}": b64(value), "envvar:PASS": b64("x")})], "shop"
+    )
+    assert PASSWORD not in json.dumps(found.resources)
+    assert found.secrets[0]["data"][variable] == b64(value)
+
+
 def test_an_agent_of_the_gateway_is_no_instance_of_the_operator() -> None:
     found = from_gateway([gateways(agent_id="6f1c9a52-3a0e-4d0f-9a53-0a3f2f0d8b11")], "shop")
     assert "agentId" not in found.resources[0]["spec"]
     assert "its agent_id is left out" in found.remarks[0]
 
 
-@pytest.mark.parametrize("answer", [None, 1, {}, {"message": "access denied"}, [1], [{}], [{"name": ""}]])
+def test_an_error_of_the_gateway_is_quoted() -> None:
+    with pytest.raises(ValueError, match='GET /api/resources, and said "access denied"; ask it anew'):
+        from_gateway({"message": "access denied"}, "shop")
+
+
+@pytest.mark.parametrize("answer", [None, 1, {}, {"message": 1}, [1], [{}], [{"name": ""}]])
 def test_what_is_no_answer_of_a_gateway_is_refused(answer: Any) -> None:
     with pytest.raises(ValueError, match="GET /api/resources"):
         from_gateway(answer, "shop")

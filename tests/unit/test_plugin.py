@@ -214,6 +214,13 @@ def test_no_name_is_written_into_a_manifest_that_cannot_be_seen_there_or_read_ba
     assert as_yaml({"role": "é"}) == "role: é\n"
 
 
+@pytest.mark.parametrize(
+    "text", ["1e10", "1_000", "0o17", ".5e3", "-1E5", "+0x1F", "-_1", "1.0", "y", "N", "true", "~"]
+)
+def test_no_text_is_written_into_a_manifest_that_kubectl_would_take_for_something_else(text: str) -> None:
+    assert as_yaml({text: text}) == f"'{text}': '{text}'\n"
+
+
 LOGIN = {
     "host": "db",
     "port": "5432",

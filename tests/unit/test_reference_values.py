@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hoop_operator.credentials.aws import Contents
+from hoop_operator.credentials.aws_clients import CLIENTS_MAX, Clients
 from hoop_operator.credentials.env import references_in
 from hoop_operator.credentials.follow import Follower
 from hoop_operator.credentials.references import (
@@ -25,10 +26,11 @@ from hoop_operator.settings import Settings
 
 ARN = "arn:aws:secretsmanager:eu-west-1:123456789012:secret:shop/db-AbCdEf"
 
-without_colon = st.text(min_size=1).filter(lambda text: ":" not in text)
+visible = st.text(min_size=1).filter(str.isprintable)
+without_colon = visible.filter(lambda text: ":" not in text)
 
 
-@given(st.sampled_from(ReferenceKind), st.text(min_size=1), without_colon)
+@given(st.sampled_from(ReferenceKind), visible, without_colon)
 def test_a_reference_is_read_as_it_is_written(kind: ReferenceKind, source: str, key: str) -> None:
     assert parse_reference(f"_{kind}:{source}:{key}") == Reference(kind, source, key)
 
@@ -168,7 +170,7 @@ async def test_nothing_is_allowed_by_default() -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", ["a b", "x" * 513, "a\nb", ARN.replace("eu-west-1", "evil.example/"), "arn:aws:s3:::bucket"]
+    "secret", ["a b", "x" * 513, ARN.replace("eu-west-1", "evil.example/"), "arn:aws:s3:::bucket"]
 )
 async def test_what_is_no_name_of_a_secret_is_not_asked_for(secret: str) -> None:
     everything = {"allowed_aws_secrets": {"*": ["*", "arn:*"]}}
@@ -183,3 +185,32 @@ async def test_an_operator_without_boto3_says_so(monkeypatch: pytest.MonkeyPatch
     unresolved = await follow("_aws:shop/db:password", settings={"allowed_aws_secrets": {"shop": ["shop/*"]}})
     assert isinstance(unresolved, Unresolved)
     assert "secret shop/db: boto3 is not installed with this operator" in unresolved.why
+
+
+async def test_a_region_that_boto3_does_not_know_is_not_asked() -> None:
+    secret = ARN.replace("eu-west-1", "nowhere-1")
+    unresolved = await follow(f"_aws:{secret}:key", settings={"allowed_aws_secrets": {"*": ["arn:*"]}})
+    assert unresolved == Unresolved(f"secret {secret}: boto3 knows no region nowhere-1; correct the ARN")
+
+
+async def test_a_resource_that_refers_to_too_many_secrets_is_told_how_many_it_may() -> None:
+    references = [Reference(ReferenceKind.AWS, f"shop/{number}", "x") for number in range(65)]
+    follower = Follower(Settings.model_validate({"allowed_aws_secrets": {"shop": ["shop/*"]}}))
+    values = await follower.follow([*references, references[0]._replace(key="y")], "shop")
+    for unresolved in values.values():
+        assert isinstance(unresolved, Unresolved)
+        assert "refers to 65 AWS secrets" in unresolved.why
+        assert "refers to more than 64; keep several values in one secret" in unresolved.why
+
+
+def test_a_client_is_kept_for_the_regions_of_late_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    clients = Clients("eu-west-1", connections=1)
+    kept, closed = clients.of("eu-west-1"), clients.of("us-east-1")
+    others = ["eu-west-2", "eu-west-3", "eu-north-1", "us-east-2", "us-west-1", "us-west-2", "sa-east-1"]
+    assert len(others) == CLIENTS_MAX - 1
+    for region in others:
+        clients.of(region)
+        assert clients.of("eu-west-1") is kept
+    assert clients.of("us-east-1") is not closed

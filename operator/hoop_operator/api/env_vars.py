@@ -1,6 +1,7 @@
 """`env_vars` and `roles[].secret`, and the Secrets of a HoopResource that hold them."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +13,7 @@ from hoop_operator.cluster.secrets import Owner, create_secret, delete_secret, r
 from hoop_operator.crd import HOOP_RESOURCE, EnvFrom, LocalRef
 from hoop_operator.credentials.env import decode, references_in
 from hoop_operator.errors import ClusterError
-from hoop_operator.naming import FILES, env_vars_secret_name
+from hoop_operator.naming import FILES, env_vars_secret_name, role_secret_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +77,19 @@ def contents_of(body: Body, credentials: Credentials) -> dict[str, Any]:
 
 
 async def lacks_secret(api: KubernetesApi, body: Body) -> bool:
-    """Whether the Secret does not exist that a resource got when it was made, and still refers to."""
-    metadata = body["metadata"]
-    name = env_vars_secret_name(metadata["name"])
-    sources = [(entry.get("secretRef") or {}).get("name") for entry in body["spec"].get("envVarsFrom") or ()]
-    return name in sources and await read_secret(api, metadata["namespace"], name) is None
+    """Whether a Secret does not exist that a resource was to get when it was made, and still refers to."""
+    spec, name = body["spec"], body["metadata"]["name"]
+    given = _named(spec.get("envVarsFrom"), env_vars_secret_name(name))
+    for role in spec.get("roles") or ():
+        given += _named(role.get("secretFrom"), role_secret_name(name, role["name"]))
+    namespace = body["metadata"]["namespace"]
+    return None in await asyncio.gather(*(read_secret(api, namespace, secret) for secret in given))
+
+
+def _named(sources: Sequence[Mapping[str, Any]] | None, ours: str) -> list[str]:
+    return (
+        [ours] if any((entry.get("secretRef") or {}).get("name") == ours for entry in sources or ()) else []
+    )
 
 
 async def delete_former_secrets(api: KubernetesApi, body: Body) -> None:

@@ -1,5 +1,6 @@
 """hoop's resources as HoopResources. Credentials go into a Secret that the object refers to, never into the object."""
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
@@ -103,15 +104,20 @@ async def create(session: Session, request: ResourceRequest) -> Resource:
     except ObjectConflict:
         there = await session.api.get(paths.hoop_resource(session.namespace, name))
         raise Problem(409, await _taken(session, there, request.name)) from None
-    try:
-        await write_secret(session.api, body, env_vars_secret_name(name), credentials)
-        for role, secret in zip(request.roles, given, strict=True):
-            await write_secret(session.api, body, role_secret_name(name, role.name), secret)
-    except (ClusterError, Problem):
+    secrets = {env_vars_secret_name(name): credentials}
+    secrets |= {
+        role_secret_name(name, role.name): secret for role, secret in zip(request.roles, given, strict=True)
+    }
+    # At the same time: a resource is not to be without its credentials for long.
+    outcomes = await asyncio.gather(
+        *(write_secret(session.api, body, secret_name, secret) for secret_name, secret in secrets.items()),
+        return_exceptions=True,
+    )
+    if failures := [outcome for outcome in outcomes if outcome is not None]:
         # Without its credentials nobody could do anything with it but this request once more.
         with suppress(ClusterError):
             await session.api.delete(paths.custom_object(body), uid=body["metadata"]["uid"])
-        raise
+        raise failures[0]
     return shown(body)
 
 
@@ -121,7 +127,7 @@ async def _taken(session: Session, body: Body, asked: str) -> str:
         there = f"HoopResource {session.namespace}/{body['metadata']['name']}"
         return f"{TAKEN}: {there}, which goes by the name {other!r} here"
     if await lacks_secret(session.api, body):
-        return f"{TAKEN}; the request that made it was interrupted: PUT its credentials, or delete it"
+        return f"{TAKEN}, without its credentials: if the request that made it was interrupted, delete it and ask again"
     return TAKEN
 
 

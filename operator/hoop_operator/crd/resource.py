@@ -33,11 +33,13 @@ from hoop_operator.crd.schema import CustomResource, PrinterColumn
 
 _ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 
+DATABASE_SUBTYPES = ("postgres", "mysql", "mongodb", "mssql", "oracledb")
+
 _SUBTYPE_FITS_TYPE = (
     rule(
         "!has(self.type) || self.type != 'database' || !has(self.subtype)"
-        " || self.subtype in ['postgres', 'mysql', 'mongodb', 'mssql', 'oracledb']",
-        "subtype of a database is one of postgres, mysql, mongodb, mssql, oracledb",
+        f" || self.subtype in {list(DATABASE_SUBTYPES)}",
+        f"subtype of a database is one of {', '.join(DATABASE_SUBTYPES)}",
         field="subtype",
     ),
     rule(

@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
+from hoop_operator.credentials.aws_clients import Clients, UnknownRegion
 from hoop_operator.credentials.references import Unresolved, is_arn, member
 
 T = TypeVar("T")
@@ -22,12 +24,11 @@ WHOLE_TEXT, WHOLE_BINARY = "SecretString", "SecretBinary"
 """The KEYs that stand for a secret as a whole: Secrets Manager's own names for what it holds."""
 
 ANSWER_SECONDS = 10.0
-"""How long AWS may take, the search for credentials included."""
+"""How long AWS may take for a secret once it is its turn, the search for credentials included."""
 FRESH_SECONDS = 5.0
 """How long an answer serves whoever asks for the same secret."""
-CONNECT_SECONDS, READ_SECONDS, ATTEMPTS = 2, 3, 2
-"""Together less than `ANSWER_SECONDS`, so that a thread does not outlast its question by much."""
-THREADS_MAX = 8
+READS_MAX, READS_PER_NAMESPACE_MAX = 32, 4
+"""How many secrets are read at once, each in a thread of its own."""
 
 # As in the AWS Secrets Manager API Reference, CreateSecret; `!` is in the names of secrets that other services manage.
 _NAME = re.compile(r"[A-Za-z0-9/_+=.@!-]{1,512}")
@@ -85,12 +86,19 @@ class Contents:
 
 @dataclass(slots=True)
 class _Question:
-    asked: float
-    answer: "asyncio.Task[Contents | Unresolved]" = field(repr=False)
+    answer: "asyncio.Task[Contents | Unresolved]" = field(init=False, repr=False)
+    begun: float | None = None
+    """When AWS was asked; None while it is not its turn yet."""
+
+    def serves(self, since: float) -> bool:
+        return self.begun is None or self.begun >= since
 
 
 class SecretsManager:
-    """Reads secrets, each one once for all who ask at about the same time.
+    """Reads secrets, each one once for all in a namespace who ask at about the same time.
+
+    No namespace waits for what another one asks for: each has a few reads at once, and those that wait for a thread
+    take turns.
 
     Parameters
     ----------
@@ -100,40 +108,42 @@ class SecretsManager:
 
     def __init__(self, region: str | None) -> None:
         self._region = region
-        self._questions: dict[str, _Question] = {}
-        self._clients: dict[str | None, Any] = {}
-        self._lock = threading.Lock()
-        self._threads = asyncio.Semaphore(THREADS_MAX)
+        self._questions: dict[tuple[str, str], _Question] = {}
+        self._clients = Clients(region, READS_MAX)
+        self._reads = asyncio.Semaphore(READS_MAX)
+        self._shares: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
-    async def read(self, secret: str, since: float = 0.0) -> Contents | Unresolved:
+    async def read(self, secret: str, namespace: str, since: float = 0.0) -> Contents | Unresolved:
         """The current version of a secret, named by its name or ARN.
 
         Parameters
         ----------
         secret
             Its name or ARN.
+        namespace
+            Who asks for it.
         since
-            A time of the monotonic clock; what was asked for earlier does not serve.
+            A time of the monotonic clock; what AWS was asked for earlier does not serve.
         """
         if not (_ARN if is_arn(secret) else _NAME).fullmatch(secret):
             return Unresolved("SECRET must be the name or the ARN of a secret in AWS Secrets Manager")
-        question = self._questions.get(secret)
-        if question is None or question.asked < since:
-            question = _Question(time.monotonic(), asyncio.create_task(self._ask(secret)))
-            self._questions[secret] = question
-            question.answer.add_done_callback(lambda _: self._keep_briefly(secret, question))
-        try:
-            # Shielded, for others may wait for the same answer.
-            return await asyncio.wait_for(asyncio.shield(question.answer), ANSWER_SECONDS)
-        except TimeoutError:
-            return Unresolved(
-                f"secret {secret}: AWS did not answer within {ANSWER_SECONDS:g} s; it will be tried again"
-            )
+        name = (namespace, secret)
+        question = self._questions.get(name)
+        if question is None or not question.serves(since):
+            question = self._questions[name] = self._begin(name)
+        # Shielded, for others may wait for the same answer.
+        return await asyncio.shield(question.answer)
 
-    def _keep_briefly(self, secret: str, question: _Question) -> None:
+    def _begin(self, name: tuple[str, str]) -> _Question:
+        question = _Question()
+        question.answer = asyncio.create_task(self._ask(question, *name))
+        question.answer.add_done_callback(lambda _: self._keep_briefly(name, question))
+        return question
+
+    def _keep_briefly(self, name: tuple[str, str], question: _Question) -> None:
         def forget() -> None:
-            if self._questions.get(secret) is question:
-                del self._questions[secret]
+            if self._questions.get(name) is question:
+                del self._questions[name]
 
         answered = not question.answer.cancelled() and isinstance(question.answer.result(), Contents)
         if answered:
@@ -141,9 +151,23 @@ class SecretsManager:
         else:
             forget()
 
-    async def _ask(self, secret: str) -> Contents | Unresolved:
-        await self._threads.acquire()
-        return await _in_thread(lambda: self._get(secret), self._threads.release)
+    async def _ask(self, question: _Question, namespace: str, secret: str) -> Contents | Unresolved:
+        share = self._shares.setdefault(namespace, asyncio.Semaphore(READS_PER_NAMESPACE_MAX))
+        await share.acquire()
+        # Who waits here is served in order, and has no more than its share of those who wait.
+        await self._reads.acquire()
+
+        def over() -> None:
+            self._reads.release()
+            share.release()
+
+        question.begun = time.monotonic()
+        try:
+            return await asyncio.wait_for(_in_thread(lambda: self._get(secret), over), ANSWER_SECONDS)
+        except TimeoutError:
+            return Unresolved(
+                f"secret {secret}: AWS did not answer within {ANSWER_SECONDS:g} s; it will be tried again"
+            )
 
     def _get(self, secret: str) -> Contents | Unresolved:
         """Ask AWS, in a thread."""
@@ -154,10 +178,12 @@ class SecretsManager:
         arn = _ARN.fullmatch(secret)
         region = arn["region"] if arn else self._region
         try:
-            answer = self._client(region).get_secret_value(SecretId=secret)
+            answer = self._clients.of(region).get_secret_value(SecretId=secret)
             return Contents(answer.get("SecretString"), answer.get("SecretBinary"))
         except ClientError as error:
             return self._refusal(secret, region, error)
+        except UnknownRegion:
+            why = f"boto3 knows no region {region}; correct the ARN"
         except NoCredentialsError:
             why = "the operator has no AWS credentials; give its service account a role (IRSA or EKS Pod Identity)"
         except NoRegionError:
@@ -173,8 +199,7 @@ class SecretsManager:
     def _refusal(self, secret: str, region: str | None, error: Any) -> Unresolved:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if CREDENTIALS_REFUSED.search(code):
-            with self._lock:
-                self._clients.pop(region, None)  # the next one looks for credentials anew
+            self._clients.forget(region)
         if THROTTLING.search(code):
             why = f"AWS takes no more requests for now ({code}); it will be tried again"
         else:
@@ -182,32 +207,6 @@ class SecretsManager:
         # Whom AWS took the operator for, and what it lacks, is for those who run it.
         logger.warning("AWS secret %s: %s", secret, error)
         return Unresolved(f"secret {secret}: {why}")
-
-    def _client(self, region: str | None) -> Any:
-        import boto3
-        import botocore.session
-        from botocore.config import Config
-        from botocore.exceptions import NoCredentialsError
-
-        # At DEBUG it logs the bodies of answers.
-        logging.getLogger("botocore").setLevel(logging.WARNING)
-        with self._lock:  # sessions are not safe to be made by several threads
-            if region not in self._clients:
-                session = botocore.session.get_session()
-                # For all that asks on the way as well, such as STS for a role.
-                session.set_default_client_config(
-                    Config(
-                        connect_timeout=CONNECT_SECONDS,
-                        read_timeout=READ_SECONDS,
-                        retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
-                    )
-                )
-                if session.get_credentials() is None:
-                    raise NoCredentialsError
-                self._clients[region] = boto3.Session(region_name=region, botocore_session=session).client(
-                    "secretsmanager"
-                )
-            return self._clients[region]
 
 
 async def _in_thread(work: Callable[[], T], over: Callable[[], None]) -> T:

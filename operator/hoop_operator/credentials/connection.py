@@ -21,6 +21,7 @@ from hoop_operator.credentials.sources import (
 
 DEFAULT_PORT = 5432
 DEFAULT_DATABASE = "postgres"
+LINE_BREAK = "it ends with a line break; write it without one, such as by printf %s"
 
 T = TypeVar("T")
 
@@ -118,7 +119,8 @@ def postgres_connection(
         try:
             return parse(_text(variable.value))
         except ValueError as error:
-            malformed.append(f"{name} ({variable.origin}): {error}")
+            why = LINE_BREAK if _is_but_for_a_line_break(variable.value, parse) else error
+            malformed.append(f"{name} ({variable.origin}): {why}")
             return default
 
     connection = Connection(
@@ -169,6 +171,15 @@ def _missing(names: Sequence[str], descriptions: Sequence[str]) -> str:
 
 def _keys(name: str) -> tuple[str, ...]:
     return (*SPELLINGS[name], ENDPOINT_SPELLING) if name == "HOST" else SPELLINGS[name]
+
+
+def _is_but_for_a_line_break(value: bytes, parse: Callable[[str], T]) -> bool:
+    line = value.rstrip(b"\r\n")
+    try:
+        parse(_text(line))
+    except ValueError:
+        return False
+    return line != value
 
 
 def _text(value: bytes) -> str:

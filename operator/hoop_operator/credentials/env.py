@@ -84,21 +84,25 @@ def decode(
         key_of[name] = key
         if prefix == "filesystem":
             files.append(name)
-        if prefix is None:
-            variables[name] = value.encode()
+        try:
+            found = _literal(value) if prefix is None else _value(value, values, name)
+        except ValueError as error:
+            undecoded.add(name)
+            problems.append(f"{place}: {error}")
+            continue
+        if isinstance(found, Unresolved):
+            undecoded.add(name)
+            unresolved.append(f"{place}: {found.why}")
         else:
-            try:
-                found = _value(value, values, name)
-            except ValueError as error:
-                undecoded.add(name)
-                problems.append(f"{place}: {error}")
-                continue
-            if isinstance(found, Unresolved):
-                undecoded.add(name)
-                unresolved.append(f"{place}: {found.why}")
-            else:
-                variables[name] = found
+            variables[name] = found
     return Decoded(variables, tuple(files), tuple(problems), tuple(unresolved), frozenset(undecoded))
+
+
+def _literal(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the value is not Unicode text") from None
 
 
 def _value(text: str, values: Values, name: str) -> bytes | Unresolved:

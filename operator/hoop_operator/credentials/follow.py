@@ -15,6 +15,9 @@ from hoop_operator.credentials.references import (
 )
 from hoop_operator.settings import Settings
 
+SECRETS_MAX = 64
+"""To how many secrets of AWS one resource may refer."""
+
 
 class Follower:
     """Finds out what references stand for.
@@ -46,6 +49,9 @@ class Follower:
             serve. Otherwise they do for a few seconds.
         """
         asked = list(references)
+        secrets = {each.source for each in asked if each.kind is ReferenceKind.AWS}
+        if len(secrets) > SECRETS_MAX:
+            return dict.fromkeys(asked, _too_many(len(secrets)))
         values = await asyncio.gather(*(self._follow(each, namespace, since) for each in asked))
         return dict(zip(asked, values, strict=True))
 
@@ -54,7 +60,7 @@ class Follower:
         if reference.kind is ReferenceKind.AWS:
             if not is_allowed(source, namespace, self._settings.allowed_aws_secrets):
                 return _not_allowed(f"AWS secret {source}", namespace, "HOOP_ALLOWED_AWS_SECRETS")
-            contents = await self._secrets_manager.read(source, since)
+            contents = await self._secrets_manager.read(source, namespace, since)
             if isinstance(contents, Unresolved):
                 return contents
             return _value(contents, reference)
@@ -78,6 +84,13 @@ def _value(contents: Contents, reference: Reference) -> bytes | Unresolved:
         return contents.value(reference.key)
     except ValueError as error:
         return Unresolved(f"secret {reference.source}: {error}")
+
+
+def _too_many(secrets: int) -> Unresolved:
+    return Unresolved(
+        f"the resource refers to {secrets} AWS secrets, and none is read for one that refers to more than "
+        f"{SECRETS_MAX}; keep several values in one secret, or make several resources"
+    )
 
 
 def _not_allowed(what: str, namespace: str, setting: str) -> Unresolved:

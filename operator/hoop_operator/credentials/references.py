@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
-_PREFIX = re.compile(r"_(?:aws|envjson):")
+# No base64 looks like it: `_` and `:` are not in its alphabet.
+_PREFIX = re.compile(r"_(?P<kind>[A-Za-z0-9_]+):")
 _REFERENCE = re.compile(r"_(?P<kind>aws|envjson):(?P<source>.+):(?P<key>[^:]+)", re.DOTALL)
 _ARN = "arn:"
 
@@ -50,12 +51,20 @@ def parse_reference(text: str) -> Reference | None:
     Raises
     ------
     ValueError
-        It begins like a reference and is none.
+        It begins like a reference and is none, or of a kind that only others know; the message does not quote it.
     """
+    prefix = _PREFIX.match(text)
+    if prefix and not text.isprintable():
+        # It stands in messages and in the log.
+        raise ValueError("a reference must not hold a line break or another character that cannot be seen")
     if match := _REFERENCE.fullmatch(text):
         return Reference(ReferenceKind(match["kind"]), match["source"], match["key"])
-    if _PREFIX.match(text):
-        raise ValueError("a reference must be written _aws:SECRET:KEY or _envjson:ENV:KEY")
+    if prefix:
+        if prefix["kind"] in set(ReferenceKind):
+            raise ValueError("a reference must be written _aws:SECRET:KEY or _envjson:ENV:KEY")
+        raise ValueError(
+            "references of this kind are not supported; use _aws:SECRET:KEY, _envjson:ENV:KEY or the value itself"
+        )
     return None
 
 

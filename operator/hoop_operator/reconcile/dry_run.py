@@ -222,7 +222,7 @@ async def _ask(
             capabilities = await read_capabilities(transaction)
         reason, message = judge(capabilities)
     except ServerError as error:
-        reason, message = refusal(error)
+        reason, message = refusal(error, connection)
     for preview in asked.values():
         preview.server_version = capabilities.version_text if capabilities else None
         if reason is not ResourceReason.REGISTERED:

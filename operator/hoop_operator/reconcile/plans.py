@@ -128,6 +128,10 @@ class Plans:
         elif key in self._secret_versions and self._secret_versions[key] != resource_version:
             self.wake(key, SECRET)
 
+    def in_turn(self, resource: Key) -> bool:
+        """Whether plans of a resource are being carried out."""
+        return any(plan.key in self._in_turn for plan in self._context.memory.plans_of(resource))
+
     def wake(self, key: Key, trigger: str) -> None:
         """Have a plan seen to, soon."""
         if key in self._in_turn:

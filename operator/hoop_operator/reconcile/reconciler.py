@@ -47,7 +47,7 @@ class Reconciler:
             wake_resource=lambda key, trigger: self._resources.wake(key, trigger),
             count_users=lambda key: self._count_users(key),
         )
-        self._resources = Resources(self._context, self._inbox_of, self._plans.wake)
+        self._resources = Resources(self._context, self._inbox_of, self._plans.wake, self._plans.in_turn)
         self._watches: list[asyncio.Task[None]] = []
 
     @property

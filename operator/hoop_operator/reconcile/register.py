@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -25,11 +25,12 @@ from hoop_operator.credentials.connection import Connection, Endpoint, postgres_
 from hoop_operator.credentials.env import NONE_FOLLOWED, decode
 from hoop_operator.credentials.faults import raise_faults
 from hoop_operator.credentials.references import Values
-from hoop_operator.credentials.role_secret import connection_secret
+from hoop_operator.credentials.role_secret import connection_secret, secret_faults
 from hoop_operator.credentials.sources import Source
 from hoop_operator.errors import (
     AuthenticationFailed,
     DatabaseUnavailable,
+    ObjectRejected,
     ResourceFailure,
     ResourceReason,
     ServerError,
@@ -199,10 +200,13 @@ async def write_connection_secrets(
             name=role.name, secret_name=connection_secret_name(resource.key.name, role.name)
         )
         try:
+            _refuse_written_secrets(resource, role)
             further, further_files, absent = await _role_sources(api, resource, role)
             data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret", values, absent)
             files = sorted({*files, *(further_files - data.keys())})
-            await _write_connection_secret(api, resource, connection.secret_name, further | data, files)
+            data = further | data
+            raise_faults(malformed=secret_faults(data, f"spec.roles[{role.name}]"))
+            await _write_connection_secret(api, resource, connection.secret_name, data, files)
         except ResourceFailure as failure:
             failures.append(failure)
             if connection.name not in had:
@@ -213,6 +217,19 @@ async def write_connection_secrets(
         if former is not None and former.owner is not None and former.owner.uid == resource.uid:
             await delete_secret(api, former)
     return tuple(has.values()), failures
+
+
+def _refuse_written_secrets(resource: Resource, role: ResourceRole) -> None:
+    """Refuse what would never come to rest: a Secret that is read for what is written into it."""
+    written = {connection_secret_name(resource.key.name, each.name) for each in resource.spec.roles}
+    raise_faults(
+        malformed=[
+            f"spec.roles[{role.name}].secretFrom: the operator itself writes Secret {reading.name}, for an entry of "
+            f"spec.roles; name another one"
+            for reading in resource.named(role.secret_from)
+            if reading is not None and reading.kind == "Secret" and reading.name in written
+        ]
+    )
 
 
 async def _role_sources(
@@ -252,7 +269,7 @@ async def _write_connection_secret(
     current = await read_secret(api, resource.key.namespace, name)
     if current is not None:
         holder = current.owner
-        if holder is None or (holder.kind, holder.name) != (owner.kind, owner.name):
+        if holder is None or replace(holder, uid=owner.uid) != owner:
             raise ResourceFailure(
                 ResourceReason.SECRET_CONFLICT,
                 f"Secret {name} exists already and belongs to "
@@ -268,7 +285,15 @@ async def _write_connection_secret(
         if current is None
         else partial(update_secret, api, current)
     )
-    await write(type=CONNECTION_SECRET_TYPE, data=data, owner=owner, labels={}, annotations=annotations)
+    try:
+        await write(type=CONNECTION_SECRET_TYPE, data=data, owner=owner, labels={}, annotations=annotations)
+    except ObjectRejected:
+        # Of what is sent only what others added can be at fault. The API server's words may quote anything.
+        raise ResourceFailure(
+            ResourceReason.SECRET_CONFLICT,
+            f"the API server does not take what belongs into Secret {name}: it was made immutable, or others added too "
+            f"much to it; delete it, and it is made anew",
+        ) from None
 
 
 def gravest(failures: Sequence[ResourceFailure]) -> ResourceFailure:
@@ -293,16 +318,28 @@ def judge(capabilities: Capabilities) -> tuple[ResourceReason, str]:
     return ResourceReason.REGISTERED, ""
 
 
-def refusal(error: ServerError) -> tuple[ResourceReason, str]:
+def refusal(error: ServerError, connection: Connection) -> tuple[ResourceReason, str]:
     """What a server that could not be asked means for its resource, with the remedy."""
     if isinstance(error, AuthenticationFailed):
+        login = {"USER": connection.user, "PASS": connection.password}
         return (
             ResourceReason.AUTHENTICATION_FAILED,
-            f"{error}; check USER and PASS, or SSLCERT and SSLKEY, and the server's pg_hba.conf",
+            f"{error}; {_line_breaks(login)}check USER and PASS, or SSLCERT and SSLKEY, and the server's pg_hba.conf",
         )
     if isinstance(error, DatabaseUnavailable):
-        return ResourceReason.SERVER_UNREACHABLE, f"{error}; check DB"
+        return (
+            ResourceReason.SERVER_UNREACHABLE,
+            f"{error}; {_line_breaks({'DB': connection.database})}check DB",
+        )
     return ResourceReason.SERVER_UNREACHABLE, str(error)
+
+
+def _line_breaks(values: Mapping[str, str | None]) -> str:
+    """What is most likely wrong, as the beginning of a remedy: `echo` adds a line break that nobody sees."""
+    ending = [name for name, value in values.items() if value is not None and value.endswith(("\n", "\r"))]
+    return "".join(
+        f"{name} ends with a line break: write it without one, such as by printf %s; " for name in ending
+    )
 
 
 def replaced_server(

@@ -50,11 +50,16 @@ class Resources:
     """Registers resources, and lets them go when no plan uses them any more."""
 
     def __init__(
-        self, context: Context, inbox_of: Callable[[Endpoint], Inbox], wake_plan: Callable[[Key, str], None]
+        self,
+        context: Context,
+        inbox_of: Callable[[Endpoint], Inbox],
+        wake_plan: Callable[[Key, str], None],
+        in_turn: Callable[[Key], bool],
     ) -> None:
         self._context = context
         self._inbox_of = inbox_of
         self._wake_plan = wake_plan
+        self._in_turn = in_turn
         self._handled: dict[Key, Fingerprint] = {}
         self._to_register: dict[Key, str] = {}
         self._flight = SingleFlight(self._see_to, self._retry)
@@ -110,7 +115,8 @@ class Resources:
             return
         known = memory.registrations.get(key)
         try:
-            if resource.deleting and not memory.users_of(key):
+            # A plan in its turn may be about to use it; when that has ended the users are counted anew.
+            if resource.deleting and not memory.users_of(key) and not self._in_turn(key):
                 await self._let_go(resource)
             elif trigger is not None or known is None:
                 await self._register(resource, trigger or "plans")
@@ -214,7 +220,7 @@ class Resources:
         try:
             capabilities = await self._inbox_of(connection.endpoint).probe(connection)
         except ServerError as error:
-            reason, message = refusal(error)
+            reason, message = refusal(error, connection)
             return replace(found, reason=reason, message=message)
         reason, message = judge(capabilities)
         return replace(
