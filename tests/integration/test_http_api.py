@@ -165,7 +165,10 @@ async def test_credentials_are_in_secrets_of_the_resource_alone_and_are_replaced
         200,
         {"envvar:HOST", "envvar:USER", "envvar:PASS"},
     )
-    [source] = (await api.get(path))["spec"]["envVarsFrom"]
+    body = await api.get(path)
+    assert answer.json["updated_at"] == body["status"]["updatedAt"]
+    assert body["status"]["observedGeneration"] == body["metadata"]["generation"]
+    [source] = body["spec"]["envVarsFrom"]
     values, metadata = await data(source["secretRef"]["name"])
     assert set(values) == {"HOST", "USER", "PASS"}
     assert [owner["uid"] for owner in metadata["ownerReferences"]] == [body["metadata"]["uid"]]

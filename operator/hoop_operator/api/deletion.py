@@ -52,21 +52,21 @@ async def _delete(session: Session, name: str) -> tuple[str, Body]:
 
 
 async def _remove_unapplied(session: Session, resource: str) -> None:
+    # The operator may be about to say of each that there is no such resource.
     for _ in range(ATTEMPTS):
-        changed = False
-        for plan in await plans_on(session, resource):
-            metadata = plan["metadata"]
-            if metadata.get("finalizers") or not HTTP_API.items() <= (metadata.get("labels") or {}).items():
-                continue
-            of_it = {"uid": metadata["uid"], "resource_version": metadata["resourceVersion"]}
-            try:
-                await session.api.delete(paths.custom_object(plan), **of_it)
-            except ObjectNotFound:
-                pass
-            except ObjectConflict:
-                changed = True  # by the operator, which says in the status that the resource is gone
-        if not changed:
+        unapplied = [plan for plan in await plans_on(session, resource) if _is_unapplied(plan)]
+        if not unapplied:
             return
+        for plan in unapplied:
+            uid, version = plan["metadata"]["uid"], plan["metadata"]["resourceVersion"]
+            with suppress(ObjectConflict, ObjectNotFound):
+                await session.api.delete(paths.custom_object(plan), uid=uid, resource_version=version)
+
+
+def _is_unapplied(plan: Body) -> bool:
+    """Whether a plan was made here, and has no role."""
+    metadata = plan["metadata"]
+    return not metadata.get("finalizers") and HTTP_API.items() <= (metadata.get("labels") or {}).items()
 
 
 async def _refuse_in_use(session: Session, body: Body) -> None:

@@ -351,7 +351,7 @@ def _nobody(session: Session) -> str:
 def _unanswered(session: Session, body: Body) -> str:
     return (
         f"{_nobody(session)}; what is asked is written down, in HoopRolePlan "
-        f"{session.namespace}/{body['metadata']['name']}: ask again later"
+        f"{session.namespace}/{body['metadata']['name']}: ask again later, if the resource's agent_id is an operator's"
     )
 
 
