@@ -1,6 +1,7 @@
 """Every knob of the operator process, read from `HOOP_*` environment variables at start-up."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -119,3 +120,9 @@ class Settings(BaseSettings):
 
     log_format: Literal["json", "text"] = "json"
     """`json`: one JSON object a line, for machines; `text`: for people."""
+
+
+def unknown_variables(environment: Iterable[str]) -> set[str]:
+    """Of the names of environment variables, those that look like settings of the API and are none."""
+    known = {f"HOOP_{field.upper()}" for field in Settings.model_fields}
+    return {name for name in environment if name.startswith("HOOP_API_")} - known

@@ -107,6 +107,13 @@ async def test_what_waits_is_shown_approved_as_shown_and_by_those_who_may(
     assert f'@@ database "{database}" @@\n+ GRANT ' in shown.out
     assert "waits for approval: creates the role; grants on " in shown.out
     assert f"checksum {waiting['checksum']}" in shown.out
+    spec = (await tenant.plans())["ro"]["spec"]
+    manifest = {"apiVersion": "hoop.dev/v1alpha1", "kind": "HoopRolePlan", "metadata": {"name": "ro"}}
+    for options, is_told in (((), True), (("--host", "localhost"), False)):
+        ahead = plugin.run("plan", "-f", "-", *options, stdin=yaml.safe_dump(manifest | {"spec": spec}))
+        assert "waits for approval: nothing is applied until " in ahead.out
+        assert (f"hoop.dev/approve={waiting['checksum']}" in ahead.out) is is_told
+        assert ("hoop.dev/approve=" in ahead.out) is is_told
 
     seen = editor.run("status")
     assert (seen.code, "plans are shown without them" in seen.err) == (WRONG, True)

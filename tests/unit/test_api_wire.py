@@ -46,6 +46,13 @@ def test_a_field_that_is_not_known_is_ignored() -> None:
     ResourceRequest.model_validate({**RESOURCE, "tags": ["x"], "roles": None, "subtype": ""})
 
 
+def test_what_is_nested_too_deeply_to_be_looked_at_is_refused() -> None:
+    nested: Any = "x"
+    for _ in range(2000):
+        nested = [nested]
+    assert refusal(ResourceRequest, {**RESOURCE, "subtype": nested}) == "subtype: it is nested too deeply"
+
+
 @pytest.mark.parametrize("field", ["type", "role", "scopes", "privileges"])
 def test_a_plan_without_what_hoop_asks_for_is_refused(field: str) -> None:
     body = {name: given for name, given in PLAN.items() if name != field}
@@ -83,5 +90,5 @@ def test_what_the_kubernetes_api_says_is_passed_on(status: int, answered: int) -
 def test_what_is_wrong_with_single_fields_is_told_in_the_words_of_the_kubernetes_api() -> None:
     causes = [{"field": "spec.roles", "message": "too many"}, {"field": "spec.type", "message": "unknown"}]
     error = failure("POST", "/hoopresources", 422, {"message": "all", "details": {"causes": causes}})
-    assert problem_of(error).message == "spec.roles: too many\nspec.type: unknown"
+    assert problem_of(error).message == "roles: too many\ntype: unknown"
     assert "too many" not in str(error)

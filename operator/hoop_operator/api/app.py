@@ -1,5 +1,6 @@
 """The routes of hoop's API, and the document that describes them."""
 
+import logging
 from importlib.metadata import version
 from typing import Annotated, Any
 
@@ -10,7 +11,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.routing import Match, Route
 
-from hoop_operator.api import plans, resources
+from hoop_operator.api import batches, deletion, health, plans, resources
 from hoop_operator.api.middleware import Entrance, bearer_of
 from hoop_operator.api.problems import UNAUTHENTICATED, Problem, in_lines, problem_of
 from hoop_operator.api.resources import Session
@@ -28,8 +29,8 @@ from hoop_operator.api.wire import (
     PlanResult,
     PlanResults,
     Resource,
-    ResourceChange,
     ResourcePage,
+    ResourceReplacement,
     ResourceRequest,
 )
 from hoop_operator.cluster.api import KubernetesApi
@@ -37,6 +38,8 @@ from hoop_operator.errors import AccessDenied, ClusterError
 from hoop_operator.settings import Settings
 
 PAGE_SIZE = 50
+
+logger = logging.getLogger(__name__)
 
 DESCRIPTION = """\
 hoop.dev's API for resources and role plans, in front of the HoopResources and HoopRolePlans of one namespace. The
@@ -49,14 +52,16 @@ _MEANINGS = {
     403: "Access denied: the Kubernetes API does not allow it, or it cannot be done to this resource",
     404: "There is no such thing",
     409: "It exists already, or was changed meanwhile",
+    408: "The body did not arrive in time",
     413: "The body is too large",
+    415: "The body is not said to be JSON",
     422: "It cannot be done to a resource like this, or a parameter is out of range",
     503: "The Kubernetes API or the operator does not answer",
 }
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    always = {401, 403, 413, 422, 503}
+    always = {401, 403, 408, 413, 415, 422, 503}
     return {
         status: {"model": Message, "description": _MEANINGS[status]}
         for status in sorted({*always, *statuses})
@@ -84,14 +89,26 @@ def application(settings: Settings, cluster: KubernetesApi) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        # The address that it would lead to is what a client said in Host, and not always by TLS.
+        redirect_slashes=False,
     )
     app.state.settings, app.state.cluster = settings, cluster
-    app.add_middleware(Entrance)
+    app.add_middleware(Entrance, introduce=lambda token: _introduce(cluster, token))
     _tell_what_is_wrong(app)
     _serve_resources(app)
     _serve_plans(app)
     _serve_probes(app, cluster)
     return app
+
+
+async def _introduce(cluster: KubernetesApi, token: str) -> None:
+    """Raise what is wrong if the Kubernetes API does not know whose token it is."""
+    try:
+        await cluster.with_token(token).get("/version")
+    except AccessDenied as error:
+        # Who is known, and may not know the version, may do other things.
+        if error.status == 401:
+            raise
 
 
 def _serve_resources(app: FastAPI) -> None:
@@ -132,7 +149,7 @@ def _serve_resources(app: FastAPI) -> None:
         tags=["Resources"],
     )
     async def health_of_resources(caller: Caller, request: HealthRequest) -> HealthResults:
-        return HealthResults(results=await resources.health_of(caller, request.names))
+        return HealthResults(results=await health.health_of(caller, request.names))
 
     @app.get(
         "/api/resources/{name}",
@@ -151,7 +168,7 @@ def _serve_resources(app: FastAPI) -> None:
         dependencies=bearer,
         tags=["Resources"],
     )
-    async def replace_resource(caller: Caller, name: Name, change: ResourceChange) -> Resource:
+    async def replace_resource(caller: Caller, name: Name, change: ResourceReplacement) -> Resource:
         return await resources.replace(caller, name, change)
 
     @app.delete(
@@ -163,7 +180,7 @@ def _serve_resources(app: FastAPI) -> None:
         tags=["Resources"],
     )
     async def delete_resource(caller: Caller, name: Name) -> Response:
-        await resources.remove(caller, name)
+        await deletion.remove(caller, name)
         return Response(status_code=204)
 
     @app.get(
@@ -174,7 +191,7 @@ def _serve_resources(app: FastAPI) -> None:
         tags=["Resources"],
     )
     async def health_of_resource(caller: Caller, name: Name) -> Health:
-        return await resources.health(caller, name)
+        return await health.health(caller, name)
 
 
 def _serve_plans(app: FastAPI) -> None:
@@ -189,7 +206,7 @@ def _serve_plans(app: FastAPI) -> None:
         tags=["Plans"],
     )
     async def plan_several(caller: Caller, request: PlanBatch) -> PlanResults:
-        return PlanResults(results=await plans.plan_all(caller, request.items))
+        return PlanResults(results=await batches.plan_all(caller, request.items))
 
     @app.post(
         "/api/resources/apply",
@@ -199,7 +216,7 @@ def _serve_plans(app: FastAPI) -> None:
         tags=["Plans"],
     )
     async def apply_several(caller: Caller, request: ApplyBatch) -> ApplyResults:
-        return ApplyResults(results=await plans.apply_all(caller, request.items))
+        return ApplyResults(results=await batches.apply_all(caller, request.items))
 
     @app.post(
         "/api/resources/{name}/plan",
@@ -240,6 +257,8 @@ def _serve_probes(app: FastAPI, cluster: KubernetesApi) -> None:
 
 def _tell_what_is_wrong(app: FastAPI) -> None:
     def answer(status: int, message: str) -> JSONResponse:
+        if status >= 500:
+            logger.warning("%s", message)
         return JSONResponse(Message(message=message).model_dump(), status)
 
     @app.exception_handler(Problem)

@@ -4,20 +4,17 @@ plan    writes what is asked and has the operator run: it shows the SQL in the s
 apply   approves the checksum that belongs to a sid, and has the operator run again
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing, suppress
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
 from uuid import uuid4
 
-from hoop_operator.api.problems import UNAUTHENTICATED, Problem, problem_of, refusing_invalid
-from hoop_operator.api.resources import NOT_FOUND, Session, object_name
+from hoop_operator.api.problems import Problem, refusing_invalid
+from hoop_operator.api.resources import NOT_FOUND, Session, object_name, plans_on
 from hoop_operator.api.waiting import SETTLING_SECONDS, Body, ready, until
 from hoop_operator.api.wire import (
-    ApplyItem,
     ApplyRequest,
     ApplyResult,
-    PlanItem,
     PlanRequest,
     PlanResult,
 )
@@ -55,13 +52,19 @@ ROTATE_ON_APPLY = "hoop.dev/rotate-on-apply"
 
 STALE = "The current database state does not match the desired migration state. Plan again, and apply that."
 NOTHING_TO_DO = "nothing to do"
+APPLIED_ALREADY = "applied already"
+ROTATES = "-- gives the role a new password when applied"
+WITHDRAWN = "what was approved is not approved any more: plan again, and apply that"
+OVERTAKEN = "another request changed the plan of this role meanwhile"
+HTTP_API = {"app.kubernetes.io/managed-by": "hoop-api"}
+"""The label of the plans that were made here, and go with their resource as long as they have no role."""
+
+ATTEMPTS = 5
+"""How often an object is read, checked and written that others write at the same time."""
 
 _UNSETTLED = {PlanReason.RESOURCE_NOT_FOUND, PlanReason.RESOURCE_NOT_READY}
 _FAILED = Outcome.FAILED.value
 _SUCCESS = Outcome.SUCCESS.value
-
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 
 async def plan(session: Session, resource: str, request: PlanRequest) -> PlanResult:
@@ -96,7 +99,7 @@ async def plan(session: Session, resource: str, request: PlanRequest) -> PlanRes
         return PlanResult(
             sid="", resource_name=resource, role=role, status=_FAILED, message=_unanswered(session, body)
         )
-    if problem := _refusal(body):
+    if problem := _refusal(body) or _of_another_name(body, resource, role):
         if made:
             # It would come to life by itself as soon as there is such a resource.
             with suppress(ClusterError):
@@ -104,13 +107,16 @@ async def plan(session: Session, resource: str, request: PlanRequest) -> PlanRes
         raise problem
     status = body["status"]
     _, reason, message = ready(body)
+    rotation = _rotation(body, status["history"][0])
+    if not session.settings.api_plan_applies and (rotation is not None) != request.rotate_password:
+        raise Problem(409, OVERTAKEN)
     planned = reason in {PlanReason.APPLIED, PlanReason.PENDING_APPROVAL}
     return PlanResult(
         sid=status["sid"],
         resource_name=resource,
         role=status.get("role") or role,
         status=_SUCCESS if planned else _FAILED,
-        message=_sql(status) if planned else message,
+        message=_sql(status, rotates=rotation is not None) if planned else message,
     )
 
 
@@ -120,112 +126,128 @@ async def apply(session: Session, resource: str, request: ApplyRequest) -> Apply
     Raises
     ------
     Problem
-        404 where no plan of that resource has the sid.
+        404 where no plan of that resource has the sid, 409 where it does not stand still.
     ClusterError
         The API server failed us.
     """
-    body: Body = await _planned(session, resource, request.sid)
-    status, metadata = body["status"], body["metadata"]
-    annotations = metadata.get("annotations") or {}
 
     def result(outcome: Any, message: str, sid: str = request.sid) -> ApplyResult:
         return ApplyResult(sid=sid, resource_name=resource, status=outcome, message=message)
 
-    run = next((entry for entry in status.get("history") or () if entry["sid"] == request.sid), None)
-    if run is None or request.sid == status.get("lastAppliedSid"):
-        return result("skipped", "applied already")
-    if run["status"] == _FAILED:
-        return result(_FAILED, f"that plan failed: {run.get('message', '')}; plan again")
+    for _ in range(ATTEMPTS):
+        body = await _planned(session, resource, request.sid)
+        left = _left_to_do(body, request.sid)
+        if isinstance(left, _Answer):
+            return result(*left)
+        # Of this very version it was found that it may be approved; of any other it has to be found anew.
+        checked = {key: body["metadata"][key] for key in ("uid", "resourceVersion")}
+        try:
+            approved = await session.api.merge_patch(
+                paths.custom_object(body), {"metadata": {**checked, "annotations": left}}
+            )
+        except ObjectConflict:
+            continue
+        return result(*await _outcome(session, approved, left))
+    raise Problem(409, OVERTAKEN)
+
+
+class _Answer(NamedTuple):
+    """How an apply ends."""
+
+    status: str
+    message: str
+
+
+def _left_to_do(body: Body, sid: str) -> "_Answer | dict[str, str | None]":
+    """The annotations that have the plan of a sid applied, or why there is nothing to apply."""
+    status, metadata = body["status"], body["metadata"]
+    run = next((entry for entry in status.get("history") or () if entry["sid"] == sid), None)
+    if run is not None and run["status"] == _FAILED:
+        return _Answer(_FAILED, f"that plan failed: {run.get('message', '')}; plan again")
+    if run is None or sid == status.get("lastAppliedSid"):
+        return _Answer("skipped", APPLIED_ALREADY)
     _, reason, message = ready(body)
     if reason == PlanReason.SUSPENDED:
-        return result(_FAILED, message)
-    approved, due = run.get("checksum"), _due(body)
-    rotate = annotations.get(ROTATE_ON_APPLY)
-    if approved != due:
-        return result(_FAILED, STALE)
-    if approved is None and rotate is None:
-        return result("skipped", NOTHING_TO_DO)
-    wanted = {RECONCILE_AT: str(uuid4()), ROTATE_ON_APPLY: None}
-    if approved is not None:
-        wanted[APPROVE] = approved
-    if rotate is not None:
-        wanted[ROTATE_AT] = rotate
-    patched = await session.api.merge_patch(
-        paths.custom_object(body),
-        {"metadata": {"uid": metadata["uid"], "annotations": wanted}},
-    )
-    answered = _answers(patched)
-    body = await until(
-        session.api,
-        paths.hoop_role_plans(session.namespace),
-        patched,
-        answered,
-        session.settings.api_wait_seconds,
-    )
-    if not answered(body):
-        return result(_FAILED, _unanswered(session, body), sid="")
-    sid = body["status"]["sid"]
+        return _Answer(_FAILED, message)
+    checksum, rotation = run.get("checksum"), _rotation(body, run)
+    if checksum is not None and checksum == _applied_checksum(status):
+        if rotation is None:
+            return _Answer("skipped", f"{APPLIED_ALREADY}, by the run {status['lastAppliedSid']}")
+        checksum = None
+    # The statements may be the same for another spec, on a database without tables: who approves means what they read.
+    if run.get("generation") != metadata["generation"] or checksum != _due(body):
+        return _Answer(_FAILED, STALE)
+    if checksum is None and rotation is None:
+        return _Answer("skipped", NOTHING_TO_DO)
+    wanted: dict[str, str | None] = {RECONCILE_AT: str(uuid4())}
+    if checksum is not None:
+        wanted[APPROVE] = checksum
+    if rotation is not None:
+        wanted |= {ROTATE_AT: rotation, ROTATE_ON_APPLY: None}
+    return wanted
+
+
+async def _outcome(
+    session: Session, approved: Body, wanted: Mapping[str, str | None]
+) -> tuple[str, str, str]:
+    """Wait until a plan is applied, and return status, message and sid.
+
+    What has not been applied is not approved any more then.
+    """
+    metadata = approved["metadata"]
+    answered = _answers(approved)
+    collection, longest = paths.hoop_role_plans(session.namespace), session.settings.api_wait_seconds
+    try:
+        body = await until(session.api, collection, approved, answered, longest)
+        is_answered = answered(body)
+    except BaseException:
+        await _take_back(session, approved, wanted)
+        raise
+    status = body.get("status") or {}
     _, reason, message = ready(body)
-    if reason == PlanReason.APPLIED:
-        secret = body["status"].get("secretName") or default_secret_name(metadata["name"])
-        return result(
-            _SUCCESS, f"the credentials are in the Secret {secret} of namespace {session.namespace}", sid
-        )
-    return result(_FAILED, STALE if reason == PlanReason.PENDING_APPROVAL else message, sid)
+    is_applied = APPROVE in wanted and wanted[APPROVE] == _applied_checksum(status)
+    if is_applied or (is_answered and reason == PlanReason.APPLIED):
+        secret = status.get("secretName") or default_secret_name(metadata["name"])
+        where = f"the credentials are in the Secret {secret} of namespace {session.namespace}"
+        return _SUCCESS, where, status["lastAppliedSid"] if is_applied else status["sid"]
+    kept = await _take_back(session, approved, wanted)
+    if not is_answered:
+        return _FAILED, f"{_nobody(session)}; {kept or WITHDRAWN}", ""
+    if reason == PlanReason.PENDING_APPROVAL:
+        return _FAILED, f"{STALE} {kept}".rstrip(), status["sid"]
+    return _FAILED, f"{message}; {kept or WITHDRAWN}", status["sid"]
 
 
-async def plan_all(session: Session, items: Sequence[PlanItem]) -> list[PlanResult]:
-    """Plan several roles at the same time; what goes wrong with one is told of that one.
+def _place(annotation: str) -> str:
+    """Where an annotation is, as a JSON pointer (RFC 6901, section 3)."""
+    return "/metadata/annotations/" + annotation.replace("~", "~0").replace("/", "~1")
 
-    Raises
-    ------
-    Problem
-        401: the API server does not know the caller.
+
+async def _take_back(session: Session, approved: Body, wanted: Mapping[str, str | None]) -> str:
+    """Withdraw an approval that is still ours, and what came with it; return what is wrong where that is not possible.
+
+    Otherwise what was answered to have failed would be applied as soon as the server is again as it was planned for.
     """
-
-    def failed(item: PlanItem, message: str) -> PlanResult:
-        role = ""
-        with suppress(ValueError):
-            role = role_name(item.resource_name, item.role)
-        return PlanResult(
-            sid="", resource_name=item.resource_name, role=role, status=_FAILED, message=message
+    metadata = approved["metadata"]
+    operations: list[dict[str, Any]] = [{"op": "test", "path": "/metadata/uid", "value": metadata["uid"]}]
+    for name, value in wanted.items():
+        if name in {APPROVE, ROTATE_AT}:
+            place = _place(name)
+            operations += [{"op": "test", "path": place, "value": value}, {"op": "remove", "path": place}]
+        if name == ROTATE_AT:
+            # The operator remembers that value: one that it has acted on rotates nothing when it comes again.
+            operations.append({"op": "add", "path": _place(ROTATE_ON_APPLY), "value": value})
+    try:
+        left = await session.api.json_patch(paths.custom_object(approved), operations)
+    except (ObjectRejected, ObjectConflict, ObjectNotFound):
+        return ""  # another request has withdrawn it, by asking for something else
+    except ClusterError as error:
+        return (
+            f"the approval could not be withdrawn ({error}); withdraw it, run: kubectl -n {session.namespace} annotate "
+            f"hrp {metadata['name']} {APPROVE}-"
         )
-
-    return await _each(items, lambda item: plan(session, item.resource_name, item), failed)
-
-
-async def apply_all(session: Session, items: Sequence[ApplyItem]) -> list[ApplyResult]:
-    """Apply several plans at the same time; what goes wrong with one is told of that one.
-
-    Raises
-    ------
-    Problem
-        401: the API server does not know the caller.
-    """
-
-    def failed(item: ApplyItem, message: str) -> ApplyResult:
-        return ApplyResult(sid=item.sid, resource_name=item.resource_name, status=_FAILED, message=message)
-
-    return await _each(items, lambda item: apply(session, item.resource_name, item), failed)
-
-
-async def _each(
-    items: Sequence[_Item],
-    work: Callable[[_Item], Awaitable[_Result]],
-    failed: Callable[[_Item, str], _Result],
-) -> list[_Result]:
-    async def one(item: _Item) -> _Result:
-        try:
-            return await work(item)
-        except ClusterError as error:
-            problem = problem_of(error)
-        except Problem as raised:
-            problem = raised
-        if problem.status == UNAUTHENTICATED.status:
-            raise problem
-        return failed(item, problem.message)
-
-    return await asyncio.gather(*map(one, items))
+    before, after = ((body.get("status") or {}).get("lastAppliedSid") for body in (approved, left))
+    return "it is being applied: apply the same sid again to see what became of it" if before != after else ""
 
 
 def _missing(request: PlanRequest) -> str | None:
@@ -260,26 +282,49 @@ async def _write(
     if request.rotate_password:
         annotations[ROTATE_AT if at_once else ROTATE_ON_APPLY] = asked
     former = dict.fromkeys(("scopes", "privileges", "sourceRole", "rotatePassword", "approval"))
-    patch = {"metadata": {"annotations": annotations}, "spec": former | fields}
     path = paths.hoop_role_plan(session.namespace, name)
-    with suppress(ObjectNotFound):
-        return await session.api.merge_patch(path, patch), False
-    try:
-        body = await session.api.create(
-            paths.hoop_role_plans(session.namespace),
-            {
+    for _ in range(ATTEMPTS):
+        try:
+            current = await session.api.get(path)
+            _refuse_another(session, current, spec)
+            of_it = {"uid": current["metadata"]["uid"], "annotations": annotations}
+            return await session.api.merge_patch(path, {"metadata": of_it, "spec": former | fields}), False
+        except ObjectNotFound:
+            metadata = {
+                "name": name,
+                "labels": HTTP_API,
+                "annotations": {key: value for key, value in annotations.items() if value},
+            }
+            made = {
                 "apiVersion": API_VERSION,
                 "kind": HOOP_ROLE_PLAN.kind,
-                "metadata": {
-                    "name": name,
-                    "annotations": {key: value for key, value in annotations.items() if value},
-                },
+                "metadata": metadata,
                 "spec": fields,
-            },
+            }
+            with suppress(ObjectConflict):
+                return await session.api.create(paths.hoop_role_plans(session.namespace), made), True
+        except ObjectConflict:
+            pass  # it is another object by now
+    raise Problem(409, OVERTAKEN)
+
+
+def _refuse_another(session: Session, current: Body, asked: HoopRolePlanSpec) -> None:
+    """Refuse to write to an object of that name that was made by hand for something else."""
+    known, name = current["spec"], f"HoopRolePlan {session.namespace}/{current['metadata']['name']}"
+    reference, wanted = known["resourceRef"], asked.resource_ref.name
+    namespace = reference.get("namespace", session.namespace)
+    if (namespace, reference["name"]) != (session.namespace, wanted):
+        raise Problem(
+            409,
+            f"{name} is for HoopResource {namespace}/{reference['name']}, and not for {session.namespace}/{wanted}: "
+            f"delete it, or choose another role",
         )
-    except ObjectConflict:
-        return await session.api.merge_patch(path, patch), False
-    return body, True
+    if known["type"] != asked.type:
+        raise Problem(
+            400,
+            f"type: {name} is {known['type']}, which cannot be changed; to begin anew, run: "
+            f"kubectl -n {session.namespace} delete hrp {current['metadata']['name']}",
+        )
 
 
 def _answers(written: Body) -> Callable[[Body], bool]:
@@ -289,7 +334,7 @@ def _answers(written: Body) -> Callable[[Body], bool]:
     def answered(body: Body) -> bool:
         metadata, status = body["metadata"], body.get("status") or {}
         if metadata["generation"] != generation:
-            raise Problem(409, "another request changed the plan of this role meanwhile")
+            raise Problem(409, OVERTAKEN)
         return bool(
             status.get("observedGeneration") == generation
             and status.get("observedReconcileAt") == (metadata.get("annotations") or {}).get(RECONCILE_AT)
@@ -298,11 +343,15 @@ def _answers(written: Body) -> Callable[[Body], bool]:
     return answered
 
 
-def _unanswered(session: Session, body: Body) -> str:
+def _nobody(session: Session) -> str:
     agent = f" with HOOP_AGENT_ID={session.settings.agent_id}" if session.settings.agent_id else ""
+    return f"no operator{agent} has answered within {session.settings.api_wait_seconds:g} s"
+
+
+def _unanswered(session: Session, body: Body) -> str:
     return (
-        f"no operator{agent} has answered within {session.settings.api_wait_seconds:g} s; what is asked is written "
-        f"down, in HoopRolePlan {session.namespace}/{body['metadata']['name']}: ask again later"
+        f"{_nobody(session)}; what is asked is written down, in HoopRolePlan "
+        f"{session.namespace}/{body['metadata']['name']}: ask again later, if the resource's agent_id is an operator's"
     )
 
 
@@ -314,8 +363,21 @@ def _refusal(body: Body) -> Problem | None:
     if reason == PlanReason.UNSUPPORTED_RESOURCE:
         return Problem(422, message)
     if reason == PlanReason.RESOURCE_NOT_READY and ResourceReason.CREDENTIALS_MISSING in message:
-        return Problem(422, f"resource is missing required credentials: {message}")
+        what = message.partition(f"{ResourceReason.CREDENTIALS_MISSING}: ")[2]
+        return Problem(422, f"resource is missing required credentials: {what or message}")
     return None
+
+
+def _of_another_name(body: Body, resource: str, role: str) -> Problem | None:
+    """What is wrong where the object is not the resource that was meant: who may not read it could only guess."""
+    made = body["status"].get("role") or role
+    if made == role:
+        return None
+    return Problem(
+        409,
+        f"HoopResource {body['spec']['resourceRef']['name']} goes by another name than {resource!r} here, and would be "
+        f"given {made} instead of {role}: ask with a token that may read HoopResources",
+    )
 
 
 def _due(body: Body) -> str | None:
@@ -328,15 +390,31 @@ def _due(body: Body) -> str | None:
     return checksum
 
 
-def _sql(status: Body) -> str:
-    """The SQL of the last run, as much of it as a status holds."""
+def _applied_checksum(status: Body) -> str | None:
+    """The checksum of the plan that was applied last; None where that failed, or is too long ago."""
+    for run in status.get("history") or ():
+        if run["sid"] == status.get("lastAppliedSid") and run["status"] == _SUCCESS:
+            checksum: str | None = run.get("checksum")
+            return checksum
+    return None
+
+
+def _rotation(body: Body, run: Body) -> str | None:
+    """What the request asked for that a run answered: the value that rotates; None where it was no rotation."""
+    wanted: str | None = (body["metadata"].get("annotations") or {}).get(ROTATE_ON_APPLY)
+    return wanted if wanted is not None and wanted == run.get("reconcileAt") else None
+
+
+def _sql(status: Body, *, rotates: bool) -> str:
+    """The SQL of the last run, as much of it as a status holds, and what it will do besides."""
     run = status["history"][0]
-    if not run.get("checksum"):
-        return NOTHING_TO_DO
-    computed = status["plan"]
-    statements: list[str] = list(computed.get("statements") or ())
-    more = computed["count"] - len(statements)
-    return "\n".join([*statements, f"-- and {more} more"] if more else statements)
+    computed = status["plan"] if run.get("checksum") else {}
+    lines: list[str] = list(computed.get("statements") or ())
+    if (more := computed.get("count", 0) - len(lines)) > 0:
+        lines.append(f"-- and {more} more")
+    if rotates and not any(line.startswith("CREATE ROLE ") for line in lines):
+        lines.append(ROTATES)
+    return "\n".join(lines) or NOTHING_TO_DO
 
 
 async def _planned(session: Session, resource: str, sid: str) -> dict[str, Any]:
@@ -345,24 +423,9 @@ async def _planned(session: Session, resource: str, sid: str) -> dict[str, Any]:
         resource_object = await object_name(session, resource)
     except ObjectNotFound:
         resource_object = resource_object_name(resource)
-    try:
-        found = await _plans(session, {"fieldSelector": f"spec.resourceRef.name={resource_object}"})
-    except ObjectRejected:
-        # Before Kubernetes 1.31 it selects custom objects by their names only.
-        found = await _plans(session, {})
-    for item in found:
-        status, reference = item.get("status") or {}, item["spec"]["resourceRef"]
+    for body in await plans_on(session, resource_object):
+        status = body.get("status") or {}
         runs = {status.get("lastAppliedSid"), *(entry["sid"] for entry in status.get("history") or ())}
-        is_of_resource = reference["name"] == resource_object and reference.get("namespace") in {
-            None,
-            session.namespace,
-        }
-        if is_of_resource and sid in runs | {status.get("sid")}:
-            return {"apiVersion": API_VERSION, "kind": HOOP_ROLE_PLAN.kind, **item}
+        if sid in runs | {status.get("sid")}:
+            return body
     raise Problem(404, f"no plan of resource {resource} has the sid {sid}")
-
-
-async def _plans(session: Session, query: Mapping[str, str]) -> list[dict[str, Any]]:
-    pages = session.api.pages(paths.hoop_role_plans(session.namespace), query)
-    async with aclosing(pages):
-        return [item async for page in pages for item in page["items"] or ()]

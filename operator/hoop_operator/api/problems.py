@@ -36,7 +36,13 @@ def in_lines(errors: Sequence[Mapping[str, Any]], *, without: str = "") -> str:
             continue
         place = ".".join(str(part) for part in error["loc"] if part != without)
         message = error["msg"].removeprefix("Value error, ")
-        lines.append(f"{place}: {message}" if place else message)
+        if not place and error["type"] in {"missing", "model_type", "model_attributes_type"}:
+            message = "the body must be a JSON object, and is " + (
+                "empty" if error["type"] == "missing" else "none"
+            )
+        # What is wrong with an entry begins with that entry.
+        between = "" if message.startswith("[") else ": "
+        lines.append(f"{place}{between}{message}" if place else message)
     return "\n".join(lines)
 
 
@@ -51,7 +57,8 @@ def refusing_invalid() -> Iterator[None]:
 
 def problem_of(error: ClusterError) -> Problem:
     """What it means for the caller that the Kubernetes API failed us."""
-    said = "\n".join(dict.fromkeys(error.causes)) or str(error)
+    # What a request calls a field is in the object's spec.
+    said = "\n".join(cause.removeprefix("spec.") for cause in dict.fromkeys(error.causes)) or str(error)
     match error:
         case AccessDenied(status=401):
             return UNAUTHENTICATED

@@ -1,45 +1,59 @@
 """hoop's resources as HoopResources. Credentials go into a Secret that the object refers to, never into the object."""
 
 import asyncio
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
+from uuid import uuid4
 
-from hoop_operator.api.problems import Problem, problem_of, refusing_invalid
-from hoop_operator.api.waiting import SETTLING_SECONDS, Body, ready, until
+from hoop_operator.api.env_vars import (
+    Credentials,
+    contents_of,
+    delete_former_secrets,
+    from_secret,
+    lacks_secret,
+    taken_apart,
+    write_secret,
+)
+from hoop_operator.api.problems import Problem, refusing_invalid
+from hoop_operator.api.waiting import SETTLING_SECONDS, Body, until
 from hoop_operator.api.wire import (
-    Health,
-    NamedHealth,
+    HIDDEN,
     Pages,
     Resource,
     ResourceChange,
     ResourcePage,
+    ResourceReplacement,
     ResourceRequest,
 )
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
-from hoop_operator.cluster.secrets import Owner, create_secret, delete_secret, read_secret, update_secret
+from hoop_operator.cluster.secrets import create_secret, delete_secret
 from hoop_operator.crd import (
     API_VERSION,
     HOOP_RESOURCE,
-    EnvFrom,
+    HOOP_ROLE_PLAN,
     HoopResourceSpec,
-    LocalRef,
-    Outcome,
     ResourceRole,
 )
-from hoop_operator.credentials.env import decode, references_in
-from hoop_operator.errors import AccessDenied, ClusterError, ObjectConflict, ObjectNotFound, ResourceReason
-from hoop_operator.naming import FILES, env_vars_secret_name, resource_object_name, role_secret_name
+from hoop_operator.errors import (
+    AccessDenied,
+    ClusterError,
+    ClusterUnavailable,
+    ObjectConflict,
+    ObjectNotFound,
+    ObjectRejected,
+)
+from hoop_operator.naming import env_vars_secret_name, resource_object_name, role_secret_name
 from hoop_operator.settings import Settings
 
 ENV_VARS = "hoop.dev/env-vars"
 """The annotation that remembers the keys of `env_vars`, so that to show them takes no right to read the Secret."""
-HIDDEN = "********"
-"""What is shown of every value. It is not base64, so that it never becomes a value by being sent back."""
-UNREGISTERED = "the operator has not looked at it yet"
 NOT_FOUND = "resource not found"
+TAKEN = "resource name already exists"
+RENAMED = "delete the resource and create it anew"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,19 +69,6 @@ class Session:
         return self.settings.api_namespace
 
 
-@dataclass(frozen=True, slots=True)
-class _Credentials:
-    """`env_vars`, taken apart."""
-
-    keys: tuple[str, ...]
-    secret: Mapping[str, bytes]
-    """What goes into the Secret."""
-    files: tuple[str, ...]
-    """What of it is to be a file."""
-    references: Mapping[str, str]
-    """What only names a secret elsewhere, and stays in the object."""
-
-
 async def create(session: Session, request: ResourceRequest) -> Resource:
     """Make a resource.
 
@@ -78,13 +79,13 @@ async def create(session: Session, request: ResourceRequest) -> Resource:
     ClusterError
         The API server failed us.
     """
-    credentials = _taken_apart(request.env_vars)
-    given = [_taken_apart(role.secret, f"roles.{index}.secret") for index, role in enumerate(request.roles)]
+    credentials = taken_apart(request.env_vars)
+    given = [taken_apart(role.secret, f"roles.{index}.secret") for index, role in enumerate(request.roles)]
     name = resource_object_name(request.name)
     with suppress(ObjectNotFound):
-        await find(session, request.name)
-        raise Problem(409, "resource name already exists")
-    annotations, spec = _declared(session, name, request, credentials)
+        there = await find(session, request.name)
+        raise Problem(409, await _taken(session, there, request.name))
+    annotations, spec = _declared(session, env_vars_secret_name(name), request, credentials)
     resource_name = None if name == request.name else request.name
     with refusing_invalid():
         spec = HoopResourceSpec.model_validate(
@@ -101,20 +102,36 @@ async def create(session: Session, request: ResourceRequest) -> Resource:
             },
         )
     except ObjectConflict:
-        raise Problem(409, "resource name already exists") from None
-    try:
-        await _write_secret(session, body, env_vars_secret_name(name), credentials)
-        for role, secret in zip(request.roles, given, strict=True):
-            await _write_secret(session, body, role_secret_name(name, role.name), secret)
-    except (ClusterError, Problem):
+        there = await session.api.get(paths.hoop_resource(session.namespace, name))
+        raise Problem(409, await _taken(session, there, request.name)) from None
+    secrets = {env_vars_secret_name(name): credentials}
+    secrets |= {
+        role_secret_name(name, role.name): secret for role, secret in zip(request.roles, given, strict=True)
+    }
+    # At the same time: a resource is not to be without its credentials for long.
+    outcomes = await asyncio.gather(
+        *(write_secret(session.api, body, secret_name, secret) for secret_name, secret in secrets.items()),
+        return_exceptions=True,
+    )
+    if failures := [outcome for outcome in outcomes if outcome is not None]:
         # Without its credentials nobody could do anything with it but this request once more.
         with suppress(ClusterError):
             await session.api.delete(paths.custom_object(body), uid=body["metadata"]["uid"])
-        raise
+        raise failures[0]
     return shown(body)
 
 
-async def replace(session: Session, name: str, change: ResourceChange) -> Resource:
+async def _taken(session: Session, body: Body, asked: str) -> str:
+    """What to say of an object that has the name already which another one was to get."""
+    if (other := name_of(body)) != asked:
+        there = f"HoopResource {session.namespace}/{body['metadata']['name']}"
+        return f"{TAKEN}: {there}, which goes by the name {other!r} here"
+    if await lacks_secret(session.api, body):
+        return f"{TAKEN}, without its credentials: if the request that made it was interrupted, delete it and ask again"
+    return TAKEN
+
+
+async def replace(session: Session, name: str, change: ResourceReplacement) -> Resource:
     """Give a resource other credentials, in place of all it had.
 
     Raises
@@ -124,109 +141,99 @@ async def replace(session: Session, name: str, change: ResourceChange) -> Resour
     ClusterError
         The API server failed us, or there is no such resource.
     """
-    credentials = _taken_apart(change.env_vars)
+    credentials = taken_apart(change.env_vars)
     body = await find(session, name)
+    if change.name not in {None, name}:
+        raise Problem(400, f"name: must be that of the URL, or be left out: {RENAMED}")
     metadata, former = body["metadata"], body["spec"]
     if (change.type, change.subtype or former["subtype"]) != (former["type"], former["subtype"]):
-        raise Problem(403, "type and subtype cannot be changed: delete the resource and create it anew")
-    annotations, spec = _declared(session, metadata["name"], change, credentials)
-    await _write_secret(session, body, env_vars_secret_name(metadata["name"]), credentials)
+        raise Problem(403, f"type and subtype cannot be changed: {RENAMED}")
+    # Not the former one changed: the object would have new credentials although it refused what belongs to them.
+    secret_name = f"{env_vars_secret_name(metadata['name'])}-{uuid4().hex[:10]}"
+    annotations, spec = _declared(session, secret_name, change, credentials)
     wanted = _dumped(spec)
     env_vars = dict.fromkeys(former.get("envVars") or {}) | wanted.get("envVars", {})
-    patched = await session.api.merge_patch(
-        paths.custom_object(body),
-        {
-            "metadata": {"resourceVersion": metadata["resourceVersion"], "annotations": annotations},
-            "spec": {
-                "agentId": wanted.get("agentId"),
-                "envVars": env_vars,
-                "envVarsFrom": wanted.get("envVarsFrom"),
+    secret = None
+    if credentials.secret:
+        secret = await create_secret(
+            session.api, namespace=session.namespace, name=secret_name, **contents_of(body, credentials)
+        )
+    try:
+        patched = await _patch(
+            session,
+            body,
+            {
+                "metadata": {"annotations": annotations},
+                "spec": {
+                    "agentId": wanted.get("agentId"),
+                    "envVars": env_vars,
+                    "envVarsFrom": wanted.get("envVarsFrom"),
+                },
             },
-        },
-    )
+        )
+    except (ClusterError, Problem) as error:
+        # Where there was no answer it may be that the object refers to it by now.
+        if secret is not None and not isinstance(error, ClusterUnavailable):
+            with suppress(ClusterError):
+                await delete_secret(session.api, secret)
+        raise
+    # The former Secret is there until it is not used any more.
+    with suppress(ClusterError):
+        patched = await looked_at(session, patched)
+    await delete_former_secrets(session.api, body)
     return shown(patched)
 
 
-async def remove(session: Session, name: str) -> None:
-    """Delete a resource, and wait until it is gone.
-
-    Raises
-    ------
-    Problem
-        403 where plans use it, 503 where the operator does not let go of it.
-    ClusterError
-        The API server failed us, or there is no such resource.
-    """
-    body = await find(session, name)
-    if plans := (body.get("status") or {}).get("plans"):
-        raise Problem(
-            403,
-            f"cannot delete resource with existing connections: {plans} of its HoopRolePlans have roles on the "
-            f"server; delete these first",
-        )
-    path = paths.custom_object(body)
-    with suppress(ObjectNotFound):
-        left = await session.api.delete(path, uid=body["metadata"]["uid"])
-        if left.get("kind") == HOOP_RESOURCE.kind:
-            collection = paths.hoop_resources(session.namespace)
-            await until(session.api, collection, left, lambda _: False, session.settings.api_wait_seconds)
-            raise Problem(503, "the operator has not let go of the resource yet; it is deleted when it does")
-
-
-async def health(session: Session, name: str) -> Health:
-    """What the operator found when it last looked.
-
-    Raises
-    ------
-    ClusterError
-        The API server failed us, or there is no such resource.
-    """
-    collection, longest = paths.hoop_resources(session.namespace), session.settings.api_wait_seconds
-    body = await until(
-        session.api,
-        collection,
-        await find(session, name),
-        lambda body: (body.get("status") or {}).get("observedGeneration") == body["metadata"]["generation"],
-        longest,
-    )
-    # A new resource is there a moment before its Secret is.
-    body = await until(
-        session.api,
-        collection,
-        body,
-        lambda body: ready(body)[1] != ResourceReason.CREDENTIALS_UNRESOLVED,
-        min(SETTLING_SECONDS, longest),
-    )
-    holds, reason, message = ready(body)
-    if not reason:
-        return Health(output=UNREGISTERED, status="failed")
-    if holds == "True":
-        version = ((body.get("status") or {}).get("server") or {}).get("version")
-        return Health(output=f"PostgreSQL {version}" if version else reason, status=Outcome.SUCCESS.value)
-    prefix = "missing required credentials: " if reason == ResourceReason.CREDENTIALS_MISSING else ""
-    return Health(output=f"{reason}: {prefix}{message}", status=Outcome.FAILED.value)
-
-
-async def health_of(session: Session, names: Sequence[str]) -> list[NamedHealth]:
-    """What the operator found of several resources, in their order; what went wrong with one is told of that one.
-
-    Raises
-    ------
-    ClusterError
-        The API server does not know the caller.
-    """
-
-    async def one(name: str) -> NamedHealth:
+async def _patch(session: Session, body: Body, patch: Mapping[str, Any]) -> Body:
+    """Change an object if its spec is as it was read; what the operator says of it meanwhile does not matter."""
+    path, read = paths.custom_object(body), body["metadata"]
+    metadata = read
+    while True:
+        versioned = {**patch["metadata"], "uid": read["uid"], "resourceVersion": metadata["resourceVersion"]}
         try:
-            found = await health(session, name)
-        except ClusterError as error:
-            if error.status == 401:
-                raise
-            problem = problem_of(error)
-            return NamedHealth(resource_name=name, output=problem.message, status=Outcome.FAILED.value)
-        return NamedHealth(resource_name=name, output=found.output, status=found.status)
+            return await session.api.merge_patch(path, {**patch, "metadata": versioned})
+        except ObjectConflict:
+            metadata = (await session.api.get(path))["metadata"]
+            if (metadata["uid"], metadata["generation"]) != (read["uid"], read["generation"]):
+                raise Problem(409, "another request changed the resource meanwhile") from None
 
-    return await asyncio.gather(*map(one, names))
+
+async def looked_at(session: Session, body: Body) -> Body:
+    """Wait until the operator has looked at a resource as it is; less where it may be nobody's."""
+    longest = session.settings.api_wait_seconds
+    return await until(
+        session.api,
+        paths.hoop_resources(session.namespace),
+        body,
+        lambda body: observed(body) == body["metadata"]["generation"],
+        longest if is_ours(session, body) or observed(body) else min(SETTLING_SECONDS, longest),
+    )
+
+
+def observed(body: Body) -> int | None:
+    """Which generation of an object the operator last looked at; None before it looked."""
+    generation: int | None = (body.get("status") or {}).get("observedGeneration")
+    return generation
+
+
+def is_ours(session: Session, body: Body) -> bool:
+    """Whether the operator that this API is set up for serves a resource."""
+    ours = str(session.settings.agent_id or "")
+    return (body["spec"].get("agentId") or "").lower() == ours
+
+
+def nobodys(session: Session, body: Body) -> str | None:
+    """What is wrong with a resource that no operator has ever seen, if that is its agent id; None where it is not."""
+    if is_ours(session, body) or observed(body):
+        return None
+    agent = body["spec"].get("agentId")
+    said = f"agent_id {agent}" if agent else "agent_id is empty"
+    ours = session.settings.agent_id
+    remedy = f"with agent_id {ours}" if ours else "without agent_id"
+    return (
+        f"{said}: no operator with that HOOP_AGENT_ID has looked at the resource; an agent of a gateway is none: "
+        f"PUT it {remedy}, or run an operator with that id"
+    )
 
 
 async def find(session: Session, name: str) -> dict[str, Any]:
@@ -239,15 +246,33 @@ async def find(session: Session, name: str) -> dict[str, Any]:
     ClusterError
         The API server failed us.
     """
-    with suppress(ObjectNotFound):
-        body = await session.api.get(paths.hoop_resource(session.namespace, resource_object_name(name)))
-        if name_of(body) == name:
-            return body
-    # Made by hand, it may have any object's name.
-    for body in await bodies(session):
+    found: dict[str, dict[str, Any]] = {}
+    # Made by hand, it may have any object's name, and that may be what this API would have called it.
+    for object_named in {resource_object_name(name), name}:
+        with suppress(ObjectNotFound, ObjectRejected):
+            body = await session.api.get(paths.hoop_resource(session.namespace, object_named))
+            found[body["metadata"]["uid"]] = body
+    for body in await _called(session, name):
+        found[body["metadata"]["uid"]] = body
+    there = sorted(body["metadata"]["name"] for body in found.values() if name_of(body) == name)
+    if len(there) > 1:
+        raise Problem(
+            409, f"the HoopResources {' and '.join(there)} both go by the name {name!r}; delete one of them"
+        )
+    for body in found.values():
         if name_of(body) == name:
             return body
     raise ObjectNotFound(NOT_FOUND, status=404)
+
+
+async def _called(session: Session, name: str) -> list[dict[str, Any]]:
+    """The HoopResources with a `resourceName`."""
+    escaped = re.sub(r"([\\,=])", r"\\\1", name)
+    try:
+        return await bodies(session, {"fieldSelector": f"spec.resourceName={escaped}"})
+    except ObjectRejected:
+        # Before Kubernetes 1.31 it selects custom objects by their names only.
+        return await bodies(session)
 
 
 async def object_name(session: Session, name: str) -> str:
@@ -263,7 +288,7 @@ async def object_name(session: Session, name: str) -> str:
         The API server failed us, or there is no such resource.
     """
     try:
-        body = await find(session, name)
+        body: Body = await find(session, name)
     except AccessDenied as error:
         if error.status == 401:
             raise
@@ -271,12 +296,16 @@ async def object_name(session: Session, name: str) -> str:
     subtype = body["spec"]["subtype"]
     if (body["spec"]["type"], subtype) != ("database", "postgres"):
         raise Problem(422, f'resource type not implemented: "{subtype}"')
-    found: str = body["metadata"]["name"]
-    return found
+    if not is_ours(session, body):
+        body = await looked_at(session, body)
+    if problem := nobodys(session, body):
+        raise Problem(422, problem)
+    there: str = body["metadata"]["name"]
+    return there
 
 
-async def bodies(session: Session) -> list[dict[str, Any]]:
-    """Return all HoopResources by their names in the API.
+async def bodies(session: Session, query: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
+    """Return all HoopResources that a query selects, by their names in the API.
 
     Raises
     ------
@@ -284,7 +313,7 @@ async def bodies(session: Session) -> list[dict[str, Any]]:
         The API server failed us.
     """
     found: list[dict[str, Any]] = []
-    async with aclosing(session.api.pages(paths.hoop_resources(session.namespace))) as pages:
+    async with aclosing(session.api.pages(paths.hoop_resources(session.namespace), query)) as pages:
         async for page in pages:
             # An item of a list does not say what it is.
             found += [
@@ -292,6 +321,32 @@ async def bodies(session: Session) -> list[dict[str, Any]]:
                 for item in page["items"] or ()
             ]
     return sorted(found, key=name_of)
+
+
+async def plans_on(session: Session, resource_object: str) -> list[dict[str, Any]]:
+    """Return the HoopRolePlans of the namespace that refer to a HoopResource of it.
+
+    Raises
+    ------
+    ClusterError
+        The API server failed us.
+    """
+    try:
+        found = await _plans(session, {"fieldSelector": f"spec.resourceRef.name={resource_object}"})
+    except ObjectRejected:
+        # Before Kubernetes 1.31 it selects custom objects by their names only.
+        found = await _plans(session, {})
+    return [
+        {"apiVersion": API_VERSION, "kind": HOOP_ROLE_PLAN.kind, **item}
+        for item in found
+        if item["spec"]["resourceRef"]["name"] == resource_object
+        and item["spec"]["resourceRef"].get("namespace") in {None, session.namespace}
+    ]
+
+
+async def _plans(session: Session, query: Mapping[str, str]) -> list[dict[str, Any]]:
+    async with aclosing(session.api.pages(paths.hoop_role_plans(session.namespace), query)) as pages:
+        return [item async for page in pages for item in page["items"] or ()]
 
 
 async def page_of(session: Session, page: int, size: int) -> ResourcePage:
@@ -330,16 +385,8 @@ def shown(body: Body) -> Resource:
     )
 
 
-def _taken_apart(env_vars: Mapping[str, str], field: str = "env_vars") -> _Credentials:
-    decoded = decode(env_vars, field)
-    if decoded.problems:
-        raise Problem(400, "\n".join(decoded.problems))
-    references = {key: env_vars[key] for key in references_in(env_vars)}
-    return _Credentials(tuple(env_vars), decoded.variables, decoded.files, references)
-
-
 def _declared(
-    session: Session, name: str, change: ResourceChange, credentials: _Credentials
+    session: Session, secret_name: str, change: ResourceChange, credentials: Credentials
 ) -> tuple[dict[str, str], HoopResourceSpec]:
     """The annotations and the spec that say what is asked."""
     agent = change.agent_id or session.settings.agent_id
@@ -349,13 +396,13 @@ def _declared(
             subtype=change.subtype or change.type,
             agent_id=str(agent) if agent else None,
             env_vars=dict(credentials.references),
-            env_vars_from=_from_secret(env_vars_secret_name(name), credentials),
+            env_vars_from=from_secret(secret_name, credentials),
         )
     return {ENV_VARS: ",".join(credentials.keys)}, spec
 
 
 def _roles(
-    resource_object: str, request: ResourceRequest, given: Sequence[_Credentials]
+    resource_object: str, request: ResourceRequest, given: Sequence[Credentials]
 ) -> tuple[ResourceRole, ...]:
     return tuple(
         ResourceRole(
@@ -365,45 +412,11 @@ def _roles(
             command=tuple(role.command),
             agent_id=str(role.agent_id) if role.agent_id else None,
             secret=dict(credentials.references),
-            secret_from=_from_secret(role_secret_name(resource_object, role.name), credentials),
+            secret_from=from_secret(role_secret_name(resource_object, role.name), credentials),
         )
         for role, credentials in zip(request.roles, given, strict=True)
     )
 
 
-def _from_secret(name: str, credentials: _Credentials) -> tuple[EnvFrom, ...]:
-    return (EnvFrom(secret_ref=LocalRef(name=name)),) if credentials.secret else ()
-
-
 def _dumped(spec: HoopResourceSpec) -> dict[str, Any]:
     return spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-
-
-async def _write_secret(session: Session, body: Body, name: str, credentials: _Credentials) -> None:
-    """Have a Secret of a resource hold credentials, and nothing else of ours."""
-    api, metadata = session.api, body["metadata"]
-    owner = Owner(HOOP_RESOURCE.kind, metadata["name"], metadata["uid"])
-    current = await read_secret(api, session.namespace, name)
-    if current is not None:
-        holder = current.owner
-        if holder is None or (holder.kind, holder.name) != (owner.kind, owner.name):
-            raise Problem(
-                409, f"Secret {name} exists already and is not this resource's; it stays untouched: delete it"
-            )
-        if holder.uid != owner.uid or not credentials.secret:
-            # A former resource's goes any moment.
-            await delete_secret(api, current)
-            current = None
-    if not credentials.secret:
-        return
-    contents: dict[str, Any] = {
-        "type": "Opaque",
-        "data": credentials.secret,
-        "owner": owner,
-        "labels": {},
-        "annotations": {FILES: ",".join(credentials.files)} if credentials.files else {},
-    }
-    if current is None:
-        await create_secret(api, namespace=session.namespace, name=name, **contents)
-    else:
-        await update_secret(api, current, **contents)

@@ -1,6 +1,8 @@
 """The process of `hoop-operator serve`."""
 
 import asyncio
+import logging
+import os
 import signal
 import socket
 import sys
@@ -8,13 +10,19 @@ import sys
 import uvicorn
 
 from hoop_operator.api.app import application
+from hoop_operator.api.connections import ACCEPTED_AT_ONCE, Connection
 from hoop_operator.cluster.api import connect_without_credentials
 from hoop_operator.errors import ClusterUnavailable
-from hoop_operator.settings import Settings
+from hoop_operator.settings import Settings, unknown_variables
 
 SHUTDOWN_SECONDS = 10
 KEEP_ALIVE_SECONDS = 75
 """Longer than what stands in front of it keeps idle connections, which else would meet one that is just closed."""
+
+HEAD_BYTES_MAX = 32 * 1024
+"""Room for a bearer token that names many groups."""
+
+logger = logging.getLogger(__name__)
 
 
 def serve(settings: Settings) -> int:
@@ -44,11 +52,23 @@ def serve(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings, listening: socket.socket) -> None:
+    for name in sorted(unknown_variables(os.environ)):
+        logger.warning("%s: there is no such setting; it is ignored", name)
     async with connect_without_credentials() as cluster:
+        logger.info(
+            "Serving namespace %s of %s on port %d; plans %s; %s",
+            settings.api_namespace,
+            cluster.host,
+            settings.api_port,
+            "are applied at once" if settings.api_plan_applies else "wait for apply",
+            f"HOOP_AGENT_ID is {settings.agent_id}" if settings.agent_id else "no HOOP_AGENT_ID",
+        )
         config = uvicorn.Config(
             application(settings, cluster),
-            # The strict parser, whichever else is installed, and no other protocol.
-            http="h11",
+            # On the strict parser, whichever else is installed, and no other protocol.
+            http=Connection,
+            backlog=ACCEPTED_AT_ONCE,
+            h11_max_incomplete_event_size=HEAD_BYTES_MAX,
             ws="none",
             lifespan="off",
             log_config=None,

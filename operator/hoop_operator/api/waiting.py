@@ -15,7 +15,7 @@ SETTLING_SECONDS = 3.0
 """How long what an object depends on may be missing before that is the answer: it may have been made just now."""
 
 RETRY_SECONDS = 1.0
-"""Pause before an object is read anew whose watch broke off."""
+"""Pause before an object is watched anew whose watch ended or broke off."""
 
 
 async def until(
@@ -67,6 +67,8 @@ async def _follow(
                     latest[0] = event["object"]
                     if holds(latest[0]):
                         return
+        # Of what stands in between it may have ended at once.
+        await asyncio.sleep(RETRY_SECONDS)
     except ClusterUnavailable:
         await asyncio.sleep(RETRY_SECONDS)
         latest[0] = await api.get(paths.custom_object(latest[0]))

@@ -7,12 +7,24 @@ the API server; here is only what hoop says otherwise.
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StrictBool
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    field_validator,
+)
 
 from hoop_operator.crd import PlanType, Privilege, ResourceType
 
 ITEMS_AT_ONCE = 100
 """The most items of a batch."""
+
+
+HIDDEN = "********"
+"""What is shown of every value of `env_vars`."""
 
 
 class Wire(BaseModel):
@@ -22,11 +34,47 @@ class Wire(BaseModel):
         extra="ignore", frozen=True, use_attribute_docstrings=True, hide_input_in_errors=True
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text(cls, value: Any) -> Any:
+        """JSON can escape halves of a character, which are no text (RFC 8259, section 8.2)."""
+        try:
+            _refuse_halves(value)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        return value
+
 
 def _reachable(name: str) -> str:
     if "/" in name or name in {".", ".."}:
         raise ValueError("no name may be . or .. or have a / in it: it is part of URLs")
+    if not name.strip():
+        raise ValueError("a name has more than blanks in it")
     return name
+
+
+def _refuse_halves(value: Any, place: str = "") -> None:
+    match value:
+        case str():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                prefix = f"{place}: " if place else ""
+                raise ValueError(f"{prefix}half a UTF-16 surrogate pair is no character") from None
+        case dict():
+            for key, entry in value.items():
+                _refuse_halves(key, f"{place}[a key]")
+                _refuse_halves(entry, f'{place}["{key}"]')
+        case list():
+            for number, entry in enumerate(value):
+                _refuse_halves(entry, f"{place}[{number}]")
+
+
+def _no_mask(values: dict[str, str]) -> dict[str, str]:
+    for key, value in values.items():
+        if value == HIDDEN:
+            raise ValueError(f'["{key}"]: {HIDDEN} is what answers show; send the value itself')
+    return values
 
 
 def _none_for_empty(value: Any) -> Any:
@@ -42,6 +90,7 @@ Name = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_reach
 Label = Annotated[str, Field(min_length=1, max_length=44)]
 AgentId = Annotated[UUID | None, BeforeValidator(_none_for_empty)]
 Subtype = Annotated[str | None, BeforeValidator(_none_for_empty)]
+Values = Annotated[dict[str, str], Field(repr=False), AfterValidator(_no_mask)]
 
 
 class Message(Wire):
@@ -69,7 +118,7 @@ class ResourceRoleRequest(Wire):
     agent_id: AgentId = None
     """Which operator serves it. Default: the resource's."""
 
-    secret: Annotated[dict[str, str], Field(repr=False)] = {}
+    secret: Values = {}
     """Its variables, in the syntax of `env_vars`."""
 
 
@@ -85,9 +134,16 @@ class ResourceChange(Wire):
     agent_id: AgentId = None
     """Which operator serves it. Default: the one that this API is set up for."""
 
-    env_vars: Annotated[dict[str, str], Field(min_length=1, repr=False)]
+    env_vars: Annotated[Values, Field(min_length=1)]
     """The connection: keys `envvar:NAME` or `filesystem:NAME` with values in base64, or references
     `_aws:SECRET:KEY` and `_envjson:ENV:KEY`; a bare NAME has a literal value."""
+
+
+class ResourceReplacement(ResourceChange):
+    """What a resource that is there is to be. Its roles stay as they are."""
+
+    name: Annotated[str | None, BeforeValidator(_none_for_empty)] = None
+    """Its name, as in the URL."""
 
 
 class ResourceRequest(ResourceChange):
@@ -234,6 +290,12 @@ class PlanItem(PlanRequest):
     resource_name: Annotated[str, Field(min_length=1)]
     """The resource to plan on."""
 
+    role: str
+    """Short label that the name of the PostgreSQL role derives from; no other item of that resource has it."""
+
+    scopes: list[str]
+    """Where: `database` or `database.schema`. Ignored for external."""
+
 
 class PlanBatch(Wire):
     """Several plans."""
@@ -280,6 +342,9 @@ class ApplyItem(ApplyRequest):
 
     resource_name: Annotated[str, Field(min_length=1)]
     """The resource it was made for."""
+
+    sid: str
+    """What `plan` called it; an empty one, of a plan that failed, fails."""
 
 
 class ApplyBatch(Wire):

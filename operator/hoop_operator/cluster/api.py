@@ -115,6 +115,12 @@ class KubernetesApi:
         """The same API server, by the same connections, asked by whomever a bearer token stands for."""
         return KubernetesApi(self._client, CALLER, token=token)
 
+    @property
+    def host(self) -> str:
+        """Where the API server is, as a URL."""
+        host: str = self._client.configuration.host
+        return host
+
     async def get(self, path: str, **params: str) -> dict[str, Any]:
         """Return the object or list at `path`; `params` are those of the query."""
         return await self._request("GET", path, params=params)

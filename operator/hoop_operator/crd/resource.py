@@ -457,7 +457,7 @@ HOOP_RESOURCE = CustomResource(
         PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
         PrinterColumn("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
     ),
-    selectable_fields=(".spec.type", ".spec.subtype"),
+    selectable_fields=(".spec.type", ".spec.subtype", ".spec.resourceName"),
     rules=(
         rule(
             "has(self.spec.resourceName) || size(self.metadata.name) <= 128",

@@ -253,7 +253,9 @@ async def _ask(
         preview.statements = planned.statements
         preview.problems += planned.problems
         if planned.statements and approval.is_manual(preview.plan, resource):
-            preview.approval = approval.foretell(preview.plan, planned.statements)
+            preview.approval = approval.foretell(
+                preview.plan, planned.statements, connection.endpoint, capabilities.system_identifier
+            )
         preview.remarks += [
             *(
                 f"not covered are objects that this owner creates later: {owner}"

@@ -162,6 +162,8 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
         sid=run.sid,
         trigger=run.trigger,
         checksum=run.checksum if run.statements else None,
+        generation=plan.generation,
+        reconcile_at=plan.annotations.get(RECONCILE_AT),
         status=Outcome.FAILED if run.failed else Outcome.SUCCESS,
         message=run.message if run.failed else "",
         statement_count=len(run.statements or ()),
