@@ -67,9 +67,9 @@ requirements: export CUSTOM_COMPILE_COMMAND := make requirements
 requirements: ## Pin what pyproject.toml asks for, anew
 	$(PYTHON) -m venv build/pip-tools
 	build/pip-tools/bin/pip install --quiet $(PIP_TOOLS)
-	build/pip-tools/bin/pip-compile $(COMPILE) --output-file requirements.txt pyproject.toml
+	build/pip-tools/bin/pip-compile $(COMPILE) --extra api --extra aws --output-file requirements.txt pyproject.toml
 	build/pip-tools/bin/pip-compile $(COMPILE) --extra plugin --output-file requirements-plugin.txt pyproject.toml
-	build/pip-tools/bin/pip-compile $(COMPILE) --extra dev --build-deps-for editable --allow-unsafe \
+	build/pip-tools/bin/pip-compile $(COMPILE) --extra api --extra aws --extra dev --build-deps-for editable --allow-unsafe \
 	  --output-file requirements-dev.txt pyproject.toml
 	build/pip-tools/bin/pip-compile $(COMPILE) --only-build-deps --build-deps-for wheel --allow-unsafe \
 	  --output-file deploy/image/requirements-build.txt pyproject.toml

@@ -59,8 +59,15 @@ metadata:
 
 OF_HELM = re.compile(r" *(?:app\.kubernetes\.io/managed-by: Helm|helm\.sh/chart: .*)\n")
 DESCRIPTION = "# -- "
-SETTINGS_BESIDE = {"agent_id", "watch_namespaces"}
-"""Settings that are values of their own, since the operator's rights follow from them."""
+SETTINGS_BESIDE = {
+    "agent_id",
+    "watch_namespaces",
+    "api_namespace",
+    "api_port",
+    "api_plan_applies",
+    "api_wait_seconds",
+}
+"""Settings that are values of their own: the operator's rights follow from them, or they are another Deployment's."""
 BEGIN, END = "<!-- values: begin -->\n", "<!-- values: end -->\n"
 
 
@@ -111,15 +118,15 @@ def argocd_settings() -> str:
     return "".join(lines)
 
 
-def render(*arguments: str, major: int = 4) -> str:
-    """Return what `helm template` makes of the chart in the namespace of the manifests.
+def render(*arguments: str, major: int = 4, release: str = RELEASE) -> str:
+    """Return what `helm template` makes of a release of the chart in the namespace of the manifests.
 
     Raises
     ------
     subprocess.CalledProcessError
         Helm refused; `stderr` has what it said.
     """
-    command = [str(helm(major)), "template", RELEASE, str(CHART), f"--namespace={NAMESPACE}", *arguments]
+    command = [str(helm(major)), "template", release, str(CHART), f"--namespace={NAMESPACE}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603 -- our own Helm
     return done.stdout
 

@@ -33,7 +33,7 @@ def up() -> None:
         stack.start_operator()
     shown = environment.relative_to(Path.cwd()) if environment.is_relative_to(Path.cwd()) else environment
     say(f"The stack is up after {duration(time.monotonic() - began)}; its logs are {shown.parent}/*.log")
-    say(f"  . {shown}    # then kubectl and psql work as administrators")
+    say(f"  . {shown}    # then kubectl, kubectl hoop, hoop-operator and psql work as administrators")
     say("  make down    # stops it")
 
 

@@ -447,7 +447,7 @@ def main() -> int:
         return 130
     console.out(
         f"The demo took {duration(time.monotonic() - began)}. The stack goes on running:\n"
-        f"  . {environment}    # then kubectl and psql work as administrators\n"
+        f"  . {environment}    # then kubectl, kubectl hoop, hoop-operator and psql work as administrators\n"
         f"  kubectl -n {NAMESPACE} get hres,hrp\n"
         f"  kubectl -n {NAMESPACE} apply -f {SAMPLES / 'my-postgres.yaml'}    # ro comes back\n"
         f"  kubectl explain hooproleplans.spec    # every field; {SAMPLES / 'annotated.yaml'} has examples\n"

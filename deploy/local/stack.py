@@ -20,6 +20,8 @@ MANIFESTS = CHECKOUT / "deploy/manifests"
 OPERATOR_NAMESPACE = "hoop-system"
 OPERATOR_ACCOUNT = "hoop-operator"
 TOKEN_LIFETIME = "8760h"
+OWN_PROGRAMS = ("hoop-operator", "kubectl-hoop", "kubectl_complete-hoop")
+"""What the installed project brings; the latter two are what kubectl looks for on PATH."""
 
 
 class Stack:
@@ -138,7 +140,7 @@ class Stack:
                 processes.stop(record)
             port_file = self.directory / "ports/operator"
             if not processes.running(record):
-                program = Path(sysconfig.get_path("scripts")) / "hoop-operator"
+                program = _installed("hoop-operator")
                 if not program.exists():
                     raise StackError(
                         f"{program} does not exist; `make` installs it, or `pip install --no-deps -e .`"
@@ -187,7 +189,7 @@ class Stack:
         return kubeconfig.save(self.operator_kubeconfig, kubeconfig.with_token(admin, token.strip()))
 
     def write_environment(self, server: Server) -> Path:
-        """Write `env`, which a shell sources to work with the stack, and link kubectl and psql into `bin`."""
+        """Write `env`, which a shell sources to work with the stack, and link its programs and ours into `bin`."""
         programs = self.directory / "bin"
         programs.mkdir(exist_ok=True)
         clients = postgresql.programs(postgresql.DEFAULT_VERSION)  # the other versions come without clients
@@ -196,6 +198,7 @@ class Stack:
             clients / "psql",
             clients / "pgbench",
             clients / "pg_dump",
+            *map(_installed, OWN_PROGRAMS),
         ):
             link = programs / program.name
             link.unlink(missing_ok=True)
@@ -220,6 +223,11 @@ class Stack:
         for version in postgresql.VERSIONS:
             postgresql.remove(self.directory, version)
         shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _installed(program: str) -> Path:
+    """Where the environment that we run in has a program; it may not be there."""
+    return Path(sysconfig.get_path("scripts")) / program
 
 
 def shell_exports(admin_kubeconfig: Path, server: Server, programs: Path) -> str:

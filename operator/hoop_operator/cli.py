@@ -1,4 +1,4 @@
-"""The command line: `hoop-operator run` and `hoop-operator plan`."""
+"""The command line: `hoop-operator run`, `hoop-operator plan` and `hoop-operator serve`."""
 
 import argparse
 import asyncio
@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from hoop_operator.health import PortUnavailable
 from hoop_operator.logs import configure_logging
 from hoop_operator.postgres.session import forget_libpq_environment
+from hoop_operator.postgres.tls_files import remove_leftover_tls_files
 from hoop_operator.reconcile.dry_run import preview_plans
 from hoop_operator.reconcile.manifests import read_manifests
 from hoop_operator.reconcile.script import one_line, psql_script
@@ -54,7 +55,8 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: list[str] | None = None) -> int:
     """Run a subcommand and return its exit code.
 
-    `run` has 0 on success, 1 where it cannot listen on its port, and 2 for wrong usage or settings. `plan` has 0 where
+    `run` and `serve` have 0 on success, 1 where they cannot listen on their port, and 2 for wrong usage or settings;
+    `serve` has 1 where what it needs is not installed, too. `plan` has 0 where
     there is nothing to do, 2 where there are changes to make, and 1 for everything else.
     """
     parser = _Parser(
@@ -92,6 +94,13 @@ def main(arguments: list[str] | None = None) -> int:
         default="default",
         help="namespace of objects that name none (default: %(default)s)",
     )
+    serve = commands.add_parser(
+        "serve",
+        help="serve hoop's HTTP API in front of the objects of one namespace",
+        description="Serve hoop's HTTP API in front of the HoopResources and HoopRolePlans of one namespace, in a "
+        "cluster or of the one that KUBECONFIG names. Settings are read from HOOP_* environment variables.",
+    )
+    serve.set_defaults(parser=serve)
     # Not parse_args, which would have the outer parser complain of what the subcommand does not know.
     options, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -104,7 +113,7 @@ def main(arguments: list[str] | None = None) -> int:
         configure_logging(settings.log_level, "text")
         return _plan(settings, options.filename, options.namespace)
     configure_logging(settings.log_level, settings.log_format)
-    return _run(settings)
+    return _serve(settings) if options.command == "serve" else _run(settings)
 
 
 def _settings() -> Settings | None:
@@ -152,11 +161,22 @@ def _run(settings: Settings) -> int:
 
     # What it has to say below a warning is every object as a whole.
     logging.getLogger("kopf").setLevel(logging.WARNING)
+    remove_leftover_tls_files()
     try:
         return asyncio.run(operate(settings))
     except PortUnavailable as failure:
         sys.stderr.write(f"{failure}\n")
         return 1
+
+
+def _serve(settings: Settings) -> int:
+    try:
+        # Imported here, because not every installation has what it needs.
+        from hoop_operator.api.server import serve
+    except ModuleNotFoundError as error:
+        sys.stderr.write(f'{error.name} is not installed; run: pip install "hoop-operator[api]"\n')
+        return 1
+    return serve(settings)
 
 
 if __name__ == "__main__":

@@ -156,11 +156,16 @@ class RolesChanged(Overtaken):
 
 
 class ClusterError(HoopError):
-    """The Kubernetes API failed us; `status` is the HTTP status, 0 where there was no answer."""
+    """The Kubernetes API failed us; `status` is the HTTP status, 0 where there was no answer.
 
-    def __init__(self, message: str, *, status: int = 0) -> None:
+    `causes` are what it says of single fields. They may quote what was sent, and are no part of `str()`: only who sent
+    it may be shown them.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, causes: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.status = status
+        self.causes = tuple(causes)
 
 
 class ObjectNotFound(ClusterError):

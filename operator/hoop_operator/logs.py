@@ -18,6 +18,8 @@ TEXT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 KOPF_REFERENCE = "k8s_ref"
 """The attribute in which kopf's lines carry the object that they are about."""
 KOPF_ATTRIBUTES = (KOPF_REFERENCE, "k8s_skip", "settings")
+UVICORN_COLOURED = "color_message"
+"""The attribute in which uvicorn's lines carry their message once more, for terminals."""
 
 _about: ContextVar[Mapping[str, Any]] = ContextVar("about")
 
@@ -60,7 +62,7 @@ def log_handler(form: Literal["json", "text"]) -> logging.StreamHandler[TextIO]:
         JsonFormatter(
             ["levelname", "name", "message"],
             rename_fields={"levelname": "level", "name": "logger", "exc_info": "exception"},
-            reserved_attrs=[*RESERVED_ATTRS, *KOPF_ATTRIBUTES],
+            reserved_attrs=[*RESERVED_ATTRS, *KOPF_ATTRIBUTES, UVICORN_COLOURED],
             timestamp="time",
         )
         if form == "json"

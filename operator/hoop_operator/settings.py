@@ -1,6 +1,7 @@
 """Every knob of the operator process, read from `HOOP_*` environment variables at start-up."""
 
 import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -10,22 +11,30 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-
+NamespaceGlob = Annotated[str, StringConstraints(pattern=r"^[-a-z0-9*?]{1,63}$")]
+SourceGlob = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
 LEASE_SECONDS_MAX = 300
 
 
-def _from_json(value: Any) -> Any:
-    """Decode the text of a variable; anything else is a value already."""
-    if not isinstance(value, str):
-        return value
-    try:
-        return json.loads(value)
-    except ValueError:
-        raise PydanticCustomError("json", 'must be a JSON list, such as ["first", "second"]') from None
+def _json(what: str) -> tuple[Any, ...]:
+    """Decode a variable's text with the validation, so that what is no JSON is told with all else that is wrong."""
+
+    def decoded(value: Any) -> Any:
+        """Anything but a text is a value already."""
+        if not isinstance(value, str):
+            return value
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise PydanticCustomError("json", "must be a JSON {what}", {"what": what}) from None
+
+    return NoDecode, BeforeValidator(decoded)
 
 
-_JSON = (NoDecode, BeforeValidator(_from_json))
-"""Decoded with the validation, so that what is no JSON is told together with all else that is wrong."""
+_LIST = _json('list, such as ["first", "second"]')
+_MAP_OF_LISTS = _json('map of lists, such as {"shop": ["shop/*"]}')
+
+Allowance = Annotated[dict[NamespaceGlob, list[SourceGlob]], *_MAP_OF_LISTS]
 
 TimeoutSeconds = Annotated[float, Field(ge=0.001, le=86400)]
 """PostgreSQL counts whole milliseconds: none of them would be no time-out, and more than 2^31 are refused."""
@@ -52,12 +61,23 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[int, Field(ge=5, le=LEASE_SECONDS_MAX)] = 15
     """How long a process that vanished is still taken for the leader."""
 
-    watch_namespaces: Annotated[list[str], *_JSON] = []
+    watch_namespaces: Annotated[list[str], *_LIST] = []
     """Namespaces to serve, as a JSON list; empty serves the whole cluster."""
 
-    allowed_hosts: Annotated[list[Glob], *_JSON] = []
+    allowed_hosts: Annotated[list[Glob], *_LIST] = []
     """Host globs and CIDR networks that resources may name, as a JSON list; empty allows all. Link-local addresses
     are refused whatever stands here."""
+
+    allowed_aws_secrets: Allowance = {}
+    """For globs of namespaces, globs of the secrets in AWS Secrets Manager that `_aws:` may name in their resources, as
+    a JSON map of lists; empty allows none. A glob covers ARNs only where it begins with `arn:`."""
+
+    allowed_envjson: Allowance = {}
+    """For globs of namespaces, globs of the operator's own environment variables that `_envjson:` may name in their
+    resources, as a JSON map of lists; empty allows none."""
+
+    aws_region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")] | None = None
+    """Where secrets are that are named without an ARN; without, boto3's own configuration decides."""
 
     connections_per_server: Annotated[int, Field(ge=1, le=100)] = 4
     """The most sessions that are open on one server at a time."""
@@ -83,8 +103,26 @@ class Settings(BaseSettings):
     http_port: Annotated[int, Field(ge=0, le=65535)] = 8080
     """Port of the probes and the metrics; 0 serves none."""
 
+    api_namespace: DnsLabel = "default"
+    """Namespace in which `hoop-operator serve` keeps its objects."""
+
+    api_port: Annotated[int, Field(ge=1, le=65535)] = 8090
+    """Port of `hoop-operator serve`."""
+
+    api_plan_applies: bool = False
+    """Have `plan` of `hoop-operator serve` apply at once, rather than wait for `apply`."""
+
+    api_wait_seconds: Annotated[float, Field(ge=1, le=300)] = 30.0
+    """Seconds that a request to `hoop-operator serve` waits for the operator."""
+
     log_level: Annotated[str, StringConstraints(pattern=r"^(DEBUG|INFO|WARNING|ERROR)$")] = "INFO"
     """Least severe level that is logged."""
 
     log_format: Literal["json", "text"] = "json"
     """`json`: one JSON object a line, for machines; `text`: for people."""
+
+
+def unknown_variables(environment: Iterable[str]) -> set[str]:
+    """Of the names of environment variables, those that look like settings of the API and are none."""
+    known = {f"HOOP_{field.upper()}" for field in Settings.model_fields}
+    return {name for name in environment if name.startswith("HOOP_API_")} - known

@@ -12,7 +12,8 @@ import click
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.errors import AccessDenied, ObjectConflict, PlanReason
-from hoop_operator.reconcile.objects import APPROVE, RECONCILE_AT, ROTATE_AT, Key, Plan
+from hoop_operator.naming import APPROVE, RECONCILE_AT, ROTATE_AT
+from hoop_operator.reconcile.objects import Key, Plan
 from kubectl_hoop.client import Cluster
 from kubectl_hoop.objects import read_plan
 from kubectl_hoop.options import FINE, WRONG, note, on_cluster, plan_name, say

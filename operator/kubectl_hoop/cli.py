@@ -13,6 +13,7 @@ from hoop_operator.postgres.session import forget_libpq_environment
 from kubectl_hoop.actions import approve, reconcile, resume, rotate, suspend
 from kubectl_hoop.completion import VARIABLE, complete_for_kubectl, completion
 from kubectl_hoop.doctor import doctor
+from kubectl_hoop.import_hoop import import_hoop
 from kubectl_hoop.importing import import_
 from kubectl_hoop.options import FINE, INTERRUPTED, NO_CLUSTER, WRONG, note
 from kubectl_hoop.plan import plan
@@ -49,7 +50,8 @@ def hoop() -> None:
 
 
 for _command in (
-    *(status, plan, doctor, approve, rotate, reconcile, suspend, resume, psql, import_, completion),
+    *(status, plan, doctor, approve, rotate, reconcile, suspend, resume, psql),
+    *(import_, import_hoop, completion),
 ):
     hoop.add_command(_command)
 

@@ -13,10 +13,17 @@ from hoop_operator.reconcile.context import address_allowed, limits_of
 from hoop_operator.reconcile.dry_run import preview_plans
 from hoop_operator.reconcile.manifests import Manifests
 from hoop_operator.reconcile.objects import Key, Resource
-from hoop_operator.reconcile.register import connection_of, judge, refusal
+from hoop_operator.reconcile.register import judge, refusal
 from hoop_operator.settings import Settings
 from kubectl_hoop.client import Cluster
-from kubectl_hoop.objects import gather, plans_on, read_resource, settings_for, with_endpoint
+from kubectl_hoop.objects import (
+    admin_connection,
+    gather,
+    plans_on,
+    read_resource,
+    settings_for,
+    with_endpoint,
+)
 from kubectl_hoop.options import (
     FINE,
     WRONG,
@@ -84,9 +91,8 @@ async def doctor(cluster: Cluster, resource: str, host: str | None, port: int | 
 
 async def _examine(resource: Resource, manifests: Manifests, settings: Settings) -> str | None:
     """What keeps the resource itself from being registered; None, and a line that it is in order, otherwise."""
-    contents = [manifests.contents.get(source) if source else None for source in resource.sources]
     try:
-        connection = connection_of(resource, contents, settings.allowed_hosts)
+        connection = await admin_connection(resource, manifests, settings)
     except ResourceFailure as failure:
         return f"HoopResource {resource.key}: {failure.reason}: {failure.message}"
     assert connection is not None  # noqa: S101 -- it is one of postgres
@@ -94,7 +100,7 @@ async def _examine(resource: Resource, manifests: Manifests, settings: Settings)
         capabilities = await _ask(connection, settings)
         reason, message = judge(capabilities)
     except ServerError as error:
-        reason, message = refusal(error)
+        reason, message = refusal(error, connection)
         return f"HoopResource {resource.key}: {reason}: {message}"
     if reason is not ResourceReason.REGISTERED:
         return f"HoopResource {resource.key}: {reason}: {message}"

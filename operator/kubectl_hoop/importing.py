@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, LiteralString
 
 import click
-import yaml
 from psycopg import sql
 
 from hoop_operator.crd import API_VERSION, Privilege
@@ -34,13 +33,12 @@ from hoop_operator.postgres.snapshot import read_capabilities
 from hoop_operator.reconcile.adoption import UNCLAIMED
 from hoop_operator.reconcile.context import address_allowed, limits_of
 from hoop_operator.reconcile.objects import Key
-from hoop_operator.reconcile.register import connection_of
 from hoop_operator.reconcile.script import one_line, printable_sql
 from hoop_operator.reconcile.turn import look
 from hoop_operator.settings import Settings
 from kubectl_hoop.changes import diff, of_statements, quoted
 from kubectl_hoop.client import DEFAULT_NAMESPACE, Target, reach
-from kubectl_hoop.objects import gather, read_resource, with_endpoint
+from kubectl_hoop.objects import admin_connection, as_yaml, gather, read_resource, with_endpoint
 from kubectl_hoop.options import FINE, WRONG, about_target, as_instance, by_another_way, note, resource_name
 
 LABEL_LENGTH = 44
@@ -152,8 +150,7 @@ async def _import(
         async with reach(target) as cluster:
             resource = await read_resource(cluster.api, Key(cluster.namespace, name))
             manifests = await gather(cluster.api, resource, ())
-        contents = [manifests.contents.get(source) if source else None for source in resource.sources]
-        found = connection_of(with_endpoint(resource, host, port), contents, settings.allowed_hosts)
+        found = await admin_connection(with_endpoint(resource, host, port), manifests, settings)
         if found is None:
             note(f"HoopResource {resource.key} is not database/postgres; only that has roles to import")
             return WRONG
@@ -364,11 +361,3 @@ def _resource_document(key: Key) -> str:
 
 def _comments(lines: Iterable[str]) -> str:
     return "".join(f"# {one_line(text)}\n" for text in lines)
-
-
-def as_yaml(body: Mapping[str, Any]) -> str:
-    """A manifest. Characters stand in it as they are, unless one of them cannot be seen or means something to YAML."""
-    text: str = yaml.safe_dump(body, sort_keys=False, allow_unicode=True, width=120)
-    if not text.replace("\n", "").isprintable():
-        text = yaml.safe_dump(body, sort_keys=False, allow_unicode=False, width=120)
-    return text

@@ -1,18 +1,27 @@
 """The two kinds as a person may read them, and what it takes to plan for them from where the person sits."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 from uuid import UUID
+
+import yaml
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.namespaces import namespace_labels
 from hoop_operator.cluster.secrets import read_config_map, read_secret
+from hoop_operator.credentials.connection import Connection
+from hoop_operator.credentials.follow import Follower
 from hoop_operator.errors import AccessDenied, ObjectNotFound
 from hoop_operator.reconcile.admission import deciding_selector
 from hoop_operator.reconcile.manifests import NAMESPACE_NAME_LABEL, Manifests
 from hoop_operator.reconcile.objects import Key, Plan, Reading, Resource
+from hoop_operator.reconcile.register import connection_of
 from hoop_operator.settings import Settings
+
+# What begins like a number, as `1e10`, `0o17` and `-_1` are; and `y` and `n`, which are true and false.
+_NO_TEXT_ELSEWHERE = re.compile(r"[-+.0-9]|[yYnN]$")
 
 PLAN_KIND, RESOURCE_KIND = "HoopRolePlan", "HoopResource"
 
@@ -158,6 +167,44 @@ def with_endpoint(resource: Resource, host: str | None, port: int | None) -> Res
         key: value for key, value in resource.spec.env_vars.items() if key.rpartition(":")[2] not in named
     }
     return Resource(resource.body, resource.spec.model_copy(update={"env_vars": {**kept, **named}}))
+
+
+async def admin_connection(resource: Resource, manifests: Manifests, settings: Settings) -> Connection | None:
+    """The connection of a resource's admin; None where it is no PostgreSQL server.
+
+    References are followed as far as the settings allow, which are the person's: what a resource names may be theirs.
+
+    Raises
+    ------
+    ResourceFailure
+        All that is wrong with the credentials.
+    """
+    contents = [manifests.contents.get(source) if source else None for source in resource.sources]
+    values = await Follower(settings).follow(resource.references, resource.key.namespace)
+    return connection_of(resource, contents, settings.allowed_hosts, values)
+
+
+def as_yaml(body: Mapping[str, Any]) -> str:
+    """A manifest. Characters stand in it as they are, unless one of them cannot be seen or means something to YAML."""
+    text = _dump(body, allow_unicode=True)
+    return text if text.replace("\n", "").isprintable() else _dump(body, allow_unicode=False)
+
+
+def _dump(body: Mapping[str, Any], *, allow_unicode: bool) -> str:
+    text: str = yaml.dump(body, Dumper=_Dumper, sort_keys=False, allow_unicode=allow_unicode, width=120)
+    return text
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes what kubectl, whose YAML is not PyYAML's, would take for a number or for true or false."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "'" if _NO_TEXT_ELSEWHERE.match(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _represent_text)
 
 
 def settings_for(resource: Resource | None, instance: str) -> Settings:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from hoop_operator.errors import ObjectNotFound
+from hoop_operator.reconcile.approval import UNTOLD
 from hoop_operator.reconcile.dry_run import Preview, preview_plans
 from hoop_operator.reconcile.manifests import Manifests, read_manifests
 from hoop_operator.reconcile.objects import Key, Plan
@@ -85,7 +86,12 @@ async def show(manifests: Manifests, *, host: str | None, port: int | None, inst
             manifests.contents,
             manifests.namespaces,
         )
-        previews += await preview_plans(part, settings_for(resource, instance))
+        of_resource = await preview_plans(part, settings_for(resource, instance))
+        if (host, port) != (None, None):
+            # The server's address is part of a checksum, and this is not the one that the operator goes to.
+            for preview in of_resource:
+                preview.approval = UNTOLD if preview.approval else preview.approval
+        previews += of_resource
     for preview in previews:
         _show(preview)
     return WRONG if any(preview.problems for preview in previews) else FINE

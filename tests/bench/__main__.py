@@ -10,7 +10,7 @@ import signal
 import sys
 from types import FrameType
 
-from bench import broken, report, scenario, servers, size, soak
+from bench import broken, http_api, report, scenario, servers, size, soak
 from local.errors import StackError
 from local.progress import say
 from local.stack import CHECKOUT
@@ -31,9 +31,10 @@ def main() -> int:
     )
     parser.add_argument(
         "--only",
-        choices=["plans", "size", "servers", "broken", "soak"],
+        choices=["plans", "size", "servers", "broken", "soak", "http-api"],
         help=f"measure one part alone: new plans; the look at a database of {size.TABLES:,} tables; {servers.SERVERS} "
-        f"servers with {servers.PLANS_PER_SERVER} plans each; {broken.PLANS:,} broken plans; {soak.EVENTS:,} events",
+        f"servers with {servers.PLANS_PER_SERVER} plans each; {broken.PLANS:,} broken plans; {soak.EVENTS:,} events; "
+        f"{http_api.CLIENTS} clients of the HTTP API",
     )
     parser.add_argument(
         "--profile",
@@ -62,6 +63,8 @@ def main() -> int:
             measured.broken.append(asyncio.run(broken.run()))
         if wanted in (None, "soak"):
             measured.soak.append(asyncio.run(soak.run()))
+        if wanted in (None, "http-api"):
+            measured.http_api.append(asyncio.run(http_api.run()))
     except (StackError, scenario.NotReady) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

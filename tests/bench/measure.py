@@ -119,7 +119,7 @@ class Meter:
         if self._counts_statements:
             cost.sql = await self._statements()
         if (pid := self.operator_pid()) is not None:
-            cost.peak_rss_mib = _memory_mib(pid, "VmHWM")
+            cost.peak_rss_mib = memory_mib(pid, "VmHWM")
 
     async def quiet(self) -> float:
         """Wait until nothing of the stack works any more; return the moment (monotonic) when the last work ended."""
@@ -140,7 +140,7 @@ class Meter:
     def operator_rss_mib(self) -> float:
         """The memory that the operator's process has now; 0 where it does not run."""
         pid = self.operator_pid()
-        return _memory_mib(pid, "VmRSS") if pid is not None else 0.0
+        return memory_mib(pid, "VmRSS") if pid is not None else 0.0
 
     def operator_pid(self) -> int | None:
         """The operator's process, while it runs."""
@@ -250,7 +250,7 @@ def _machine_cpu() -> float:
     return (user + nice + system + irq + softirq) / TICKS_PER_SECOND
 
 
-def _memory_mib(pid: int, field_name: str) -> float:
+def memory_mib(pid: int, field_name: str) -> float:
     """A figure of proc_pid_status(5): `VmRSS` is what a process has in memory, `VmHWM` the most it ever had."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     line = next(line for line in lines if line.startswith(f"{field_name}:"))

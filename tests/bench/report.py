@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 
 from bench.broken import WINDOW_SECONDS
 from bench.broken import Result as Broken
+from bench.http_api import SECONDS as HTTP_SECONDS
+from bench.http_api import Result as HttpApi
 from bench.measure import Cost
 from bench.scenario import TABLES, Result
 from bench.servers import TABLES as SERVERS_TABLES
@@ -64,11 +66,13 @@ class Measured:
     servers: list[Servers] = field(default_factory=list)
     broken: list[Broken] = field(default_factory=list)
     soak: list[Soak] = field(default_factory=list)
+    http_api: list[HttpApi] = field(default_factory=list)
 
     @property
     def anything(self) -> bool:
         """Whether there is anything to tell."""
-        return bool(self.results or self.size or self.servers or self.broken or self.soak)
+        parts = (self.results, self.size, self.servers, self.broken, self.soak, self.http_api)
+        return any(parts)
 
 
 def as_json(facts: dict[str, Any], measured: Measured) -> dict[str, Any]:
@@ -93,6 +97,8 @@ def table(facts: dict[str, Any], measured: Measured) -> str:
         lines += ["", *_broken_table(bad)]
     for long in measured.soak:
         lines += ["", *_soak_table(long)]
+    for asked in measured.http_api:
+        lines += ["", *_http_api_table(asked)]
     return "\n".join(lines)
 
 
@@ -197,6 +203,17 @@ def _soak_table(result: Soak) -> list[str]:
         *_cost_lines({"": result.cost}),
         _line("operator's RSS, MiB: first, middle, last", _first_middle_last(result.rss_mib)),
         f"Memory in the end is {result.growth:.3f} times what it was before the middle (target {GROWTH_RATIO})",
+    ]
+
+
+def _http_api_table(result: HttpApi) -> list[str]:
+    return [
+        f"{result.requests:,} requests by {result.clients} clients of the HTTP API in {HTTP_SECONDS} s",
+        _line("", ["median", "longest", "target"]),
+        *(_line(f"seconds to {name}", waits) for name, waits in result.waits.items()),
+        _line("failures", ["-", len(result.failures)], 0),
+        *(f"  {failure[:200]}" for failure in result.failures[:3]),
+        _line("RSS of the API, MiB: warm, in the end", [result.warm_rss_mib, result.rss_mib]),
     ]
 
 

@@ -231,10 +231,10 @@ class ApiClient(KubernetesApi):
         yield await self.get(path)
 
     async def watch(
-        self, path: str, resource_version: str, *, accept: str = ""
+        self, path: str, resource_version: str, *, accept: str = "", name: str | None = None
     ) -> AsyncGenerator[Object, None]:
-        """As `KubernetesApi.watch`, never ending: each event may take any time on its way."""
-        del accept
+        """As `KubernetesApi.watch` of a whole collection, never ending: each event may take any time on its way."""
+        del accept, name
         seen = int(resource_version)
         while True:
             for change in self._server.changes[seen:]:

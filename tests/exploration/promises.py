@@ -11,12 +11,12 @@ from exploration.postgresql import OWNER, PostgreSQL, RoleRow
 from exploration.schedule import LIFE
 from hoop_operator.cluster import paths
 from hoop_operator.crd import Privilege
-from hoop_operator.naming import default_secret_name, role_name
+from hoop_operator.naming import APPROVE, ROTATE_AT, default_secret_name, role_name
 from hoop_operator.planner.model import COMMENT_PREFIX, Identity, ObjectKind
 from hoop_operator.planner.privileges import object_privileges
 from hoop_operator.planner.scopes import parse_scope
 from hoop_operator.postgres import scram
-from hoop_operator.reconcile.objects import APPROVE, FINALIZER, ROTATE_AT
+from hoop_operator.reconcile.objects import FINALIZER
 
 PLURALS = {ObjectKind.TABLE: "TABLES", ObjectKind.SEQUENCE: "SEQUENCES"}
 

@@ -235,8 +235,9 @@ async def test_a_guardrail_has_every_plan_wait_and_the_automatic_of_a_turn_do_no
     assert await may(admin, database, role, "SELECT")
     assert not await may(admin, database, plan["status"]["role"], "SELECT")
     await approve(tenant, "manual")
-    await tenant.change_resource(resource, guardrails={"approval": "Manual"})
+    # The resource has its plans looked at, at once.
     await in_database(admin, database, "REVOKE SELECT ON orders FROM {}", role)
+    await tenant.change_resource(resource, guardrails={"approval": "Manual"})
     await pending(tenant, "auto")
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from generated import CHART, MANIFESTS, render
+from generated import CHART, MANIFESTS, RELEASE, render
 from hoop_operator.settings import Settings
 from local import cluster
 from local.errors import StackError
@@ -34,8 +34,9 @@ KINDS = sorted(
 )
 
 
-def objects_of(*arguments: str, major: int = 4) -> list[dict[str, Any]]:
-    return [document for document in yaml.safe_load_all(render(*arguments, major=major)) if document]
+def objects_of(*arguments: str, major: int = 4, release: str = RELEASE) -> list[dict[str, Any]]:
+    rendered = render(*arguments, major=major, release=release)
+    return [document for document in yaml.safe_load_all(rendered) if document]
 
 
 def sets(*values: str) -> tuple[str, ...]:
@@ -70,6 +71,38 @@ def test_the_chart_renders_what_was_looked_at(major: int, golden: Path) -> None:
     if os.environ.get("UPDATE_GOLDENS"):
         expected.write_text(text)
     assert text == expected.read_text()
+
+
+@pytest.mark.parametrize("golden", sorted(GOLDENS.glob("*.values.yaml")), ids=lambda golden: golden.name)
+def test_all_that_selects_pods_selects_those_of_one_deployment_and_no_others(golden: Path) -> None:
+    rendered = objects_of(f"--values={golden}", MONITORING)
+    pods = {found["metadata"]["name"]: found["spec"]["template"] for found in of_kind("Deployment", rendered)}
+    for kind in ("Deployment", "Service", "PodDisruptionBudget", "NetworkPolicy"):
+        for found in of_kind(kind, rendered):
+            own = found["metadata"]["name"].removesuffix("-metrics")
+            assert selected(found["spec"].get("podSelector") or found["spec"]["selector"], pods) == [own], (
+                found
+            )
+    for name, template in pods.items():
+        for constraint in template["spec"]["topologySpreadConstraints"]:
+            assert selected(constraint["labelSelector"], pods) == [name]
+    services = {found["metadata"]["name"]: found for found in of_kind("Service", rendered)}
+    for monitor in of_kind("ServiceMonitor", rendered):
+        scraped = f"{monitor['metadata']['name']}-metrics"
+        assert selected(monitor["spec"]["selector"], services) == [scraped]
+
+
+def selected(selector: dict[str, Any], objects: dict[str, dict[str, Any]]) -> list[str]:
+    """The names of the objects that have all labels of a selector; in a Service it is without matchLabels."""
+    wanted = selector.get("matchLabels", selector).items()
+    return [name for name, found in objects.items() if wanted <= found["metadata"]["labels"].items()]
+
+
+def test_every_object_has_the_common_labels_and_annotations() -> None:
+    for found in objects_of(f"--values={GOLDENS / 'everything.values.yaml'}", MONITORING):
+        if found["metadata"]["name"] != "hoop-operator-extra":  # the user's own
+            assert found["metadata"]["labels"]["team"] == "platform", found
+            assert found["metadata"]["annotations"]["contact"] == "platform@example.com", found
 
 
 def test_the_kinds_of_the_chart_are_those_of_the_project() -> None:
@@ -112,12 +145,33 @@ def test_the_kinds_of_the_chart_are_those_of_the_project() -> None:
             ["podLabels: app.kubernetes.io/instance tells the Pods"],
         ),
         ("serviceAccount.create=false", ["serviceAccount.name: name the account"]),
+        (
+            "api.enabled=true,api.namespace=shop,watchNamespaces={billing,hr}",
+            ["api.namespace: the HTTP API would serve shop, which is none of watchNamespaces (billing, hr)"],
+        ),
+        (
+            "api.enabled=true,watchNamespaces={billing}",
+            [
+                "serve hoop-system, the release's own since api.namespace is empty, which is none of",
+                "billing",
+            ],
+        ),
     ],
 )
 def test_a_wrong_value_is_refused_by_its_name(major: int, value: str, names: list[str]) -> None:
     with pytest.raises(subprocess.CalledProcessError) as refused:
         render(*sets(value), major=major)
     assert [name for name in names if name not in refused.value.stderr] == []
+
+
+@HELMS
+@pytest.mark.parametrize("release", ["1st", "my.release"])
+def test_a_release_after_which_no_service_can_be_named_is_refused(major: int, release: str) -> None:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        render(major=major, release=release)
+    assert f"the name of the release, {release}: Services are named after it" in refused.value.stderr
+    (service,) = of_kind("Service", objects_of("--set=fullnameOverride=first", major=major, release=release))
+    assert service["metadata"]["name"] == "first-metrics"
 
 
 @HELMS
@@ -164,6 +218,61 @@ def test_the_operator_understands_the_environment_that_the_chart_gives_it(
     assert understood.lease_seconds == Settings.model_fields["lease_seconds"].default
 
 
+def test_the_http_api_understands_its_environment_and_has_nothing_to_log_in_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    operator, api = pods_with_everything()
+    environment = variables(api)
+    assert environment.keys() >= {
+        f"HOOP_{name.upper()}" for name in Settings.model_fields if name.startswith("api_")
+    }
+    for name, variable in environment.items():
+        monkeypatch.setenv(name, variable["value"])
+    understood = Settings()
+    assert (understood.api_namespace, understood.api_plan_applies) == ("shop", True)
+    assert api["automountServiceAccountToken"] is False
+    assert "serviceAccountName" not in api
+    # What Secrets hold is the operator's.
+    assert variables(operator)["SHOP_DB"]["valueFrom"]["secretKeyRef"]
+    shared = environment.keys() & variables(operator).keys()
+    assert shared == {"HOOP_AGENT_ID", "HOOP_LOG_FORMAT", "HOOP_LOG_LEVEL", "HTTPS_PROXY"}
+    assert all(environment[name] == variables(operator)[name] for name in shared)
+
+
+def test_the_pods_of_the_http_api_run_where_and_as_those_of_the_operator() -> None:
+    operator, api = pods_with_everything()
+    own = {"serviceAccountName", "automountServiceAccountToken", "containers", "volumes"}
+    own.add("topologySpreadConstraints")  # each spreads its own Pods
+    assert {name: api.get(name) for name in operator.keys() - own} == {
+        name: operator[name] for name in operator.keys() - own
+    }
+    assert api.keys() >= {"affinity", "imagePullSecrets", "nodeSelector", "priorityClassName", "tolerations"}
+    (operators,), (apis,) = operator["containers"], api["containers"]
+    for name in ("image", "imagePullPolicy", "securityContext"):
+        assert apis[name] == operators[name]
+
+
+def test_a_service_of_the_release_sets_no_variable_of_its_pods() -> None:
+    """That of a release named hoop would set HOOP_API_PORT to its URL."""
+    for pod in pods_with_everything():
+        assert pod["enableServiceLinks"] is False
+
+
+def pods_with_everything() -> list[dict[str, Any]]:
+    """What the Pods of the operator and those of the HTTP API are like where all that can be on is on."""
+    rendered = objects_of(
+        f"--values={GOLDENS / 'everything.values.yaml'}",
+        "--set=agentId=7a0c2a3e-5f0e-4000-8000-000000000001",
+    )
+    deployments = {found["metadata"]["name"]: found for found in of_kind("Deployment", rendered)}
+    return [deployments[name]["spec"]["template"]["spec"] for name in ("hoop", "hoop-api")]
+
+
+def variables(pod: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    (container,) = pod["containers"]
+    return {variable["name"]: variable for variable in container["env"]}
+
+
 def test_with_namespaces_to_watch_the_operator_has_roles_and_no_cluster_role() -> None:
     rendered = objects_of("--set=watchNamespaces={shop,billing}")
     for kind in ("ClusterRole", "ClusterRoleBinding"):
@@ -203,7 +312,8 @@ def test_a_label_that_is_given_twice_is_rendered_once_and_the_nearest_counts(maj
 
 def test_a_single_pod_has_no_disruption_budget() -> None:
     assert of_kind("PodDisruptionBudget", objects_of("--set=replicaCount=2"))
-    assert not of_kind("PodDisruptionBudget", objects_of("--set=replicaCount=1"))
+    single = sets("replicaCount=1", "api.enabled=true", "api.replicaCount=1")
+    assert not of_kind("PodDisruptionBudget", objects_of(*single))
 
 
 class UniqueKeys(yaml.SafeLoader):
@@ -244,13 +354,13 @@ class Release:
             "upgrade", "--install", self.name, str(CHART), *sets(*OF_THE_CLUSTER, *values), *flags
         )
 
-    def deployment(self) -> dict[str, Any]:
+    def deployment(self, suffix: str = "") -> dict[str, Any]:
         found = cluster.kubectl(
             self.stack.kubeconfig,
             f"--namespace={self.namespace}",
             "get",
             "deployment",
-            f"{self.name}-hoop-operator".removeprefix("-"),
+            f"{self.name}-hoop-operator{suffix}".removeprefix("-"),
             "--output=json",
         )
         body: dict[str, Any] = json.loads(found)
@@ -292,9 +402,22 @@ def release(stack: Stack, major: int, namespace: str) -> Iterator[Release]:
 
 @HELMS
 def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(release: Release) -> None:
-    told = release.upgrade()
+    # Once with all that can be on; only what would be of the cluster, or in another namespace, is not.
+    told = release.upgrade(
+        "fullnameOverride=",
+        "settings.leaseNamespace=null",
+        "api.namespace=",
+        flags=[f"--values={GOLDENS / 'everything.values.yaml'}"],
+    )
     assert f"installed in the namespace {release.namespace} and serves all namespaces" in told
-    assert release.deployment()["spec"]["replicas"] == 2
+    assert release.deployment()["spec"]["replicas"] == 3
+    assert release.deployment("-api")["spec"]["replicas"] == 2
+    assert f"http://{release.name}-hoop-operator-api.{release.namespace}.svc:8090/api" in told
+    assert f"the HTTP API serves the release's own namespace, {release.namespace}." in told
+    creates = f"kubectl -n {release.namespace} create"
+    bash(release.stack, "\n".join(line for line in told.splitlines() if line.startswith(creates)))
+    dba = f"--as=system:serviceaccount:{release.namespace}:dba"
+    assert may(release, dba, "approve", "hooproleplans.hoop.dev", release.namespace)
     told = release.upgrade(
         "replicaCount=1", "settings.logLevel=DEBUG", f"watchNamespaces={{{release.namespace}}}"
     )
@@ -305,7 +428,7 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(release: Re
     assert not may(release, account, "get", "secrets", "default")
     assert may(release, account, "get", "secrets", release.namespace)
     release.helm("rollback", release.name, "1")
-    assert release.deployment()["spec"]["replicas"] == 2
+    assert release.deployment()["spec"]["replicas"] == 3
     assert may(release, account, "get", "secrets", "default")
     release.helm("uninstall", release.name)
     assert not may(release, account, "get", "secrets", release.namespace)
@@ -412,12 +535,12 @@ def test_the_pods_pass_the_restricted_profile_of_pod_security(stack: Stack, name
     cluster.kubectl(
         stack.kubeconfig, "label", "namespace", namespace, "pod-security.kubernetes.io/enforce=restricted"
     )
-    (deployment,) = of_kind("Deployment", objects_of())
-    template = deployment["spec"]["template"]
-    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": template["spec"]}
-    cluster.kubectl(stack.kubeconfig, *kubectl, manifest=json.dumps(pod))
-    (container,) = template["spec"]["containers"]
-    assert container["securityContext"]["readOnlyRootFilesystem"]
-    container["securityContext"]["allowPrivilegeEscalation"] = True
-    with pytest.raises(StackError, match="restricted"):
+    for deployment in of_kind("Deployment", objects_of("--set=api.enabled=true")):
+        template = deployment["spec"]["template"]
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "pod"}, "spec": template["spec"]}
         cluster.kubectl(stack.kubeconfig, *kubectl, manifest=json.dumps(pod))
+        (container,) = template["spec"]["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"]
+        container["securityContext"]["allowPrivilegeEscalation"] = True
+        with pytest.raises(StackError, match="restricted"):
+            cluster.kubectl(stack.kubeconfig, *kubectl, manifest=json.dumps(pod))

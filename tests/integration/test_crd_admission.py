@@ -224,6 +224,29 @@ BAD_RESOURCES = {
         changed(POSTGRES, roles=[{"name": "a", "secret": {"X": "1", "envvar:X": "MQ=="}}]),
         "spec.roles[0].secret: Invalid value: a NAME may stand here once",
     ),
+    "role's source that names two": (
+        changed(
+            POSTGRES,
+            roles=[
+                {
+                    "name": "a",
+                    "secretFrom": [{"secretRef": {"name": "x"}, "configMapRef": {"name": "y"}}],
+                }
+            ],
+        ),
+        "spec.roles[0].secretFrom[0]: Invalid value: an entry has exactly one of secretRef and configMapRef",
+    ),
+    "role's source in another namespace": (
+        changed(
+            POSTGRES,
+            roles=[{"name": "a", "secretFrom": [{"secretRef": {"name": "x", "namespace": "other"}}]}],
+        ),
+        'unknown field "spec.roles[0].secretFrom[0].secretRef.namespace"',
+    ),
+    "role with more sources than four": (
+        changed(POSTGRES, roles=[{"name": "a", "secretFrom": [{"secretRef": {"name": "x"}}] * 5}]),
+        "spec.roles[0].secretFrom: Too many: 5: must have at most 4 items",
+    ),
     "role's unknown database": (
         changed(POSTGRES, roles=[{"name": "a", "type": "database", "subtype": "db2"}]),
         "spec.roles[0].subtype: Invalid value: subtype of a database is one of",
@@ -348,6 +371,13 @@ GOOD_RESOURCES = {
         roles=[
             {"name": "app", "command": ["psql", ""], "secret": {"X": "", "filesystem:Y": "eA=="}},
             {"name": "bastion", "type": "application", "subtype": "ssh"},
+            {
+                "name": "worker",
+                "secretFrom": [
+                    {"configMapRef": {"name": "places"}, "prefix": "AT_"},
+                    {"secretRef": {"name": "tokens"}},
+                ],
+            },
         ],
     ),
 }

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import psycopg
@@ -21,6 +22,7 @@ import pytest
 
 import dockerfile
 from hoop_operator.cluster.api import KubernetesApi
+from integration.http_api import HttpApi
 from integration.namespaces import Namespaces, rbac_of_lease
 from integration.operator_process import OperatorProcess
 from integration.tenant import Tenant
@@ -79,30 +81,46 @@ def content(arch: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def container(content: Path, operator_kubeconfig: Path, tmp_path: Path) -> list[str | Path]:
-    """The words before a command that lock it up as the chart's Pod is."""
-    root, account = tmp_path / "root", tmp_path / "account"
+    """The words before a command that lock it up as the chart's Pod of the operator is."""
     config = kubeconfig.read(operator_kubeconfig)
-    account.mkdir()
+    account = {"token": config["users"][0]["user"]["token"], "namespace": OPERATOR_NAMESPACE}
+    tmp = f"mkdir $root{TMP}; mount -t tmpfs -o size=16M,mode=1777,nosuid,nodev tmpfs $root{TMP}"
+    return locked_up(content, config, tmp_path, account, tmp)
+
+
+@pytest.fixture
+def container_of_the_api(content: Path, operator_kubeconfig: Path, tmp_path: Path) -> list[str | Path]:
+    """The same for the HTTP API, which has no token and no place to write to."""
+    return locked_up(content, kubeconfig.read(operator_kubeconfig), tmp_path, account={}, tmp=":")
+
+
+def locked_up(
+    content: Path, config: dict[str, Any], directory: Path, account: dict[str, str], tmp: str
+) -> list[str | Path]:
+    """The words before a command that give it the image, the cluster's authority and the files of an account."""
+    root, mounted = directory / "root", directory / "account"
+    mounted.mkdir()
     authority = config["clusters"][0]["cluster"]["certificate-authority-data"]
-    (account / "ca.crt").write_bytes(base64.b64decode(authority))
-    (account / "token").write_text(config["users"][0]["user"]["token"])
-    (account / "namespace").write_text(OPERATOR_NAMESPACE)
+    (mounted / "ca.crt").write_bytes(base64.b64decode(authority))
+    for name, text in account.items():
+        (mounted / name).write_text(text)
     mounts = {
         "usr": Path(sys.base_prefix),
         sys.base_prefix.lstrip("/"): Path(sys.base_prefix),
         "opt": content / "opt",
-        ACCOUNT: account,
+        ACCOUNT: mounted,
         # The C library of this machine, where the dynamic loader looks for it.
         **{name: Path("/", name).resolve() for name in ("lib", "lib64") if Path("/", name).is_dir()},
     }
     script = [
         "set -e",
-        f"mkdir -p {root}",
-        f"mount -t tmpfs -o mode=755 tmpfs {root}",
-        *(f"mkdir -p {root}/{where}; mount --bind {what} {root}/{where}" for where, what in mounts.items()),
-        f"mkdir {root}{TMP}; mount -t tmpfs -o size=16M,mode=1777,nosuid,nodev tmpfs {root}{TMP}",
-        *(f"mount -o remount,bind,ro {root}/{where}" for where in ("", *mounts)),
-        f'exec {CHROOT} --userspec={dockerfile.only(dockerfile.IMAGE, "USER")} --groups= {root} "$@"',
+        f"root={root}",
+        "mkdir -p $root",
+        "mount -t tmpfs -o mode=755 tmpfs $root",
+        *(f"mkdir -p $root/{where}; mount --bind {what} $root/{where}" for where, what in mounts.items()),
+        tmp,
+        *(f"mount -o remount,bind,ro $root/{where}" for where in ("", *mounts)),
+        f'exec {CHROOT} --userspec={dockerfile.only(dockerfile.IMAGE, "USER")} --groups= $root "$@"',
     ]
     return [UNSHARE, "--mount", "--propagation=private", "/bin/sh", "-c", "\n".join(script), "container"]
 
@@ -175,12 +193,10 @@ async def test_a_plan_is_carried_out_by_a_user_without_a_name_on_a_read_only_roo
     operator_kubeconfig: Path,
     tmp_path: Path,
 ) -> None:
-    server = urlsplit(kubeconfig.read(operator_kubeconfig)["clusters"][0]["cluster"]["server"])
     settings = {
         **dockerfile.environment(),
         **namespaces.of_the_test,
-        "KUBERNETES_SERVICE_HOST": str(server.hostname),
-        "KUBERNETES_SERVICE_PORT": str(server.port),
+        **where_pods_find_the_api_server(operator_kubeconfig),
     }
     operator = OperatorProcess(
         operator_kubeconfig, tmp_path / "log", settings, [*container, *dockerfile.command()]
@@ -204,3 +220,29 @@ async def test_a_plan_is_carried_out_by_a_user_without_a_name_on_a_read_only_roo
         assert run(container, *dockerfile.health_check(), HOOP_HTTP_PORT=str(operator.port)).returncode == 1
     finally:
         operator.bury()
+
+
+@needs_root
+async def test_the_http_api_answers_without_a_token_of_its_own_and_without_a_place_to_write_to(
+    container_of_the_api: list[str | Path], stack: Stack, operator_kubeconfig: Path, tmp_path: Path
+) -> None:
+    program, _ = dockerfile.command()
+    api = HttpApi(
+        stack,
+        tmp_path / "log",
+        [*container_of_the_api, program, "serve"],
+        **dockerfile.environment(),
+        **where_pods_find_the_api_server(operator_kubeconfig),
+    )
+    try:
+        await api.start()
+        assert await api.as_("admin").get("") == []
+        assert (await api.call("GET", "/api/resources", token="made-up")).status == 401
+    finally:
+        api.close()
+
+
+def where_pods_find_the_api_server(config: Path) -> dict[str, str]:
+    """The variables by which every Pod knows."""
+    server = urlsplit(kubeconfig.read(config)["clusters"][0]["cluster"]["server"])
+    return {"KUBERNETES_SERVICE_HOST": str(server.hostname), "KUBERNETES_SERVICE_PORT": str(server.port)}

@@ -107,6 +107,13 @@ async def test_what_waits_is_shown_approved_as_shown_and_by_those_who_may(
     assert f'@@ database "{database}" @@\n+ GRANT ' in shown.out
     assert "waits for approval: creates the role; grants on " in shown.out
     assert f"checksum {waiting['checksum']}" in shown.out
+    spec = (await tenant.plans())["ro"]["spec"]
+    manifest = {"apiVersion": "hoop.dev/v1alpha1", "kind": "HoopRolePlan", "metadata": {"name": "ro"}}
+    for options, is_told in (((), True), (("--host", "localhost"), False)):
+        ahead = plugin.run("plan", "-f", "-", *options, stdin=yaml.safe_dump(manifest | {"spec": spec}))
+        assert "waits for approval: nothing is applied until " in ahead.out
+        assert (f"hoop.dev/approve={waiting['checksum']}" in ahead.out) is is_told
+        assert ("hoop.dev/approve=" in ahead.out) is is_told
 
     seen = editor.run("status")
     assert (seen.code, "plans are shown without them" in seen.err) == (WRONG, True)
@@ -333,6 +340,32 @@ async def test_doctor_names_what_the_admin_lacks_and_its_sql_helps(
         await session.execute(
             sql.SQL("DROP OWNED BY {0} CASCADE; DROP ROLE {0}").format(sql.SQL(", ").join(made))
         )
+
+
+def test_a_reference_is_followed_as_far_as_the_persons_own_settings_allow(
+    plugin: Plugin, stack: Stack, postgres: Server
+) -> None:
+    env_vars = {"HOST": postgres.host, "PORT": str(postgres.port), "USER": postgres.user}
+    manifest = {
+        "apiVersion": "hoop.dev/v1alpha1",
+        "kind": "HoopResource",
+        "metadata": {"name": "refers"},
+        "spec": {
+            "type": "database",
+            "subtype": "postgres",
+            "envVars": {**env_vars, "envvar:PASS": "_envjson:SHOP:password"},
+        },
+    }
+    cluster.kubectl(
+        stack.kubeconfig, "--namespace", plugin.namespace, "apply", "-f-", manifest=json.dumps(manifest)
+    )
+    environment = {"SHOP": json.dumps({"password": postgres.password})}
+    for command in ("doctor", "import"):
+        refused = plugin.run(command, "refers", more=environment)
+        assert (refused.code, "HOOP_ALLOWED_ENVJSON" in refused.out + refused.err) == (WRONG, True)
+    allowed = {**environment, "HOOP_ALLOWED_ENVJSON": json.dumps({plugin.namespace: ["SHOP"]})}
+    for command in ("doctor", "import"):
+        assert plugin.run(command, "refers", more=allowed).code == FINE
 
 
 async def test_a_plan_in_a_file_takes_what_it_lacks_from_the_cluster(

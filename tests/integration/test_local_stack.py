@@ -161,22 +161,35 @@ def test_nothing_that_opens_a_door_is_readable_by_others(own: Stack) -> None:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600, file
 
 
-def test_the_environment_file_opens_both_doors_in_a_shell(own: Stack) -> None:
+def in_shell(own: Stack, command: str) -> str:
+    """What a command prints in a shell that has sourced the environment file, and has nothing of ours beside."""
     path = own.write_environment(own.postgres(VERSION))
-    shown = subprocess.run(  # noqa: S603 (our own file, in a shell as users do it)
-        [
-            "/bin/sh",
-            "-c",
-            f'. "{path}" && kubectl auth whoami --output=json && psql --tuples-only -c "SELECT 6 * 7"',
-        ],
+    return subprocess.run(  # noqa: S603 (our own file, in a shell as users do it)
+        ["/bin/sh", "-ec", f'. "{path}"; {command}'],
+        env={"PATH": "/usr/bin:/bin"},
         check=True,
         capture_output=True,
         text=True,
         timeout=60,
     ).stdout
-    who, answer = shown.rsplit("}", 1)
-    assert "system:masters" in json.loads(f"{who}}}")["status"]["userInfo"]["groups"]
-    assert answer.strip() == "42"
+
+
+def test_the_environment_file_opens_both_doors_in_a_shell(own: Stack) -> None:
+    who = json.loads(in_shell(own, "kubectl auth whoami --output=json"))
+    assert "system:masters" in who["status"]["userInfo"]["groups"]
+    assert in_shell(own, 'psql --tuples-only -c "SELECT 6 * 7"').strip() == "42"
+
+
+@pytest.mark.parametrize(
+    ("command", "shown"),
+    [
+        ("hoop-operator plan --help", "usage: hoop-operator plan"),
+        ("kubectl hoop --help", "Usage: kubectl hoop"),
+        ("kubectl __complete hoop sus", "suspend\t"),
+    ],
+)
+def test_the_environment_file_has_our_own_programs_found(own: Stack, command: str, shown: str) -> None:
+    assert in_shell(own, command).startswith(shown)
 
 
 def test_a_cluster_that_is_no_throwaway_is_refused_and_nothing_is_touched(own: Stack, tmp_path: Path) -> None:

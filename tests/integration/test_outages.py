@@ -396,3 +396,43 @@ async def test_answers_to_watches_that_nobody_understands_are_outlasted_while_an
     await scene.tenant.until_plans(["later"], seconds=SECONDS)
     await assert_whole(scene.tenant, "later", SELECTS, await admin.connect(database), scene.server)
     assert scene.process.running
+
+
+async def test_an_edit_between_the_look_and_the_first_write_is_answered_by_a_run_of_its_own(
+    own_operator: Callable[[Mapping[str, str]], OperatorProcess],
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    database: str,
+    tmp_path: Path,
+) -> None:
+    process = own_operator(SETTINGS)
+    tenant = Tenant(api, namespace, process.agent_id)
+    proxy = ApiProxy(process.kubeconfig)
+    await proxy.open()
+    edited: list[str] = []
+
+    async def edit(request: web.Request, pass_on: PassOn) -> web.StreamResponse:
+        if request.method == "PATCH" and b"/metadata/finalizers" in await request.read() and not edited:
+            edited.append(request.path)
+            await tenant.change("ro", privileges=["INSERT"])
+        return await pass_on()
+
+    try:
+        process.kubeconfig = proxy.save_kubeconfig(tmp_path / "kubeconfig")
+        resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+        await process.start()
+        await tenant.until_resource(resource, seconds=SECONDS)
+        proxy.interfere = edit
+        await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+        plan = await tenant.until_plan(
+            "ro",
+            lambda body: (body.get("status") or {}).get("observedGeneration") == 2,
+            "the edit is answered",
+        )
+        assert [run["generation"] for run in plan["status"]["history"]] == [2, 1]
+        assert len(edited) == 1
+        assert edited[0].endswith("/ro")
+    finally:
+        process.kill()
+        await proxy.close()

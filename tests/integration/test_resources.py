@@ -460,9 +460,11 @@ async def test_a_server_that_is_no_postgresql_fails_its_resource_only_as_long_as
 async def test_a_wrong_password_heals_with_the_secret_and_is_told_once(
     registrant: Registrant, postgres: Server, proxy: Proxy
 ) -> None:
-    await registrant.make_secret("admin", env_of(postgres, PASS=PASSWORD, PORT=str(proxy.port)))
+    # As `echo` writes it.
+    await registrant.make_secret("admin", env_of(postgres, PASS=f"{PASSWORD}\n", PORT=str(proxy.port)))
     await registrant.register("db", envVarsFrom=[{"secretRef": {"name": "admin"}}])
     status = await registrant.until("db", "AuthenticationFailed", "check USER and PASS")
+    assert "; PASS ends with a line break: write it without one" in status["message"]
     assert condition(status, "Reachable")[:2] == ("False", "AuthenticationFailed")
     tries = proxy.accepted
     await eventually(
@@ -640,6 +642,67 @@ async def test_each_role_has_a_secret_of_its_own_variables(registrant: Registran
     assert "hoop.dev/files" not in other["metadata"]["annotations"]
 
 
+async def test_a_role_takes_variables_from_secrets_and_config_maps_its_own_last(
+    registrant: Registrant,
+) -> None:
+    sources = [
+        {"secretRef": {"name": "tokens"}},
+        {"configMapRef": {"name": "places"}, "prefix": "AT_"},
+    ]
+    role = {"name": "ro", "secret": {"OWN": "mine"}, "secretFrom": sources}
+    await registrant.register("db", **PLAIN, roles=[role])
+    status = await registrant.until("db", "CredentialsUnresolved")
+    for absent in ("Secret tokens", "ConfigMap places"):
+        assert f"spec.roles[ro].secretFrom: {absent} does not exist" in status["message"]
+    await registrant.make_secret("tokens", {"TOKEN": PASSWORD, "OWN": "theirs"})
+    await registrant.make_config_map("places", {"REGION": "eu"})
+    await registrant.until("db", "Registered")
+
+    async def holds(data: Mapping[str, str]) -> bool:
+        found = await registrant.read_secret("db-ro-connection")
+        return found is not None and found["data"] == data
+
+    assert await holds({"TOKEN": PASSWORD, "OWN": "mine", "AT_REGION": "eu"})
+    await registrant.change_secret("tokens", TOKEN="renewed")
+    what = "a change at the source is handed on"
+    await eventually(
+        lambda: holds({"TOKEN": "renewed", "OWN": "mine", "AT_REGION": "eu"}), seconds=5, what=what
+    )
+
+
+async def test_what_no_secret_can_hold_is_told_with_its_role_and_keeps_no_other_back(
+    registrant: Registrant,
+) -> None:
+    for number in range(2):
+        await registrant.make_secret(f"big-{number}", {f"K{number}": PASSWORD * 40_000})
+    await registrant.make_secret("long", {"k" * 250: PASSWORD})
+    own = {"secretRef": {"name": "db-app-connection"}}
+    roles = [
+        {"name": "big", "secretFrom": [{"secretRef": {"name": f"big-{number}"}} for number in range(2)]},
+        {"name": "long", "secretFrom": [{"secretRef": {"name": "long"}, "prefix": "PREFIX_OF_IT_"}]},
+        {"name": "own", "secretFrom": [own]},
+        {"name": "app", "secret": {"A": "1"}},
+    ]
+    await registrant.register("db", **PLAIN, roles=roles)
+    status = await registrant.until("db", "CredentialsInvalid")
+    for part in (
+        f"spec.roles[big]: the values of secret and secretFrom come to {80_000 * len(PASSWORD)} bytes, and the role's "
+        "Secret takes 1048576; name in secretFrom only what the role needs",
+        "spec.roles[long].secretFrom: a key of a Secret has at most 253 characters, and with the prefix 1 have more, "
+        'such as "PREFIX_OF_IT_kkk',
+        "spec.roles[own].secretFrom: the operator itself writes Secret db-app-connection",
+    ):
+        assert part in status["message"]
+    assert [entry["name"] for entry in status["connections"]] == ["app"]
+    # What others add to it may be too much as well.
+    for key in ("added", "more"):
+        await registrant.change_secret("db-app-connection", **{key: "x" * 500_000})
+    await registrant.change_resource("db", roles=[{"name": "app", "secret": {"A": "1" * 60_000}}])
+    await registrant.until("db", "SecretConflict", "does not take what belongs into Secret db-app-connection")
+    await registrant.api.delete(paths.secret(registrant.namespace, "db-app-connection"))
+    await registrant.until("db", "Registered")
+
+
 async def test_a_connection_secret_comes_back_changes_and_goes_with_its_role(registrant: Registrant) -> None:
     async def holds(name: str, data: Mapping[str, str] | None) -> bool:
         found = await registrant.read_secret(name)
@@ -675,10 +738,27 @@ async def test_a_secret_goes_with_its_role_also_while_the_server_is_away(registr
     assert await registrant.read_secret("db-ro-connection") is None
 
 
+@pytest.mark.parametrize(
+    "controller",
+    [
+        None,
+        {
+            "apiVersion": "example.com/v1",
+            "kind": "HoopResource",
+            "name": "db",
+            "uid": "x",
+            "controller": True,
+        },
+    ],
+    ids=["nobody's", "another kind's of the same name"],
+)
 async def test_somebody_elses_secret_is_a_conflict_and_stays(
-    registrant: Registrant, postgres: Server
+    registrant: Registrant, postgres: Server, controller: Mapping[str, Any] | None
 ) -> None:
     await registrant.make_secret("db-ro-connection", {"theirs": PASSWORD})
+    if controller is not None:
+        body = {"metadata": {"ownerReferences": [controller]}}
+        await registrant.api.merge_patch(paths.secret(registrant.namespace, "db-ro-connection"), body)
     before = await registrant.read_secret("db-ro-connection")
     roles = [{"name": "ro", "secret": {"A": "1"}}, {"name": "rw", "secret": {"A": "1"}}]
     await registrant.register("db", envVars=env_of(postgres), roles=roles)

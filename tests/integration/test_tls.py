@@ -3,7 +3,8 @@
 import asyncio
 import os
 import re
-from collections.abc import AsyncIterator
+import subprocess
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -223,3 +224,25 @@ async def test_a_client_certificate_logs_in_without_a_password_and_leaves_no_fil
         return not [*files.glob("hoop-tls-*")]
 
     await eventually(lambda: asyncio.to_thread(no_files), seconds=10, what="no key is left in a file")
+
+
+@pytest.fixture
+def left_behind(tmp_path: Path) -> Callable[[], set[int]]:
+    """Files of a process that is no more and of one that is; tells whose there are."""
+    with subprocess.Popen(["true"]) as ended:  # noqa: S607 -- any program that ends
+        ended.wait()
+    for owner in (ended.pid, os.getpid()):
+        (tmp_path / f"hoop-tls-{owner}-a1b2").mkdir()
+        (tmp_path / f"hoop-tls-{owner}-a1b2" / "sslkey").touch()
+    return lambda: {int(path.name.split("-")[2]) for path in tmp_path.glob("hoop-tls-*")}
+
+
+@pytest.mark.version_independent
+async def test_a_key_that_a_killed_operator_left_in_a_file_is_gone_with_the_next_start(
+    own_operator: Callable[[Mapping[str, str]], OperatorProcess],
+    tmp_path: Path,
+    left_behind: Callable[[], set[int]],
+) -> None:
+    assert len(left_behind()) == 2
+    await own_operator({"TMPDIR": str(tmp_path)}).start()
+    assert left_behind() == {os.getpid()}

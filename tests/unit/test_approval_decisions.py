@@ -1,9 +1,11 @@
 """What of a run waits for a person, and what an approval is good for."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
+from hoop_operator.credentials.connection import Endpoint
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.planner.statements import Phase, Statement, checksum
 from hoop_operator.planner.summary import in_words
@@ -16,6 +18,16 @@ GRANT = Statement(Phase.GRANT, "shop", 'GRANT SELECT ON ALL TABLES IN SCHEMA "pu
 OTHER = Statement(Phase.GRANT, "shop", GRANT.head, ("ro",), objects=3)
 ALL = (REVOKE, GRANT)
 METADATA = {"namespace": "team", "uid": "u-1", "generation": 1, "resourceVersion": "7"}
+ENDPOINT = Endpoint("db", 5432)
+IDENTIFIER = "7300000000000000001"
+
+
+def due(statements: Sequence[Statement], last: str | None, server: str = f"{ENDPOINT} {IDENTIFIER}") -> str:
+    return checksum(statements, last, server)
+
+
+def told(plan: Plan) -> str:
+    return foretell(plan, ALL, ENDPOINT, IDENTIFIER)
 
 
 def plan(approve: str | None = None, *, last: str | None = "s-1", approval: str | None = "Manual") -> Plan:
@@ -37,7 +49,8 @@ def resource(**spec: Any) -> Resource:
 
 def decided(run: Run, *statements: Statement, guardrails: dict[str, Any] | None = None) -> Run:
     run.statements = statements
-    decide(run, resource(guardrails=guardrails))
+    run.system_identifier = IDENTIFIER
+    decide(run, resource(guardrails=guardrails), ENDPOINT)
     return run
 
 
@@ -71,14 +84,23 @@ def test_nothing_to_do_needs_no_approval() -> None:
 
 
 def test_approved_statements_are_due_only_once_the_approval_was_taken_up() -> None:
-    run = decided(run_of(plan(checksum(ALL, "s-1"))), *ALL)
+    run = decided(run_of(plan(due(ALL, "s-1"))), *ALL)
     assert (run.waiting, run.due) == (None, ())
     run.claimed = True
     assert decided(run, *ALL).due == ALL
 
 
-@pytest.mark.parametrize("approved", [checksum(ALL, None), checksum([REVOKE, OTHER], "s-1"), "0" * 40])
-def test_an_approval_of_another_plan_or_of_an_apply_that_was_made_is_none(approved: str) -> None:
+@pytest.mark.parametrize(
+    "approved",
+    [
+        due(ALL, None),
+        due([REVOKE, OTHER], "s-1"),
+        due(ALL, "s-1", f"standby:5432 {IDENTIFIER}"),
+        due(ALL, "s-1", f"{ENDPOINT} 7300000000000000002"),
+        "0" * 40,
+    ],
+)
+def test_an_approval_of_another_plan_or_server_or_of_an_apply_that_was_made_is_none(approved: str) -> None:
     run = decided(run_of(plan(approved)), *ALL)
     assert run.due == ()
     assert run.waiting is not None
@@ -86,12 +108,12 @@ def test_an_approval_of_another_plan_or_of_an_apply_that_was_made_is_none(approv
 
 
 def test_looking_again_a_run_goes_on_with_what_is_left_of_the_approved_and_with_nothing_else() -> None:
-    run = decided(run_of(plan(checksum(ALL, "s-1"))), *ALL)
+    run = decided(run_of(plan(due(ALL, "s-1"))), *ALL)
     run.claimed = run.committing = True
     assert decided(run, GRANT).due == (GRANT,)
     assert decided(run, OTHER).due == ()
     assert run.waiting is not None
-    assert checksum([OTHER], run.sid) in run.waiting
+    assert due([OTHER], run.sid) in run.waiting
     assert decided(run).waiting is None
 
 
@@ -104,10 +126,10 @@ def test_a_failure_stands_beside_what_waits() -> None:
 
 
 def test_looking_ahead_the_checksum_is_told_only_where_the_last_apply_is_known() -> None:
-    due = checksum(ALL, "s-1")
-    assert f"hoop.dev/approve={due}" in foretell(plan(), ALL)
-    assert foretell(plan(due), ALL).startswith("approved: ")
-    assert checksum(ALL, None) not in foretell(plan(last=None), ALL)
+    approved = due(ALL, "s-1")
+    assert f"hoop.dev/approve={approved}" in told(plan())
+    assert told(plan(approved)).startswith("approved: ")
+    assert due(ALL, None) not in told(plan(last=None))
 
 
 def test_words_tell_of_the_role_first_and_then_of_every_database() -> None:

@@ -1,6 +1,7 @@
 """Exit codes of the command line, where nothing has to be asked for them."""
 
 import io
+import sys
 from collections.abc import Sequence
 
 import pytest
@@ -46,16 +47,28 @@ def test_wrong_settings_are_named(
     assert capsys.readouterr().err.startswith("HOOP_INSTANCE: ")
 
 
+def test_without_what_it_needs_serve_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "hoop_operator.api.server", raising=False)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)
+    monkeypatch.setattr("hoop_operator.cli.configure_logging", lambda *_: None)
+    assert main(["serve"]) == 1
+    assert capsys.readouterr().err == 'uvicorn is not installed; run: pip install "hoop-operator[api]"\n'
+
+
 def test_all_wrong_settings_are_told_at_once(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HOOP_HTTP_PORT", "-1")
     monkeypatch.setenv("HOOP_WATCH_NAMESPACES", "shop,billing")
     monkeypatch.setenv("HOOP_ALLOWED_HOSTS", '["db", ""]')
+    monkeypatch.setenv("HOOP_ALLOWED_ENVJSON", "shop/*")
     assert main(["plan", "-f", "-"]) == 1
     assert capsys.readouterr().err.splitlines() == [
         'HOOP_WATCH_NAMESPACES: must be a JSON list, such as ["first", "second"]',
         "HOOP_ALLOWED_HOSTS (entry 1): String should have at least 1 character",
+        'HOOP_ALLOWED_ENVJSON: must be a JSON map of lists, such as {"shop": ["shop/*"]}',
         "HOOP_HTTP_PORT: Input should be greater than or equal to 0",
     ]
 

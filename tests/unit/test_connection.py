@@ -156,7 +156,9 @@ def test_an_empty_optional_value_leaves_the_default() -> None:
     [
         ("PORT", "0", "from 1 to 65535"),
         ("PORT", "65536", "from 1 to 65535"),
-        ("PORT", "5432\n", "from 1 to 65535"),
+        ("PORT", "5432\n", "ends with a line break"),
+        ("PORT", "x\n", "from 1 to 65535"),
+        ("HOST", "db.example\r\n", "ends with a line break"),
         ("PORT", "+5432", "from 1 to 65535"),
         ("PORT", "٥٤٣٢", "from 1 to 65535"),
         ("PORT", "5432,5433", "from 1 to 65535"),

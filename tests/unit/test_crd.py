@@ -166,7 +166,7 @@ def test_lists_of_objects_say_how_they_merge(resource: CustomResource) -> None:
         (
             HOOP_RESOURCE,
             ["Type", "Subtype", "Ready", "Reason", "Server version", "Plans", "Age", "Message"],
-            [".spec.type", ".spec.subtype"],
+            [".spec.type", ".spec.subtype", ".spec.resourceName"],
         ),
         (
             HOOP_ROLE_PLAN,

@@ -1,6 +1,9 @@
 """What a look ahead finds against a plan without asking a server: the same as a run would."""
 
 from collections.abc import Iterable
+from typing import Any
+
+import pytest
 
 from hoop_operator.errors import PlanReason
 from hoop_operator.reconcile.dry_run import Preview, preview_plans
@@ -29,7 +32,7 @@ def namespace(labels: str) -> str:
     return f"{{apiVersion: v1, kind: Namespace, metadata: {{name: team, labels: {labels}}}}}"
 
 
-async def look_ahead(*documents: str, **settings: str) -> Preview:
+async def look_ahead(*documents: str, **settings: Any) -> Preview:
     manifests = read_manifests({"file": "\n---\n".join(documents)}, "default")
     assert manifests.problems == []
     (preview,) = await preview_plans(manifests, Settings.model_validate(settings))
@@ -57,6 +60,18 @@ async def test_credentials_that_are_in_no_file_are_named() -> None:
     assert "CredentialsUnresolved: spec.envVarsFrom: Secret admin does not exist in namespace data" in told(
         preview
     )
+
+
+async def test_references_are_followed_as_far_as_the_settings_here_allow_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("SHOP_DB", '{"user": "admin"}')
+    referring = resource(host="envVars: {HOST: db, 'envvar:USER': '_envjson:SHOP_DB:user'}")
+    refused = told(await look_ahead(plan(), referring))
+    assert "CredentialsUnresolved: spec.envVars" in refused
+    assert "resources of namespace data may not refer to the environment variable SHOP_DB" in refused
+    followed = told(await look_ahead(plan(), referring, allowed_envjson={"data": ["SHOP_*"]}))
+    assert "CredentialsMissing: missing or empty: PASS; looked in" in followed
 
 
 async def test_all_that_is_wrong_with_a_plan_and_its_resource_is_found_at_once() -> None:

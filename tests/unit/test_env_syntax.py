@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hoop_operator.credentials.env import decode, decode_whole
+from hoop_operator.credentials.env import decode, references_in
+from hoop_operator.credentials.references import Reference, ReferenceKind, Unresolved
 from hoop_operator.credentials.role_secret import connection_secret
 from hoop_operator.errors import ResourceFailure, ResourceReason
 
@@ -27,15 +28,22 @@ def test_a_bare_name_is_literal_even_if_it_looks_like_base64_or_a_reference() ->
 
 
 @pytest.mark.parametrize("prefix", ["envvar", "filesystem"])
-@pytest.mark.parametrize("reference", ["_aws:prod/db:password", "_envjson:DB:password", "_aws:arn:aws:x:key"])
-def test_a_reference_is_unresolved_and_not_quoted(prefix: str, reference: str) -> None:
-    decoded = decode({f"{prefix}:PASS": reference})
+def test_a_reference_has_the_value_that_it_came_to(prefix: str) -> None:
+    reference = Reference(ReferenceKind.AWS, "prod/db", "password")
+    decoded = decode({f"{prefix}:PASS": "_aws:prod/db:password"}, values={reference: b"value"})
+    assert decoded.variables == {"PASS": b"value"}
+    assert decoded.problems == decoded.unresolved == ()
+    assert decoded.files == (("PASS",) if prefix == "filesystem" else ())
+
+
+@pytest.mark.parametrize("prefix", ["envvar", "filesystem"])
+def test_a_reference_that_came_to_nothing_is_unresolved(prefix: str) -> None:
+    reference = Reference(ReferenceKind.ENVJSON, "DB", "password")
+    decoded = decode({f"{prefix}:PASS": "_envjson:DB:password"}, values={reference: Unresolved("it is gone")})
     assert decoded.variables == {}
     assert decoded.undecoded == {"PASS"}
     assert decoded.problems == ()
-    (message,) = decoded.unresolved
-    assert message.startswith(f'spec.envVars["{prefix}:PASS"]')
-    assert reference not in message
+    assert decoded.unresolved == (f'spec.envVars["{prefix}:PASS"]: it is gone',)
 
 
 @pytest.mark.parametrize("reference", ["_aws:", "_aws:secret", "_aws:secret:", "_envjson::key"])
@@ -44,6 +52,30 @@ def test_a_reference_without_both_parts_is_a_problem(reference: str) -> None:
     assert decoded.unresolved == ()
     assert len(decoded.problems) == 1
     assert "must be written _aws:SECRET:KEY or _envjson:ENV:KEY" in decoded.problems[0]
+
+
+@pytest.mark.parametrize(
+    "reference", ["_vaultkv2:team/db:pw", "_vaultkv1:a:b", "_aws_iam_rds:authtoken", "_AWS:s:k"]
+)
+def test_a_reference_of_a_kind_that_is_not_followed_is_never_called_a_value_to_encode(reference: str) -> None:
+    (problem,) = decode({"envvar:PASS": reference}).problems
+    assert problem == (
+        'spec.envVars["envvar:PASS"]: references of this kind are not supported; '
+        "use _aws:SECRET:KEY, _envjson:ENV:KEY or the value itself"
+    )
+    assert references_in({"envvar:PASS": reference}) == {}
+
+
+@pytest.mark.parametrize(
+    "reference", ["_aws:a\nb:k", "_envjson:E:\x1b[31mk", "_aws:a\u2028:k", "_other:\ud800:k"]
+)
+def test_a_reference_that_would_write_lines_of_its_own_into_a_log_is_a_problem(reference: str) -> None:
+    (problem,) = decode({"envvar:PASS": reference}).problems
+    assert problem.endswith("must not hold a line break or another character that cannot be seen")
+
+
+def test_a_text_that_cannot_be_encoded_is_a_problem() -> None:
+    assert decode({"PASS": "\ud800"}).problems == ('spec.envVars["PASS"]: the value is not Unicode text',)
 
 
 @pytest.mark.parametrize("value", ["hunter2!", "abc", "YWJj=YWJj", "ä", "YQ==YQ=="])
@@ -94,29 +126,27 @@ def test_nothing_shows_a_value(value: str, key: str) -> None:
     assert "kHf3" not in repr(decoded)
 
 
-def test_every_fault_of_a_whole_map_is_listed_and_what_is_malformed_gives_the_reason() -> None:
+def test_every_fault_of_a_role_secret_is_listed_and_what_is_malformed_gives_the_reason() -> None:
+    secret = {"envvar:A": "!", "envvar:B": "_aws:s:k", "1": ""}
     with pytest.raises(ResourceFailure) as raised:
-        decode_whole({"envvar:A": "!", "envvar:B": "_aws:s:k", "1": ""})
+        connection_secret(secret, "spec.roles[2].secret", {}, absent=["Secret x does not exist"])
     assert raised.value.reason == ResourceReason.CREDENTIALS_INVALID
     for place in ('["envvar:A"]', '["envvar:B"]', '["1"]'):
-        assert f"spec.envVars{place}" in raised.value.message
+        assert f"spec.roles[2].secret{place}" in raised.value.message
+    assert "Secret x does not exist" in raised.value.message
 
 
-def test_a_whole_map_with_a_reference_is_unresolved() -> None:
+def test_a_role_secret_with_a_reference_that_was_not_followed_is_unresolved() -> None:
     with pytest.raises(ResourceFailure) as raised:
-        decode_whole({"envvar:B": "_envjson:E:k", "A": "fine"})
+        connection_secret({"envvar:B": "_envjson:E:k", "A": "fine"}, "spec.roles[2].secret", {})
     assert raised.value.reason == ResourceReason.CREDENTIALS_UNRESOLVED
 
 
 def test_a_role_secret_has_a_key_per_name_and_lists_its_files() -> None:
     data, files = connection_secret(
-        {"TOKEN": "t", "filesystem:KUBECONFIG": b64("k"), "filesystem:CA": b64("c")}, "spec.roles[0].secret"
+        {"TOKEN": "t", "filesystem:KUBECONFIG": b64("k"), "filesystem:CA": b64("c")},
+        "spec.roles[0].secret",
+        {},
     )
     assert data == {"TOKEN": b"t", "KUBECONFIG": b"k", "CA": b"c"}
     assert files == ["CA", "KUBECONFIG"]
-
-
-def test_a_role_secret_at_fault_is_refused_with_its_field() -> None:
-    with pytest.raises(ResourceFailure, match=r'spec\.roles\[2\]\.secret\["envvar:X"\]') as raised:
-        connection_secret({"envvar:X": "?"}, "spec.roles[2].secret")
-    assert raised.value.reason == ResourceReason.CREDENTIALS_INVALID

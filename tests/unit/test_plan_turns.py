@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from hoop_operator.credentials.connection import Connection, SslMode
+from hoop_operator.credentials.follow import Follower
 from hoop_operator.errors import ResourceReason
 from hoop_operator.reconcile import plans as plans_module
 from hoop_operator.reconcile.clock import Clock
@@ -80,7 +81,7 @@ async def plans(cluster: Cluster) -> AsyncIterator[Plans]:
     memory.see_resource(resource)
     memory.see_plan(plan())
     memory.registrations[PG] = Registration(resource, ResourceReason.REGISTERED, connection=CONNECTION)
-    context = Context(api, Settings(), memory, Clock(1.0))
+    context = Context(api, Settings(), memory, Clock(1.0), Follower(Settings()))
     made = Plans(context, _no_inbox, wake_resource=_nothing, count_users=_nothing)
     yield made
     context.clock.stop()

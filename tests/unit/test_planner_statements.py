@@ -122,17 +122,21 @@ def test_an_approval_is_for_these_effects_on_these_objects_after_this_apply() ->
     other_size = Statement(Phase.GRANT, "db", one.head, ("r",), objects=4)
     other_place = Statement(Phase.GRANT, "db2", one.head, ("r",), objects=3)
 
-    assert checksum([one, other_place], "sid") == checksum([other_place, one], "sid")
+    assert checksum([one, other_place], "sid", "db:5432 7") == checksum(
+        [other_place, one], "sid", "db:5432 7"
+    )
     sums = {
-        checksum([one], "sid"),
-        checksum([one], "sid2"),
-        checksum([one], None),
-        checksum([other_size], "sid"),
-        checksum([other_place], "sid"),
-        checksum([one, one], "sid"),
-        checksum([], "sid"),
+        checksum([one], "sid", "db:5432 7"),
+        checksum([one], "sid2", "db:5432 7"),
+        checksum([one], None, "db:5432 7"),
+        checksum([other_size], "sid", "db:5432 7"),
+        checksum([other_place], "sid", "db:5432 7"),
+        checksum([one, one], "sid", "db:5432 7"),
+        checksum([], "sid", "db:5432 7"),
+        checksum([one], "sid", "db:5433 7"),
+        checksum([one], "sid", "db:5432 8"),
     }
-    assert len(sums) == 7
+    assert len(sums) == 9
 
 
 def test_a_statement_for_an_administrator_says_who_it_is_run_as() -> None:

@@ -21,7 +21,8 @@ from kubectl_hoop.changes import CHANGED, GIVEN, TAKEN, Change, diff, of_status
 from kubectl_hoop.cli import hoop, run
 from kubectl_hoop.client import Target, impersonation
 from kubectl_hoop.doctor import _prescribe
-from kubectl_hoop.importing import _Names, as_yaml
+from kubectl_hoop.importing import _Names
+from kubectl_hoop.objects import as_yaml
 from kubectl_hoop.options import of_kind
 from kubectl_hoop.pending import show_pending
 from kubectl_hoop.psql import login_of
@@ -211,6 +212,13 @@ def test_no_name_is_written_into_a_manifest_that_cannot_be_seen_there_or_read_ba
     assert text.replace("\n", "").isprintable()
     assert yaml.safe_load(text) == {"role": name, "scopes": [f"{name}.é"]}
     assert as_yaml({"role": "é"}) == "role: é\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["1e10", "1_000", "0o17", ".5e3", "-1E5", "+0x1F", "-_1", "1.0", "y", "N", "true", "~"]
+)
+def test_no_text_is_written_into_a_manifest_that_kubectl_would_take_for_something_else(text: str) -> None:
+    assert as_yaml({text: text}) == f"'{text}': '{text}'\n"
 
 
 LOGIN = {

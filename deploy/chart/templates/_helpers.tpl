@@ -1,12 +1,16 @@
-{{/* The name that all objects of the release share. */}}
+{{/* The name that all objects of the release share. Those of Services begin with it, for which there are narrower rules. */}}
 {{- define "hoop-operator.fullname" -}}
+{{- $name := printf "%s-%s" .Release.Name .Chart.Name -}}
 {{- if .Values.fullnameOverride -}}
-{{- .Values.fullnameOverride -}}
+{{- $name = .Values.fullnameOverride -}}
 {{- else if contains .Chart.Name .Release.Name -}}
-{{- .Release.Name | trunc 53 | trimSuffix "-" -}}
-{{- else -}}
-{{- printf "%s-%s" .Release.Name .Chart.Name | trunc 53 | trimSuffix "-" -}}
+{{- $name = .Release.Name -}}
 {{- end -}}
+{{- $name = $name | trunc 53 | trimSuffix "-" -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "the name of the release, %s: Services are named after it, so it has to begin with a letter, and to have lower-case letters, digits and '-' only: choose another one, or set fullnameOverride" .Release.Name) -}}
+{{- end -}}
+{{- $name -}}
 {{- end -}}
 
 {{/* The name of what the release has in the cluster: releases of one name in several namespaces have one each. */}}
@@ -20,14 +24,29 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{- define "hoop-operator.labels" -}}
-{{- include "hoop-operator.labelsWith" (dict "context" . "labels" dict "value" "commonLabels") -}}
+{{/* The Pods of the HTTP API are none of the operator's: its selectors must not take them. */}}
+{{- define "hoop-operator.apiSelectorLabels" -}}
+app.kubernetes.io/name: {{ .Chart.Name }}-api
+app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{/* The labels of an object that has some of its own. Those of the chart count before these, and these before the common ones. */}}
+{{- define "hoop-operator.labels" -}}
+{{- include "hoop-operator.labelsWith" (dict "context" .) -}}
+{{- end -}}
+
+{{- define "hoop-operator.apiLabels" -}}
+{{- include "hoop-operator.labelsWith" (dict "context" . "selector" "hoop-operator.apiSelectorLabels") -}}
+{{- end -}}
+
+{{/*
+The labels of an object. `labels` are its own, from the value named `value`: those of the chart count before these, and these
+before the common ones. `selector` is the template of those that tell its Pods from all others, if not the operator's.
+*/}}
 {{- define "hoop-operator.labelsWith" -}}
-{{- $chart := include "hoop-operator.selectorLabels" .context | fromYaml -}}
-{{- range $value, $labels := dict "commonLabels" .context.Values.commonLabels .value .labels -}}
+{{- $chart := include (.selector | default "hoop-operator.selectorLabels") .context | fromYaml -}}
+{{- $given := dict "commonLabels" .context.Values.commonLabels -}}
+{{- with .value -}}{{- $_ := set $given . $.labels -}}{{- end -}}
+{{- range $value, $labels := $given -}}
 {{- range $key := keys $chart -}}
 {{- if hasKey $labels $key -}}
 {{- fail (printf "%s: %s tells the Pods of this release from all others and is the chart's own: choose another key" $value $key) -}}
@@ -39,7 +58,7 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- $_ := set $chart "app.kubernetes.io/managed-by" .Release.Service -}}
 {{- $_ := set $chart "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
 {{- end -}}
-{{- toYaml (merge dict $chart .labels .context.Values.commonLabels) -}}
+{{- toYaml (merge dict $chart (.labels | default dict) .context.Values.commonLabels) -}}
 {{- end -}}
 
 {{/* The annotations of an object, with their key; nothing where there are none. */}}
@@ -66,6 +85,17 @@ annotations:
 {{- end -}}
 {{- end -}}
 
+{{/* The namespace that the HTTP API serves: the operator has to answer there. */}}
+{{- define "hoop-operator.apiNamespace" -}}
+{{- $namespace := .Values.api.namespace | default .Release.Namespace -}}
+{{- with .Values.watchNamespaces -}}
+{{- if not (has $namespace .) -}}
+{{- fail (printf "api.namespace: the HTTP API would serve %s%s, which is none of watchNamespaces (%s), and nobody would carry out its plans: name one of these, or add it there" $namespace (empty $.Values.api.namespace | ternary ", the release's own since api.namespace is empty" "") (join ", " .)) -}}
+{{- end -}}
+{{- end -}}
+{{- $namespace -}}
+{{- end -}}
+
 {{/* The Lease by which one of several processes leads: each agent id has one. */}}
 {{- define "hoop-operator.leaseName" -}}
 hoop-operator{{ with .Values.agentId }}-{{ lower . }}{{ end }}
@@ -82,33 +112,4 @@ true
 {{- else if or $has (eq .renderMode "alwaysRender") -}}
 true
 {{- end -}}
-{{- end -}}
-
-{{/* One environment variable of the operator for each setting; lists and numbers as JSON. */}}
-{{- define "hoop-operator.environment" -}}
-{{- $environment := dict -}}
-{{- range $name, $value := .Values.settings -}}
-{{- if not (kindIs "invalid" $value) -}}
-{{- $_ := set $environment (printf "HOOP_%s" ($name | snakecase | upper)) (kindIs "string" $value | ternary $value (toJson $value)) -}}
-{{- end -}}
-{{- end -}}
-{{- with .Values.agentId -}}{{- $_ := set $environment "HOOP_AGENT_ID" . -}}{{- end -}}
-{{- with .Values.watchNamespaces -}}{{- $_ := set $environment "HOOP_WATCH_NAMESPACES" (toJson .) -}}{{- end -}}
-{{- $further := dict -}}
-{{- range .Values.extraEnv -}}
-{{- if hasPrefix "HOOP_" (upper .name) -}}
-{{- fail (printf "extraEnv: %s is the chart's to set: use settings, agentId or watchNamespaces" .name) -}}
-{{- end -}}
-{{- if hasKey $further .name -}}
-{{- fail (printf "extraEnv: %s is there twice: leave one" .name) -}}
-{{- end -}}
-{{- $_ := set $further .name true -}}
-{{- end -}}
-{{- range $name, $value := $environment }}
-- name: {{ $name }}
-  value: {{ $value | quote }}
-{{- end }}
-{{- with .Values.extraEnv }}
-{{ toYaml . }}
-{{- end }}
 {{- end -}}

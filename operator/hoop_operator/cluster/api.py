@@ -11,6 +11,7 @@ import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -18,6 +19,11 @@ import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import ApiClient, Configuration
 from kubernetes.aio.config import ConfigException
+from kubernetes.aio.config.incluster_config import (
+    SERVICE_CERT_FILENAME,
+    SERVICE_HOST_ENV_NAME,
+    SERVICE_PORT_ENV_NAME,
+)
 from multidict import CIMultiDict
 
 from hoop_operator.errors import (
@@ -71,6 +77,8 @@ OPERATOR = Account(
     "give it that right, as the chart and deploy/manifests/rbac.yaml of this version do",
 )
 
+CALLER = Account("the account of the bearer token", "it needs a Role that gives it that right")
+
 _ERROR_BY_STATUS: dict[int, type[ClusterError]] = {
     401: AccessDenied,
     403: AccessDenied,
@@ -95,11 +103,23 @@ class KubernetesApi:
         client: ApiClient,
         account: Account = OPERATOR,
         headers: Sequence[tuple[str, str]] = (),
+        token: str | None = None,
     ) -> None:
         self._client: Any = client
         self._account = account
         self._headers = headers
+        self._token = token
         self._free = asyncio.Semaphore(REQUESTS_AT_ONCE)
+
+    def with_token(self, token: str) -> "KubernetesApi":
+        """The same API server, by the same connections, asked by whomever a bearer token stands for."""
+        return KubernetesApi(self._client, CALLER, token=token)
+
+    @property
+    def host(self) -> str:
+        """Where the API server is, as a URL."""
+        host: str = self._client.configuration.host
+        return host
 
     async def get(self, path: str, **params: str) -> dict[str, Any]:
         """Return the object or list at `path`; `params` are those of the query."""
@@ -145,9 +165,11 @@ class KubernetesApi:
             query["continue"] = following
 
     async def watch(
-        self, path: str, resource_version: str, *, accept: str = _JSON
+        self, path: str, resource_version: str, *, accept: str = _JSON, name: str | None = None
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Yield the events of the collection at `path` after `resource_version`, bookmarks among them.
+
+        With a `name`, only those of the object that has it.
 
         Ends by itself after `WATCH_SECONDS`. Too old a version raises `ClusterUnavailable` of status 410; silence
         for `WATCH_SILENCE_SECONDS` raises it of status 0.
@@ -157,6 +179,7 @@ class KubernetesApi:
             "resourceVersion": resource_version,
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(WATCH_SECONDS),
+            **({"fieldSelector": f"metadata.name={name}"} if name else {}),
         }
         limits = aiohttp.ClientTimeout(
             total=WATCH_SECONDS + REQUEST_SECONDS, connect=REQUEST_SECONDS, sock_read=WATCH_SILENCE_SECONDS
@@ -227,7 +250,10 @@ class KubernetesApi:
         if params:
             url += "?" + urlencode(params)
         try:
-            await self._client.update_params_for_auth(headers, None, ["BearerToken"], path, method, body)
+            if self._token is None:
+                await self._client.update_params_for_auth(headers, None, ["BearerToken"], path, method, body)
+            else:
+                headers["Authorization"] = f"Bearer {self._token}"
             answer = await self._client.rest_client.request(
                 method, url, headers=headers, body=body, _request_timeout=limits
             )
@@ -299,12 +325,33 @@ async def open_api(
             await asyncio.gather(renewal, return_exceptions=True)
 
 
+@asynccontextmanager
+async def connect_without_credentials() -> AsyncIterator[KubernetesApi]:
+    """Open a client of the same cluster as `connect`, with nothing to log in with: `with_token` says who asks.
+
+    Of a Pod it takes the address and the cluster's authority, of a kubeconfig no more than the same.
+
+    Raises `ClusterUnavailable` when there is neither.
+    """
+    configuration = Configuration()
+    # What a proxy before the API server tells one caller to send is nothing for the next one.
+    configuration.client_session_kwargs = {"cookie_jar": aiohttp.DummyCookieJar()}
+    if not _reach_from_pod(configuration):
+        loaded = Configuration()
+        await _load_kubeconfig(loaded)
+        for setting in ("host", "ssl_ca_cert", "ca_cert_data", "verify_ssl", "tls_server_name", "proxy"):
+            setattr(configuration, setting, getattr(loaded, setting))
+    async with open_api(configuration, None, user_agent="hoop-api", account=CALLER) as api:
+        yield api
+
+
 def failure(
     method: str, path: str, status: int, answer: Mapping[str, Any], account: Account = OPERATOR
 ) -> ClusterError:
     """Return the error that a refusal stands for; `answer` is the `Status` object that came with it, if any.
 
-    The server's own words are repeated, save where they might quote a credential.
+    The server's own words are repeated, save where they might quote a credential. `own` says that the operator's
+    account was refused, and not somebody on whose behalf it was asked.
     """
     text = f"Kubernetes API: {method} {path}: {status} {answer.get('reason', '')}".rstrip()
     message = str(answer.get("message", ""))
@@ -313,7 +360,14 @@ def failure(
     elif message and not _CONFIDENTIAL.intersection(path.split("/")):
         text += f": {message[:_MESSAGE_LENGTH]}"
     error = _ERROR_BY_STATUS.get(status, ClusterUnavailable if status >= 500 else ObjectRejected)
-    return error(text, status=status)
+    causes = (answer.get("details") or {}).get("causes") or ()
+    return error(
+        text,
+        status=status,
+        causes=[
+            f"{cause.get('field', '')}: {cause.get('message', '')}"[:_MESSAGE_LENGTH] for cause in causes
+        ],
+    )
 
 
 def retry_after(headers: Mapping[str, str]) -> float:
@@ -329,6 +383,20 @@ def _object(answer: bytes) -> dict[str, Any]:
     except ValueError:
         return {}
     return decoded if isinstance(decoded, dict) else {}
+
+
+def _reach_from_pod(configuration: Configuration) -> bool:
+    """Set where the API server is and who vouches for it, as a Pod knows it; return whether this is one."""
+    host, port = os.environ.get(SERVICE_HOST_ENV_NAME), os.environ.get(SERVICE_PORT_ENV_NAME)
+    if not (host and port):
+        return False
+    if not Path(SERVICE_CERT_FILENAME).is_file():
+        raise ClusterUnavailable(
+            f"the cluster's authority is not in {SERVICE_CERT_FILENAME}: mount the ConfigMap kube-root-ca.crt there"
+        )
+    configuration.host = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+    configuration.ssl_ca_cert = SERVICE_CERT_FILENAME
+    return True
 
 
 async def _load_kubeconfig(configuration: Configuration) -> Any:

@@ -3,6 +3,7 @@
 from hoop_operator.crd.common import (
     API_VERSION,
     GROUP,
+    LOWER_CASE_LABEL,
     VERSION,
     Approval,
     Condition,
@@ -11,6 +12,7 @@ from hoop_operator.crd.common import (
     Privilege,
 )
 from hoop_operator.crd.resource import (
+    DATABASE_SUBTYPES,
     HOOP_RESOURCE,
     Advertise,
     AllowedNamespaces,
@@ -43,9 +45,11 @@ from hoop_operator.crd.roleplan import (
 
 __all__ = [
     "API_VERSION",
+    "DATABASE_SUBTYPES",
     "GROUP",
     "HOOP_RESOURCE",
     "HOOP_ROLE_PLAN",
+    "LOWER_CASE_LABEL",
     "OUTPUT_SECRET_KEYS",
     "VERSION",
     "Advertise",

@@ -33,11 +33,13 @@ from hoop_operator.crd.schema import CustomResource, PrinterColumn
 
 _ENV_NAME = "[A-Za-z_][A-Za-z0-9_]*"
 
+DATABASE_SUBTYPES = ("postgres", "mysql", "mongodb", "mssql", "oracledb")
+
 _SUBTYPE_FITS_TYPE = (
     rule(
         "!has(self.type) || self.type != 'database' || !has(self.subtype)"
-        " || self.subtype in ['postgres', 'mysql', 'mongodb', 'mssql', 'oracledb']",
-        "subtype of a database is one of postgres, mysql, mongodb, mssql, oracledb",
+        f" || self.subtype in {list(DATABASE_SUBTYPES)}",
+        f"subtype of a database is one of {', '.join(DATABASE_SUBTYPES)}",
         field="subtype",
     ),
     rule(
@@ -184,7 +186,11 @@ class ResourceRole(KubernetesModel):
 
     secret: EnvVars = Field(default_factory=dict, repr=False)
     """Variables of the connection, in the syntax of the resource's `envVars`. Nothing is inherited from
-    there."""
+    there. These win over `secretFrom`."""
+
+    secret_from: Annotated[tuple[EnvFrom, ...], Field(max_length=4, json_schema_extra=ATOMIC)] = ()
+    """Secrets and ConfigMaps of which every key is a variable of the connection, each as a whole; a later one
+    wins over an earlier."""
 
 
 class LabelSelectorRequirement(KubernetesModel):
@@ -334,8 +340,9 @@ class HoopResourceSpec(KubernetesModel):
     env_vars: EnvVars = Field(default_factory=dict, repr=False)
     """The connection as variables; for postgres HOST, PORT (5432), USER, PASS, DB (postgres), SSLMODE
     (prefer), SSLROOTCERT, SSLCERT, SSLKEY. A key is a bare NAME with a literal value, or `envvar:NAME` or
-    `filesystem:NAME` with a value in base64. These win over `envVarsFrom`. A password is better kept in a
-    Secret that `envVarsFrom` names."""
+    `filesystem:NAME` with a value in base64, or with a reference `_aws:SECRET:KEY` or `_envjson:ENV:KEY` that
+    the operator's settings allow. These win over `envVarsFrom`. A password is better kept in a Secret that
+    `envVarsFrom` names."""
 
     env_vars_from: Annotated[tuple[EnvFrom, ...], Field(max_length=16, json_schema_extra=ATOMIC)] = ()
     """Secrets and ConfigMaps that hold the connection, each as a whole; a later one wins over an earlier."""
@@ -450,7 +457,7 @@ HOOP_RESOURCE = CustomResource(
         PrinterColumn("Age", ".metadata.creationTimestamp", type="date"),
         PrinterColumn("Message", '.status.conditions[?(@.type=="Ready")].message', priority=1),
     ),
-    selectable_fields=(".spec.type", ".spec.subtype"),
+    selectable_fields=(".spec.type", ".spec.subtype", ".spec.resourceName"),
     rules=(
         rule(
             "has(self.spec.resourceName) || size(self.metadata.name) <= 128",

@@ -370,6 +370,12 @@ class HistoryEntry(KubernetesModel):
     checksum: Annotated[str, Field(max_length=128)] | None = None
     """Checksum of its plan, where it came as far as that."""
 
+    generation: NonNegative | None = None
+    """The `metadata.generation` that it looked at."""
+
+    reconcile_at: Annotated[str, Field(max_length=64), clip(64)] | None = None
+    """Value of the annotation `hoop.dev/reconcile-at` that it met, cut to 64 characters."""
+
     status: Outcome
     """Outcome: success or failed."""
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import NamedTuple, TypeVar
 
-from hoop_operator.credentials.env import ENV_VARS_FIELD, decode
+from hoop_operator.credentials.env import ENV_VARS_FIELD, NONE_FOLLOWED, decode
 from hoop_operator.credentials.faults import raise_faults
 from hoop_operator.credentials.hosts import connection_host, host_allowed
+from hoop_operator.credentials.references import Values
 from hoop_operator.credentials.sources import (
     ENDPOINT_SPELLING,
     SPELLINGS,
@@ -20,6 +21,7 @@ from hoop_operator.credentials.sources import (
 
 DEFAULT_PORT = 5432
 DEFAULT_DATABASE = "postgres"
+LINE_BREAK = "it ends with a line break; write it without one, such as by printf %s"
 
 T = TypeVar("T")
 
@@ -73,6 +75,7 @@ def postgres_connection(
     env_vars: Mapping[str, str],
     sources: Sequence[Source],
     *,
+    values: Values = NONE_FOLLOWED,
     absent: Sequence[str] = (),
     namespace: str,
     allowed_hosts: Sequence[str],
@@ -87,6 +90,8 @@ def postgres_connection(
         The resource's `spec.envVars`.
     sources
         What its `spec.envVarsFrom` names, in that order.
+    values
+        What the references in `env_vars` came to.
     absent
         What it names and does not exist, in words. Where anything is absent, nothing is called missing.
     namespace
@@ -99,7 +104,7 @@ def postgres_connection(
     ResourceFailure
         `CredentialsInvalid`, `CredentialsUnresolved` or `CredentialsMissing`, listing all that is wrong.
     """
-    decoded = decode(env_vars)
+    decoded = decode(env_vars, values=values)
     malformed = list(decoded.problems)
     found: dict[str, Variable] = {}
     for source in (*sources, Source(ENV_VARS_FIELD, decoded.variables)):
@@ -114,7 +119,8 @@ def postgres_connection(
         try:
             return parse(_text(variable.value))
         except ValueError as error:
-            malformed.append(f"{name} ({variable.origin}): {error}")
+            why = LINE_BREAK if _is_but_for_a_line_break(variable.value, parse) else error
+            malformed.append(f"{name} ({variable.origin}): {why}")
             return default
 
     connection = Connection(
@@ -165,6 +171,15 @@ def _missing(names: Sequence[str], descriptions: Sequence[str]) -> str:
 
 def _keys(name: str) -> tuple[str, ...]:
     return (*SPELLINGS[name], ENDPOINT_SPELLING) if name == "HOST" else SPELLINGS[name]
+
+
+def _is_but_for_a_line_break(value: bytes, parse: Callable[[str], T]) -> bool:
+    line = value.rstrip(b"\r\n")
+    try:
+        parse(_text(line))
+    except ValueError:
+        return False
+    return line != value
 
 
 def _text(value: bytes) -> str:

@@ -4,14 +4,15 @@ import base64
 import dataclasses
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 
-from hoop_operator.credentials.faults import raise_faults
+from hoop_operator.credentials.references import Reference, Unresolved, Values, parse_reference
 
 ENV_VARS_FIELD = "spec.envVars"
+NONE_FOLLOWED: Values = {}
 
 _KEY = re.compile(r"(?:(?P<prefix>envvar|filesystem):)?(?P<name>[A-Za-z_][A-Za-z0-9_]*)")
-_REFERENCE_KIND = re.compile(r"_(?:aws|envjson):")
-_REFERENCE = re.compile(r"_(?:aws|envjson):.+:[^:]+", re.DOTALL)
+_NOT_FOLLOWED = Unresolved("the reference was not followed")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -19,8 +20,8 @@ class Decoded:
     """A map in hoop's syntax, read.
 
     `variables` maps NAME to its value and `files` names those that were written as `filesystem:NAME`.
-    `problems` says what is malformed and `unresolved` which references were not followed; `undecoded` holds
-    the NAMEs that have no value because of either.
+    `problems` says what is malformed and `unresolved` which references came to nothing; `undecoded` holds the
+    NAMEs that have no value because of either.
     """
 
     variables: Mapping[str, bytes] = dataclasses.field(repr=False)
@@ -30,11 +31,25 @@ class Decoded:
     undecoded: frozenset[str]
 
 
-def decode(env_vars: Mapping[str, str], field: str = ENV_VARS_FIELD) -> Decoded:
+def references_in(env_vars: Mapping[str, str]) -> dict[str, Reference]:
+    """The references of a map in hoop's syntax, by their keys in it; what is malformed is none."""
+    found: dict[str, Reference] = {}
+    for key, value in env_vars.items():
+        match = _KEY.fullmatch(key)
+        if match is not None and match["prefix"] is not None:
+            with suppress(ValueError):
+                if (reference := parse_reference(value)) is not None:
+                    found[key] = reference
+    return found
+
+
+def decode(
+    env_vars: Mapping[str, str], field: str = ENV_VARS_FIELD, values: Values = NONE_FOLLOWED
+) -> Decoded:
     """Read a map in hoop's syntax.
 
     A bare NAME has a literal value. `envvar:NAME` and `filesystem:NAME` have a base64 value, in which line
-    breaks do not count, or a reference `_aws:SECRET:KEY` or `_envjson:ENV:KEY`. References are not followed.
+    breaks do not count, or a reference `_aws:SECRET:KEY` or `_envjson:ENV:KEY`.
 
     Parameters
     ----------
@@ -42,6 +57,8 @@ def decode(env_vars: Mapping[str, str], field: str = ENV_VARS_FIELD) -> Decoded:
         The map as the object has it.
     field
         Its path in the object, for the messages.
+    values
+        What its references came to; one that is not there is unresolved.
     """
     variables: dict[str, bytes] = {}
     files: list[str] = []
@@ -67,35 +84,34 @@ def decode(env_vars: Mapping[str, str], field: str = ENV_VARS_FIELD) -> Decoded:
         key_of[name] = key
         if prefix == "filesystem":
             files.append(name)
-        if prefix is None:
-            variables[name] = value.encode()
-        elif _REFERENCE.fullmatch(value):
+        try:
+            found = _literal(value) if prefix is None else _value(value, values, name)
+        except ValueError as error:
             undecoded.add(name)
-            unresolved.append(
-                f"{place}: this operator is not allowed to follow the reference; give the value itself"
-            )
-        elif _REFERENCE_KIND.match(value):
+            problems.append(f"{place}: {error}")
+            continue
+        if isinstance(found, Unresolved):
             undecoded.add(name)
-            problems.append(f"{place}: a reference must be written _aws:SECRET:KEY or _envjson:ENV:KEY")
+            unresolved.append(f"{place}: {found.why}")
         else:
-            try:
-                variables[name] = base64.b64decode(re.sub(r"[\r\n]", "", value), validate=True)
-            except ValueError:
-                undecoded.add(name)
-                problems.append(
-                    f'{place}: the value is not base64; encode it, or use the key "{name}" for plain text'
-                )
+            variables[name] = found
     return Decoded(variables, tuple(files), tuple(problems), tuple(unresolved), frozenset(undecoded))
 
 
-def decode_whole(env_vars: Mapping[str, str], field: str = ENV_VARS_FIELD) -> Decoded:
-    """Read a map in hoop's syntax in which every variable must have its value.
+def _literal(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the value is not Unicode text") from None
 
-    Raises
-    ------
-    ResourceFailure
-        `CredentialsInvalid` or `CredentialsUnresolved`, naming every entry that has none.
-    """
-    decoded = decode(env_vars, field)
-    raise_faults(malformed=decoded.problems, unresolved=decoded.unresolved)
-    return decoded
+
+def _value(text: str, values: Values, name: str) -> bytes | Unresolved:
+    reference = parse_reference(text)
+    if reference is not None:
+        return values.get(reference, _NOT_FOLLOWED)
+    try:
+        return base64.b64decode(re.sub(r"[\r\n]", "", text), validate=True)
+    except ValueError:
+        raise ValueError(
+            f'the value is not base64; encode it, or use the key "{name}" for plain text'
+        ) from None

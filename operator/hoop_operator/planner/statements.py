@@ -170,16 +170,16 @@ def merge(statements: Iterable[Statement]) -> list[Statement]:
     return merged
 
 
-def checksum(statements: Sequence[Statement], last_applied_sid: str | None) -> str:
+def checksum(statements: Sequence[Statement], last_applied_sid: str | None, server: str) -> str:
     """A digest of a plan's effects, to be approved by a person.
 
-    It covers the statements as shown, how many objects each bulk statement meets, and the sid of the last apply, so
-    that one approval is good for one apply. It is long enough that nobody finds two plans with the same one, of which
-    the harmless would be approved and the other be applied.
+    It covers the statements as shown, how many objects each bulk statement meets, the server that they are for, and
+    the sid of the last apply, so that one approval is good for one apply. It is long enough that nobody finds two plans
+    with the same one, of which the harmless would be approved and the other be applied.
     """
     digest = hashlib.sha256()
     # Sorted: within a phase the planner's order means nothing, and may be another one in another process.
     for effect in sorted(f"{s.database or ''}\0{s.text}\0{s.objects}\n" for s in statements):
         digest.update(effect.encode())
-    digest.update((last_applied_sid or "").encode())
+    digest.update(f"{last_applied_sid or ''}\0{server}".encode())
     return digest.hexdigest()[:CHECKSUM_LENGTH]

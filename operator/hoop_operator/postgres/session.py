@@ -13,10 +13,8 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
@@ -38,6 +36,7 @@ from hoop_operator.errors import (
 from hoop_operator.metrics import SQL_TRANSACTIONS
 from hoop_operator.postgres.addresses import no_answer, not_resolved, resolve
 from hoop_operator.postgres.establish import TOO_MUCH_TO_COMPUTE, establish, try_login
+from hoop_operator.postgres.tls_files import tls_files
 
 T = TypeVar("T")
 
@@ -421,7 +420,7 @@ class Sessions:
         try:
             async with asyncio.timeout(seconds):
                 addresses = await resolve(who.host, who.port, self._address_allowed)
-                with _files(who) as paths:
+                with tls_files(who) as paths:
                     parameters = _libpq_parameters(who, database, addresses, paths, seconds)
                     try:
                         return await enter(parameters)
@@ -534,28 +533,6 @@ def _connection_error(error: psycopg.Error, who: Connection, paths: Mapping[str,
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-
-
-@contextlib.contextmanager
-def _files(who: Connection) -> Iterator[dict[str, str]]:
-    """Certificates and key as files that only we can read, for libpq takes them no other way; gone once connected."""
-    contents = {
-        "sslrootcert": who.ca_certificate,
-        "sslcert": who.client_certificate,
-        "sslkey": who.client_key,
-    }
-    if not any(contents.values()):
-        yield {}
-        return
-    with tempfile.TemporaryDirectory(prefix="hoop-tls-") as directory:
-        paths = {}
-        for name, content in contents.items():
-            if content is not None:
-                path = Path(directory) / name
-                path.touch(mode=0o600)
-                path.write_text(content)
-                paths[name] = str(path)
-        yield paths
 
 
 def _libpq_parameters(

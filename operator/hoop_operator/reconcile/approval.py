@@ -10,11 +10,17 @@ from collections.abc import Sequence
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.crd import Approval
+from hoop_operator.credentials.connection import Endpoint
 from hoop_operator.errors import PlanReason
+from hoop_operator.naming import APPROVE
 from hoop_operator.planner.statements import Statement, checksum
 from hoop_operator.planner.summary import in_words
-from hoop_operator.reconcile.objects import APPROVE, Plan, Resource
+from hoop_operator.reconcile.objects import Plan, Resource
 from hoop_operator.reconcile.run import Run
+
+WAITS = "waits for approval: nothing is applied"
+UNTOLD = f"{WAITS} until the annotation {APPROVE} has the checksum of status.plan"
+"""What is told ahead where the checksum is not known."""
 
 
 def is_manual(plan: Plan, resource: Resource) -> bool:
@@ -23,14 +29,15 @@ def is_manual(plan: Plan, resource: Resource) -> bool:
     return Approval.MANUAL in {plan.spec.approval, guardrails.approval if guardrails else None}
 
 
-def decide(run: Run, resource: Resource) -> None:
+def decide(run: Run, resource: Resource, endpoint: Endpoint) -> None:
     """Decide whether the statements of a run may be sent, or wait.
 
     A run that looks again, because others were at work on the same, goes on with what is left of the approved
     statements; anything else waits.
     """
     statements = run.statements or ()
-    run.checksum = checksum(statements, run.last_applied_sid) if statements else None
+    server = _identity(endpoint, run.system_identifier)
+    run.checksum = checksum(statements, run.last_applied_sid, server) if statements else None
     run.due, run.waiting = statements, None
     if not statements or not is_manual(run.plan, resource):
         return
@@ -83,18 +90,24 @@ def how_to_approve(plan: Plan, approved: str) -> str:
     return f"kubectl -n {plan.key.namespace} annotate hrp {plan.key.name} --overwrite {APPROVE}={approved}"
 
 
-def foretell(plan: Plan, statements: Sequence[Statement]) -> str:
+def foretell(
+    plan: Plan, statements: Sequence[Statement], endpoint: Endpoint, system_identifier: str | None
+) -> str:
     """What a run would say of statements that need approval.
 
     Their checksum is told only where the plan comes from a cluster, with its status: the last apply is part of it.
     """
-    waits = "waits for approval: nothing is applied"
     if not plan.status:
-        return f"{waits} until the annotation {APPROVE} has the checksum of status.plan"
-    due = checksum(statements, plan.status.get("lastAppliedSid"))
+        return UNTOLD
+    due = checksum(statements, plan.status.get("lastAppliedSid"), _identity(endpoint, system_identifier))
     if plan.annotations.get(APPROVE) == due:
         return f"approved: the annotation {APPROVE} has the checksum of this plan, {due}"
-    return f"{waits} until somebody runs: {how_to_approve(plan, due)}"
+    return f"{WAITS} until somebody runs: {how_to_approve(plan, due)}"
+
+
+def _identity(endpoint: Endpoint, system_identifier: str | None) -> str:
+    """What tells a server from any other: a physical copy shares the identifier, a successor the address."""
+    return f"{endpoint} {system_identifier or ''}"
 
 
 def _waits(run: Run) -> str:

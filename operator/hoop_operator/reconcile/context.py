@@ -1,10 +1,12 @@
 """What the parts of the reconciler share."""
 
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 from uuid import UUID
 
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.credentials.follow import Follower
 from hoop_operator.credentials.hosts import is_link_local
 from hoop_operator.postgres.session import Limits
 from hoop_operator.reconcile.clock import Clock
@@ -21,6 +23,7 @@ class Context:
     settings: Settings
     memory: Memory
     clock: Clock
+    follower: Follower
     leading: Callable[[], bool] = lambda: True
     """Whether nobody else leads by now; what writes to a server is committed only then."""
 
@@ -28,6 +31,12 @@ class Context:
     def limits(self) -> Limits:
         """How many sessions a turn may have, and how long each step may take."""
         return limits_of(self.settings)
+
+    @property
+    def seconds_to_next_look(self) -> float:
+        """How long until what is not known to have changed is looked at, jittered by a tenth."""
+        jitter = random.uniform(0.9, 1.1)  # noqa: S311 -- no secret
+        return self.settings.drift_interval_seconds * jitter
 
     def serves(self, resource: Resource) -> bool:
         """Whether a resource is this instance's."""

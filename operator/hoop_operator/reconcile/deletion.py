@@ -12,7 +12,7 @@ from hoop_operator.naming import role_name
 from hoop_operator.reconcile.admission import check_admission
 from hoop_operator.reconcile.context import Context
 from hoop_operator.reconcile.objects import Key, Plan, Resource
-from hoop_operator.reconcile.register import Registration
+from hoop_operator.reconcile.register import Registration, lacks_sources
 
 
 async def never_began(context: Context, plan: Plan, resource: Resource | None) -> bool:
@@ -73,6 +73,8 @@ async def is_gone_for_good(context: Context, resource: Key) -> bool:
     return (
         registration is not None
         and registration.reason is ResourceReason.CREDENTIALS_UNRESOLVED
+        # What is outside of the namespace, such as a secret in AWS, does not go with it and may answer later.
+        and await lacks_sources(context.api, registration.resource)
         and await _namespace_terminates(context.api, resource.namespace)
     )
 

@@ -12,6 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from hoop_operator.credentials.connection import Connection, Endpoint
+from hoop_operator.credentials.follow import Follower
+from hoop_operator.credentials.references import Values
 from hoop_operator.credentials.role_secret import connection_secret
 from hoop_operator.errors import PlanFailure, PlanReason, ResourceFailure, ResourceReason, ServerError
 from hoop_operator.naming import role_name
@@ -67,11 +69,13 @@ async def preview_plans(manifests: Manifests, settings: Settings) -> list[Previe
     for preview in previews:
         by_resource[preview.plan.resource_key].append(preview)
     claims: Claims = {}
+    follower = Follower(settings)
     for key, group in by_resource.items():
         resource = manifests.resources.get(key)
         admitted = [preview for preview in group if _is_admitted(preview, resource, manifests)]
         if resource is not None:
-            await _preview_on(resource, admitted, manifests, settings, claims)
+            values = await follower.follow(resource.references, key.namespace)
+            await _preview_on(resource, admitted, manifests, values, settings, claims)
     return previews
 
 
@@ -105,6 +109,7 @@ async def _preview_on(
     resource: Resource,
     previews: Sequence[Preview],
     manifests: Manifests,
+    values: Values,
     settings: Settings,
     claims: Claims,
 ) -> None:
@@ -112,7 +117,7 @@ async def _preview_on(
     connection: Connection | None = None
     failure: PlanFailure | None = None
     try:
-        connection = _register(resource, manifests, settings)
+        connection = _register(resource, manifests, values, settings)
     except PlanFailure as not_registered:
         failure = not_registered
     asked: dict[DesiredRole, Preview] = {}
@@ -133,7 +138,9 @@ async def _preview_on(
                 preview.fail(PlanFailure(PlanReason.SERVER_UNREACHABLE, str(error)))
 
 
-def _register(resource: Resource, manifests: Manifests, settings: Settings) -> Connection | None:
+def _register(
+    resource: Resource, manifests: Manifests, values: Values, settings: Settings
+) -> Connection | None:
     """The admin connection of a postgres resource; None for any other.
 
     Raises
@@ -152,12 +159,12 @@ def _register(resource: Resource, manifests: Manifests, settings: Settings) -> C
     connection: Connection | None = None
     contents = [manifests.contents.get(source) if source else None for source in resource.sources]
     try:
-        connection = connection_of(resource, contents, settings.allowed_hosts)
+        connection = connection_of(resource, contents, settings.allowed_hosts, values)
     except ResourceFailure as failure:
         failures.append(failure)
     for role in resource.spec.roles:
         try:
-            connection_secret(role.secret, f"spec.roles[{role.name}].secret")
+            connection_secret(role.secret, f"spec.roles[{role.name}].secret", values)
         except ResourceFailure as failure:
             failures.append(failure)
     if failures:
@@ -215,7 +222,7 @@ async def _ask(
             capabilities = await read_capabilities(transaction)
         reason, message = judge(capabilities)
     except ServerError as error:
-        reason, message = refusal(error)
+        reason, message = refusal(error, connection)
     for preview in asked.values():
         preview.server_version = capabilities.version_text if capabilities else None
         if reason is not ResourceReason.REGISTERED:
@@ -246,7 +253,9 @@ async def _ask(
         preview.statements = planned.statements
         preview.problems += planned.problems
         if planned.statements and approval.is_manual(preview.plan, resource):
-            preview.approval = approval.foretell(preview.plan, planned.statements)
+            preview.approval = approval.foretell(
+                preview.plan, planned.statements, connection.endpoint, capabilities.system_identifier
+            )
         preview.remarks += [
             *(
                 f"not covered are objects that this owner creates later: {owner}"

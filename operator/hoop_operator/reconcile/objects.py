@@ -1,20 +1,26 @@
 """The two kinds as they came from the API server, with what the operator needs to know of them at hand."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from hoop_operator.cluster.secrets import Owner
-from hoop_operator.crd import DeletionPolicy, HoopResourceSpec, HoopRolePlanSpec
+from hoop_operator.crd import DeletionPolicy, EnvFrom, HoopResourceSpec, HoopRolePlanSpec
+from hoop_operator.credentials.env import references_in
+from hoop_operator.credentials.references import Reference
 from hoop_operator.errors import PlanReason
-from hoop_operator.naming import ADOPT, connection_secret_name, default_secret_name
+from hoop_operator.naming import (
+    ADOPT,
+    APPROVE,
+    RECONCILE_AT,
+    ROTATE_AT,
+    connection_secret_name,
+    default_secret_name,
+)
 
 FINALIZER = "hoop.dev/operator"
 
-RECONCILE_AT = "hoop.dev/reconcile-at"
-ROTATE_AT = "hoop.dev/rotate-at"
 ABANDON = "hoop.dev/abandon"
-APPROVE = "hoop.dev/approve"
 
 
 class Key(NamedTuple):
@@ -143,6 +149,10 @@ class Resource(KubernetesObject):
     @property
     def sources(self) -> tuple[Reading | None, ...]:
         """What each entry of `spec.envVarsFrom` names; None for one that names nothing."""
+        return self.named(self.spec.env_vars_from)
+
+    def named(self, entries: Sequence[EnvFrom]) -> tuple[Reading | None, ...]:
+        """What entries of its spec name; None for one that names nothing."""
         namespace = self.key.namespace
         return tuple(
             Reading("Secret", namespace, entry.secret_ref.name)
@@ -150,7 +160,7 @@ class Resource(KubernetesObject):
             else Reading("ConfigMap", namespace, entry.config_map_ref.name)
             if entry.config_map_ref is not None
             else None
-            for entry in self.spec.env_vars_from
+            for entry in entries
         )
 
     @property
@@ -160,7 +170,14 @@ class Resource(KubernetesObject):
             Reading("Secret", self.key.namespace, connection_secret_name(self.key.name, role.name))
             for role in self.spec.roles
         }
-        return frozenset({*written, *filter(None, self.sources)})
+        named = [reading for role in self.spec.roles for reading in self.named(role.secret_from)]
+        return frozenset({*written, *filter(None, self.sources), *filter(None, named)})
+
+    @property
+    def references(self) -> frozenset[Reference]:
+        """What it refers to outside of the cluster, for itself and for its roles."""
+        maps = (self.spec.env_vars, *(role.secret for role in self.spec.roles))
+        return frozenset(reference for each in maps for reference in references_in(each).values())
 
     @property
     def owner(self) -> Owner:

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
@@ -13,6 +12,7 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.watch import watch_metadata
 from hoop_operator.credentials.connection import Endpoint
+from hoop_operator.credentials.follow import Follower
 from hoop_operator.reconcile.clock import Clock
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.drift import DRIFT
@@ -40,7 +40,7 @@ class Reconciler:
         self._memory = Memory()
         self._clock = Clock(settings.retry_seconds_max)
         self._inboxes: dict[Endpoint, Inbox] = {}
-        self._context = Context(api, settings, self._memory, self._clock, leading)
+        self._context = Context(api, settings, self._memory, self._clock, Follower(settings), leading)
         self._plans = Plans(
             self._context,
             self._inbox_of,
@@ -135,8 +135,7 @@ class Reconciler:
 
     def _look_later(self, endpoint: Endpoint) -> None:
         """Have all plans of a server looked at on the drift clock."""
-        interval = self._settings.drift_interval_seconds * random.uniform(0.9, 1.1)  # noqa: S311 -- jitter, no secret
-        self._clock.after(endpoint, interval, partial(self._look, endpoint))
+        self._clock.after(endpoint, self._context.seconds_to_next_look, partial(self._look, endpoint))
 
     def _look(self, endpoint: Endpoint) -> None:
         resources = list(self._memory.resources_at(endpoint))

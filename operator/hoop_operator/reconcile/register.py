@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -19,27 +19,28 @@ from hoop_operator.cluster.secrets import (
     read_secret,
     update_secret,
 )
-from hoop_operator.crd import Condition, HoopResourceStatus, Outcome, ServerInfo
+from hoop_operator.crd import Condition, HoopResourceStatus, Outcome, ResourceRole, ServerInfo
 from hoop_operator.crd import Connection as ConnectionStatus
 from hoop_operator.credentials.connection import Connection, Endpoint, postgres_connection
-from hoop_operator.credentials.env import decode
+from hoop_operator.credentials.env import NONE_FOLLOWED, decode
 from hoop_operator.credentials.faults import raise_faults
-from hoop_operator.credentials.role_secret import connection_secret
+from hoop_operator.credentials.references import Values
+from hoop_operator.credentials.role_secret import connection_secret, secret_faults
 from hoop_operator.credentials.sources import Source
 from hoop_operator.errors import (
     AuthenticationFailed,
     DatabaseUnavailable,
+    ObjectRejected,
     ResourceFailure,
     ResourceReason,
     ServerError,
 )
-from hoop_operator.naming import connection_secret_name
+from hoop_operator.naming import FILES, connection_secret_name
 from hoop_operator.planner.statements import render
 from hoop_operator.postgres.snapshot import Capabilities
 from hoop_operator.reconcile.objects import Reading, Resource
 
 ENV_VARS_FROM = "spec.envVarsFrom"
-FILES_ANNOTATION = "hoop.dev/files"
 CONNECTION_SECRET_TYPE = "Opaque"
 
 REASONS_BY_GRAVITY = (
@@ -76,8 +77,12 @@ class Registration:
         return self.reason is ResourceReason.REGISTERED
 
 
-async def resolve(api: KubernetesApi, resource: Resource, allowed_hosts: Sequence[str]) -> Connection | None:
+async def resolve(
+    api: KubernetesApi, resource: Resource, allowed_hosts: Sequence[str], values: Values
+) -> Connection | None:
     """The admin connection of a postgres resource; None for any other, whose variables are only checked.
+
+    The parameters are those of `connection_of`.
 
     Raises
     ------
@@ -87,11 +92,26 @@ async def resolve(api: KubernetesApi, resource: Resource, allowed_hosts: Sequenc
         The API server failed us.
     """
     contents = await asyncio.gather(*(_read(api, reading) for reading in resource.sources))
-    return connection_of(resource, contents, allowed_hosts)
+    return connection_of(resource, contents, allowed_hosts, values)
+
+
+async def lacks_sources(api: KubernetesApi, resource: Resource) -> bool:
+    """Whether a Secret or ConfigMap with a resource's credentials does not exist.
+
+    Raises
+    ------
+    ClusterError
+        The API server failed us.
+    """
+    contents = await asyncio.gather(*(_read(api, reading) for reading in resource.sources))
+    return None in contents
 
 
 def connection_of(
-    resource: Resource, contents: Sequence[Mapping[str, bytes] | None], allowed_hosts: Sequence[str]
+    resource: Resource,
+    contents: Sequence[Mapping[str, bytes] | None],
+    allowed_hosts: Sequence[str],
+    values: Values = NONE_FOLLOWED,
 ) -> Connection | None:
     """The admin connection of a postgres resource; None for any other, whose variables are only checked.
 
@@ -103,6 +123,8 @@ def connection_of(
         What the Secrets and ConfigMaps of its `sources` hold, in that order; None for one that does not exist.
     allowed_hosts
         The operator's setting: globs and networks, none to allow all.
+    values
+        What its `references` came to.
 
     Raises
     ------
@@ -126,9 +148,14 @@ def connection_of(
             )
     if resource.is_postgres:
         return postgres_connection(
-            env_vars, sources, absent=absent, namespace=resource.key.namespace, allowed_hosts=allowed_hosts
+            env_vars,
+            sources,
+            values=values,
+            absent=absent,
+            namespace=resource.key.namespace,
+            allowed_hosts=allowed_hosts,
         )
-    decoded = decode(env_vars)
+    decoded = decode(env_vars, values=values)
     raise_faults(malformed=decoded.problems, unresolved=[*absent, *decoded.unresolved])
     return None
 
@@ -143,9 +170,11 @@ async def _read(api: KubernetesApi, reading: Reading | None) -> Mapping[str, byt
 
 
 async def write_connection_secrets(
-    api: KubernetesApi, resource: Resource
+    api: KubernetesApi, resource: Resource, values: Values
 ) -> tuple[tuple[ConnectionStatus, ...], list[ResourceFailure]]:
     """Write the Secret of each of a resource's roles, and delete those of roles that left the list.
+
+    `values` is what the resource's `references` came to.
 
     Returns
     -------
@@ -171,7 +200,12 @@ async def write_connection_secrets(
             name=role.name, secret_name=connection_secret_name(resource.key.name, role.name)
         )
         try:
-            data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret")
+            _refuse_written_secrets(resource, role)
+            further, further_files, absent = await _role_sources(api, resource, role)
+            data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret", values, absent)
+            files = sorted({*files, *(further_files - data.keys())})
+            data = further | data
+            raise_faults(malformed=secret_faults(data, f"spec.roles[{role.name}]"))
             await _write_connection_secret(api, resource, connection.secret_name, data, files)
         except ResourceFailure as failure:
             failures.append(failure)
@@ -185,15 +219,57 @@ async def write_connection_secrets(
     return tuple(has.values()), failures
 
 
+def _refuse_written_secrets(resource: Resource, role: ResourceRole) -> None:
+    """Refuse what would never come to rest: a Secret that is read for what is written into it."""
+    written = {connection_secret_name(resource.key.name, each.name) for each in resource.spec.roles}
+    raise_faults(
+        malformed=[
+            f"spec.roles[{role.name}].secretFrom: the operator itself writes Secret {reading.name}, for an entry of "
+            f"spec.roles; name another one"
+            for reading in resource.named(role.secret_from)
+            if reading is not None and reading.kind == "Secret" and reading.name in written
+        ]
+    )
+
+
+async def _role_sources(
+    api: KubernetesApi, resource: Resource, role: ResourceRole
+) -> tuple[dict[str, bytes], set[str], list[str]]:
+    """The variables in a role's Secrets and ConfigMaps, which are marked as files there, and in words what lacks."""
+    variables: dict[str, bytes] = {}
+    files: set[str] = set()
+    absent: list[str] = []
+    for entry, reading in zip(role.secret_from, resource.named(role.secret_from), strict=True):
+        if reading is None:
+            continue
+        marked = ""
+        if reading.kind == "Secret":
+            secret = await read_secret(api, reading.namespace, reading.name)
+            data = secret.data if secret else None
+            marked = secret.annotations.get(FILES, "") if secret else ""
+        else:
+            data = await read_config_map(api, reading.namespace, reading.name)
+        if data is None:
+            absent.append(
+                f"spec.roles[{role.name}].secretFrom: {reading.kind} {reading.name} does not exist in namespace "
+                f"{reading.namespace}; create it, or correct the name"
+            )
+            continue
+        named = {entry.prefix + key: value for key, value in data.items()}
+        files = (files - named.keys()) | {entry.prefix + key for key in marked.split(",") if key in data}
+        variables |= named
+    return variables, files, absent
+
+
 async def _write_connection_secret(
     api: KubernetesApi, resource: Resource, name: str, data: Mapping[str, bytes], files: Sequence[str]
 ) -> None:
     owner = resource.owner
-    annotations = {FILES_ANNOTATION: ",".join(files)} if files else {}
+    annotations = {FILES: ",".join(files)} if files else {}
     current = await read_secret(api, resource.key.namespace, name)
     if current is not None:
         holder = current.owner
-        if holder is None or (holder.kind, holder.name) != (owner.kind, owner.name):
+        if holder is None or replace(holder, uid=owner.uid) != owner:
             raise ResourceFailure(
                 ResourceReason.SECRET_CONFLICT,
                 f"Secret {name} exists already and belongs to "
@@ -209,7 +285,15 @@ async def _write_connection_secret(
         if current is None
         else partial(update_secret, api, current)
     )
-    await write(type=CONNECTION_SECRET_TYPE, data=data, owner=owner, labels={}, annotations=annotations)
+    try:
+        await write(type=CONNECTION_SECRET_TYPE, data=data, owner=owner, labels={}, annotations=annotations)
+    except ObjectRejected:
+        # Of what is sent only what others added can be at fault. The API server's words may quote anything.
+        raise ResourceFailure(
+            ResourceReason.SECRET_CONFLICT,
+            f"the API server does not take what belongs into Secret {name}: it was made immutable, or others added too "
+            f"much to it; delete it, and it is made anew",
+        ) from None
 
 
 def gravest(failures: Sequence[ResourceFailure]) -> ResourceFailure:
@@ -234,16 +318,28 @@ def judge(capabilities: Capabilities) -> tuple[ResourceReason, str]:
     return ResourceReason.REGISTERED, ""
 
 
-def refusal(error: ServerError) -> tuple[ResourceReason, str]:
+def refusal(error: ServerError, connection: Connection) -> tuple[ResourceReason, str]:
     """What a server that could not be asked means for its resource, with the remedy."""
     if isinstance(error, AuthenticationFailed):
+        login = {"USER": connection.user, "PASS": connection.password}
         return (
             ResourceReason.AUTHENTICATION_FAILED,
-            f"{error}; check USER and PASS, or SSLCERT and SSLKEY, and the server's pg_hba.conf",
+            f"{error}; {_line_breaks(login)}check USER and PASS, or SSLCERT and SSLKEY, and the server's pg_hba.conf",
         )
     if isinstance(error, DatabaseUnavailable):
-        return ResourceReason.SERVER_UNREACHABLE, f"{error}; check DB"
+        return (
+            ResourceReason.SERVER_UNREACHABLE,
+            f"{error}; {_line_breaks({'DB': connection.database})}check DB",
+        )
     return ResourceReason.SERVER_UNREACHABLE, str(error)
+
+
+def _line_breaks(values: Mapping[str, str | None]) -> str:
+    """What is most likely wrong, as the beginning of a remedy: `echo` adds a line break that nobody sees."""
+    ending = [name for name, value in values.items() if value is not None and value.endswith(("\n", "\r"))]
+    return "".join(
+        f"{name} ends with a line break: write it without one, such as by printf %s; " for name in ending
+    )
 
 
 def replaced_server(

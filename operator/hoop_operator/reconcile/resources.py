@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -75,6 +76,7 @@ class Resources:
         """Take note that a resource does not exist any more; its plans have to hear of it."""
         self._context.memory.forget_resource(key)
         self._context.clock.settle(("resource", key))
+        self._context.clock.cancel(("references", key))
         self._handled.pop(key, None)
         self._to_register.pop(key, None)
         self._wake_plans(key, "resource")
@@ -155,11 +157,23 @@ class Resources:
             # After a start nothing is known; what the status speaks of is not new to the plans all the same.
             was_told = before is None and resource.status.get("observedGeneration") == resource.generation
             self._wake_plans(key, DRIFT if trigger == DRIFT or was_told else "resource")
+        self._look_later(registration)
         await self._tell(registration)
         if registration.ready or self._waits_for_server(registration):
             clock.settle(("resource", key))
         else:
             self._retry(key, "retry")
+
+    def _look_later(self, registration: Registration) -> None:
+        """Have what a resource refers to outside of the cluster looked at on the drift clock.
+
+        Where there is a server, the resource is looked at with it.
+        """
+        key, name = registration.resource.key, ("references", registration.resource.key)
+        if registration.ready and registration.connection is None and registration.resource.references:
+            self._context.clock.after(name, self._context.seconds_to_next_look, lambda: self.wake(key, DRIFT))
+        else:
+            self._context.clock.cancel(name)
 
     def _waits_for_server(self, registration: Registration) -> bool:
         """Whether all that a resource lacks is that its server answers, of which it will be told."""
@@ -171,32 +185,50 @@ class Resources:
         )
 
     async def _try(self, resource: Resource) -> Registration:
+        registration = await self._log_in(await self._find_credentials(resource))
+        if registration.reason is ResourceReason.AUTHENTICATION_FAILED and resource.references:
+            # They may have been changed at their source, of which nobody is told.
+            anew = await self._find_credentials(resource, since=time.monotonic())
+            if anew.connection != registration.connection:
+                registration = await self._log_in(anew)
+        return registration
+
+    async def _find_credentials(self, resource: Resource, since: float = 0.0) -> Registration:
+        """What can be said of a resource without its server; its connection Secrets are written by then.
+
+        What it refers to outside of the cluster is asked for anew where that was asked for before `since`.
+        """
         api, settings = self._context.api, self._context.settings
+        values = await self._context.follower.follow(resource.references, resource.key.namespace, since)
         connection: Connection | None = None
         failures: list[ResourceFailure] = []
         try:
-            connection = await resolve(api, resource, settings.allowed_hosts)
+            connection = await resolve(api, resource, settings.allowed_hosts, values)
         except ResourceFailure as failure:
             failures.append(failure)
-        secrets, conflicts = await write_connection_secrets(api, resource)
+        secrets, conflicts = await write_connection_secrets(api, resource, values)
         if failures := failures + conflicts:
             worst = gravest(failures)
             return Registration(resource, worst.reason, worst.message, connection, secrets=secrets)
-        tried = Registration(resource, ResourceReason.REGISTERED, "", connection, secrets=secrets)
-        if connection is None:
-            return tried
+        return Registration(resource, ResourceReason.REGISTERED, "", connection, secrets=secrets)
+
+    async def _log_in(self, found: Registration) -> Registration:
+        """Ask a resource's server who the admin is, where all that takes was found."""
+        connection = found.connection
+        if not found.ready or connection is None:
+            return found
         try:
             capabilities = await self._inbox_of(connection.endpoint).probe(connection)
         except ServerError as error:
-            reason, message = refusal(error)
-            return replace(tried, reason=reason, message=message)
+            reason, message = refusal(error, connection)
+            return replace(found, reason=reason, message=message)
         reason, message = judge(capabilities)
         return replace(
-            tried,
+            found,
             reason=reason,
             message=message,
             capabilities=capabilities,
-            restored_from=self._restored_from(resource, capabilities),
+            restored_from=self._restored_from(found.resource, capabilities),
         )
 
     def _restored_from(self, resource: Resource, capabilities: Capabilities) -> str | None:

@@ -15,8 +15,9 @@ from typing import Annotated
 from pydantic import AfterValidator, ValidationError
 
 from hoop_operator.crd.common import KubernetesModel, Timestamp
+from hoop_operator.naming import ROTATE_AT
 from hoop_operator.reconcile.clock import Clock
-from hoop_operator.reconcile.objects import ROTATE_AT, Key, Plan
+from hoop_operator.reconcile.objects import Key, Plan
 
 RECORD = "hoop.dev/rotation"
 """The annotation of a plan's Secret that says since when it has its password, and which requests that answers."""

@@ -19,8 +19,9 @@ from hoop_operator.crd import (
 )
 from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.logs import object_reference
+from hoop_operator.naming import APPROVE, RECONCILE_AT, ROTATE_AT
 from hoop_operator.planner.statements import Statement
-from hoop_operator.reconcile.objects import APPROVE, RECONCILE_AT, ROTATE_AT, Plan
+from hoop_operator.reconcile.objects import Plan
 from hoop_operator.reconcile.rotation import Cause, is_untold, next_due
 from hoop_operator.reconcile.shown import shown
 
@@ -161,6 +162,8 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
         sid=run.sid,
         trigger=run.trigger,
         checksum=run.checksum if run.statements else None,
+        generation=plan.generation,
+        reconcile_at=plan.annotations.get(RECONCILE_AT),
         status=Outcome.FAILED if run.failed else Outcome.SUCCESS,
         message=run.message if run.failed else "",
         statement_count=len(run.statements or ()),

@@ -319,7 +319,7 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> tuple[S
             run.statements = tuple(
                 s for s in planned.statements if s.phase.takes_away and planned.takes_over is None
             )
-        approval.decide(run, turn.resource)
+        approval.decide(run, turn.resource, turn.connection.endpoint)
         return work
 
     return server, await asyncio.gather(*(plan_one(desired, run) for desired, run in runs.items()))
@@ -379,8 +379,10 @@ async def _prepare(turn: Turn, work: Work) -> None:
         if work.password.isascii():
             work.verifier = await asyncio.to_thread(scram.make_verifier, work.password)
     if not plan.has_finalizer:
-        body = await add_finalizer(turn.api, plan.body, FINALIZER)
-        work.run.plan = Plan.parse(body)
+        held = Plan.parse(await add_finalizer(turn.api, plan.body, FINALIZER))
+        if held.fingerprint == plan.fingerprint:
+            work.run.plan = held
+        # Otherwise what was asked for since the look is for another run to answer, and not for the status of this one.
 
 
 async def _find_secret(turn: Turn, plan: Plan, desired: DesiredRole) -> plan_secret.PlanSecret:

@@ -1,0 +1,431 @@
+"""hoop's plan and apply as HoopRolePlans that wait for approval.
+
+plan    writes what is asked and has the operator run: it shows the SQL in the status, and sends none
+apply   approves the checksum that belongs to a sid, and has the operator run again
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+from hoop_operator.api.problems import Problem, refusing_invalid
+from hoop_operator.api.resources import NOT_FOUND, Session, object_name, plans_on
+from hoop_operator.api.waiting import SETTLING_SECONDS, Body, ready, until
+from hoop_operator.api.wire import (
+    ApplyRequest,
+    ApplyResult,
+    PlanRequest,
+    PlanResult,
+)
+from hoop_operator.cluster import paths
+from hoop_operator.crd import (
+    API_VERSION,
+    HOOP_ROLE_PLAN,
+    Approval,
+    HoopRolePlanSpec,
+    Outcome,
+    PlanType,
+    Privilege,
+    ResourceRef,
+)
+from hoop_operator.errors import (
+    ClusterError,
+    ObjectConflict,
+    ObjectNotFound,
+    ObjectRejected,
+    PlanReason,
+    ResourceReason,
+)
+from hoop_operator.naming import (
+    APPROVE,
+    RECONCILE_AT,
+    ROTATE_AT,
+    default_secret_name,
+    plan_object_name,
+    resource_object_name,
+    role_name,
+)
+
+ROTATE_ON_APPLY = "hoop.dev/rotate-on-apply"
+"""The annotation that remembers, from a plan to its apply, that the password is to be rotated then."""
+
+STALE = "The current database state does not match the desired migration state. Plan again, and apply that."
+NOTHING_TO_DO = "nothing to do"
+APPLIED_ALREADY = "applied already"
+ROTATES = "-- gives the role a new password when applied"
+WITHDRAWN = "what was approved is not approved any more: plan again, and apply that"
+OVERTAKEN = "another request changed the plan of this role meanwhile"
+HTTP_API = {"app.kubernetes.io/managed-by": "hoop-api"}
+"""The label of the plans that were made here, and go with their resource as long as they have no role."""
+
+ATTEMPTS = 5
+"""How often an object is read, checked and written that others write at the same time."""
+
+_UNSETTLED = {PlanReason.RESOURCE_NOT_FOUND, PlanReason.RESOURCE_NOT_READY}
+_FAILED = Outcome.FAILED.value
+_SUCCESS = Outcome.SUCCESS.value
+
+
+async def plan(session: Session, resource: str, request: PlanRequest) -> PlanResult:
+    """Plan a role, and apply nothing unless the settings say so.
+
+    Raises
+    ------
+    Problem
+        400, 404, or 422 where no role can be made on the resource.
+    ClusterError
+        The API server failed us.
+    """
+    # First of all, for with it the Kubernetes API has said whether it knows the caller.
+    resource_object = await object_name(session, resource)
+    try:
+        role = role_name(resource, request.role)
+    except ValueError as error:
+        raise Problem(400, f"role: {error}") from None
+    if missing := _missing(request):
+        return PlanResult(sid="", resource_name=resource, role=role, status=_FAILED, message=missing)
+    asked = str(uuid4())
+    body, made = await _write(session, resource_object, request, asked)
+    collection = paths.hoop_role_plans(session.namespace)
+    settling = min(SETTLING_SECONDS, session.settings.api_wait_seconds)
+    answered = _answers(body)
+    body = await until(session.api, collection, body, answered, session.settings.api_wait_seconds)
+    if answered(body) and ready(body)[1] in _UNSETTLED:
+        body = await until(
+            session.api, collection, body, lambda body: ready(body)[1] not in _UNSETTLED, settling
+        )
+    if not answered(body):
+        return PlanResult(
+            sid="", resource_name=resource, role=role, status=_FAILED, message=_unanswered(session, body)
+        )
+    if problem := _refusal(body) or _of_another_name(body, resource, role):
+        if made:
+            # It would come to life by itself as soon as there is such a resource.
+            with suppress(ClusterError):
+                await session.api.delete(paths.custom_object(body), uid=body["metadata"]["uid"])
+        raise problem
+    status = body["status"]
+    _, reason, message = ready(body)
+    rotation = _rotation(body, status["history"][0])
+    if not session.settings.api_plan_applies and (rotation is not None) != request.rotate_password:
+        raise Problem(409, OVERTAKEN)
+    planned = reason in {PlanReason.APPLIED, PlanReason.PENDING_APPROVAL}
+    return PlanResult(
+        sid=status["sid"],
+        resource_name=resource,
+        role=status.get("role") or role,
+        status=_SUCCESS if planned else _FAILED,
+        message=_sql(status, rotates=rotation is not None) if planned else message,
+    )
+
+
+async def apply(session: Session, resource: str, request: ApplyRequest) -> ApplyResult:
+    """Apply what a plan showed, if it is still what is due.
+
+    Raises
+    ------
+    Problem
+        404 where no plan of that resource has the sid, 409 where it does not stand still.
+    ClusterError
+        The API server failed us.
+    """
+
+    def result(outcome: Any, message: str, sid: str = request.sid) -> ApplyResult:
+        return ApplyResult(sid=sid, resource_name=resource, status=outcome, message=message)
+
+    for _ in range(ATTEMPTS):
+        body = await _planned(session, resource, request.sid)
+        left = _left_to_do(body, request.sid)
+        if isinstance(left, _Answer):
+            return result(*left)
+        # Of this very version it was found that it may be approved; of any other it has to be found anew.
+        checked = {key: body["metadata"][key] for key in ("uid", "resourceVersion")}
+        try:
+            approved = await session.api.merge_patch(
+                paths.custom_object(body), {"metadata": {**checked, "annotations": left}}
+            )
+        except ObjectConflict:
+            continue
+        return result(*await _outcome(session, approved, left))
+    raise Problem(409, OVERTAKEN)
+
+
+class _Answer(NamedTuple):
+    """How an apply ends."""
+
+    status: str
+    message: str
+
+
+def _left_to_do(body: Body, sid: str) -> "_Answer | dict[str, str | None]":
+    """The annotations that have the plan of a sid applied, or why there is nothing to apply."""
+    status, metadata = body["status"], body["metadata"]
+    run = next((entry for entry in status.get("history") or () if entry["sid"] == sid), None)
+    if run is not None and run["status"] == _FAILED:
+        return _Answer(_FAILED, f"that plan failed: {run.get('message', '')}; plan again")
+    if run is None or sid == status.get("lastAppliedSid"):
+        return _Answer("skipped", APPLIED_ALREADY)
+    _, reason, message = ready(body)
+    if reason == PlanReason.SUSPENDED:
+        return _Answer(_FAILED, message)
+    checksum, rotation = run.get("checksum"), _rotation(body, run)
+    if checksum is not None and checksum == _applied_checksum(status):
+        if rotation is None:
+            return _Answer("skipped", f"{APPLIED_ALREADY}, by the run {status['lastAppliedSid']}")
+        checksum = None
+    # The statements may be the same for another spec, on a database without tables: who approves means what they read.
+    if run.get("generation") != metadata["generation"] or checksum != _due(body):
+        return _Answer(_FAILED, STALE)
+    if checksum is None and rotation is None:
+        return _Answer("skipped", NOTHING_TO_DO)
+    wanted: dict[str, str | None] = {RECONCILE_AT: str(uuid4())}
+    if checksum is not None:
+        wanted[APPROVE] = checksum
+    if rotation is not None:
+        wanted |= {ROTATE_AT: rotation, ROTATE_ON_APPLY: None}
+    return wanted
+
+
+async def _outcome(
+    session: Session, approved: Body, wanted: Mapping[str, str | None]
+) -> tuple[str, str, str]:
+    """Wait until a plan is applied, and return status, message and sid.
+
+    What has not been applied is not approved any more then.
+    """
+    metadata = approved["metadata"]
+    answered = _answers(approved)
+    collection, longest = paths.hoop_role_plans(session.namespace), session.settings.api_wait_seconds
+    try:
+        body = await until(session.api, collection, approved, answered, longest)
+        is_answered = answered(body)
+    except BaseException:
+        await _take_back(session, approved, wanted)
+        raise
+    status = body.get("status") or {}
+    _, reason, message = ready(body)
+    is_applied = APPROVE in wanted and wanted[APPROVE] == _applied_checksum(status)
+    if is_applied or (is_answered and reason == PlanReason.APPLIED):
+        secret = status.get("secretName") or default_secret_name(metadata["name"])
+        where = f"the credentials are in the Secret {secret} of namespace {session.namespace}"
+        return _SUCCESS, where, status["lastAppliedSid"] if is_applied else status["sid"]
+    kept = await _take_back(session, approved, wanted)
+    if not is_answered:
+        return _FAILED, f"{_nobody(session)}; {kept or WITHDRAWN}", ""
+    if reason == PlanReason.PENDING_APPROVAL:
+        return _FAILED, f"{STALE} {kept}".rstrip(), status["sid"]
+    return _FAILED, f"{message}; {kept or WITHDRAWN}", status["sid"]
+
+
+def _place(annotation: str) -> str:
+    """Where an annotation is, as a JSON pointer (RFC 6901, section 3)."""
+    return "/metadata/annotations/" + annotation.replace("~", "~0").replace("/", "~1")
+
+
+async def _take_back(session: Session, approved: Body, wanted: Mapping[str, str | None]) -> str:
+    """Withdraw an approval that is still ours, and what came with it; return what is wrong where that is not possible.
+
+    Otherwise what was answered to have failed would be applied as soon as the server is again as it was planned for.
+    """
+    metadata = approved["metadata"]
+    operations: list[dict[str, Any]] = [{"op": "test", "path": "/metadata/uid", "value": metadata["uid"]}]
+    for name, value in wanted.items():
+        if name in {APPROVE, ROTATE_AT}:
+            place = _place(name)
+            operations += [{"op": "test", "path": place, "value": value}, {"op": "remove", "path": place}]
+        if name == ROTATE_AT:
+            # The operator remembers that value: one that it has acted on rotates nothing when it comes again.
+            operations.append({"op": "add", "path": _place(ROTATE_ON_APPLY), "value": value})
+    try:
+        left = await session.api.json_patch(paths.custom_object(approved), operations)
+    except (ObjectRejected, ObjectConflict, ObjectNotFound):
+        return ""  # another request has withdrawn it, by asking for something else
+    except ClusterError as error:
+        return (
+            f"the approval could not be withdrawn ({error}); withdraw it, run: kubectl -n {session.namespace} annotate "
+            f"hrp {metadata['name']} {APPROVE}-"
+        )
+    before, after = ((body.get("status") or {}).get("lastAppliedSid") for body in (approved, left))
+    return "it is being applied: apply the same sid again to see what became of it" if before != after else ""
+
+
+def _missing(request: PlanRequest) -> str | None:
+    """What hoop says of a plan that lacks what its type needs; None where it has that."""
+    if request.type is PlanType.EXTERNAL:
+        return None if request.source_role else "source_role is required for type=external"
+    if not request.scopes:
+        return "scopes is required for type=managed"
+    return None if request.privileges else "privileges is required for type=managed"
+
+
+async def _write(
+    session: Session, resource_object: str, request: PlanRequest, asked: str
+) -> tuple[Body, bool]:
+    """Write what is asked, and return the object and whether it was not there before."""
+    managed = request.type is PlanType.MANAGED
+    at_once = session.settings.api_plan_applies
+    with refusing_invalid():
+        spec = HoopRolePlanSpec(
+            resource_ref=ResourceRef(name=resource_object),
+            type=request.type,
+            role=request.role,
+            scopes=tuple(request.scopes) if managed else (),
+            privileges=tuple(map(Privilege, request.privileges)) if managed else (),
+            source_role=None if managed else request.source_role,
+            approval=Approval.AUTOMATIC if at_once else Approval.MANUAL,
+        )
+    fields = spec.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    name = plan_object_name(resource_object, request.role)
+    # An approval that was not used yet was of another plan, even where that has the same statements.
+    annotations = {RECONCILE_AT: asked, APPROVE: None, ROTATE_ON_APPLY: None}
+    if request.rotate_password:
+        annotations[ROTATE_AT if at_once else ROTATE_ON_APPLY] = asked
+    former = dict.fromkeys(("scopes", "privileges", "sourceRole", "rotatePassword", "approval"))
+    path = paths.hoop_role_plan(session.namespace, name)
+    for _ in range(ATTEMPTS):
+        try:
+            current = await session.api.get(path)
+            _refuse_another(session, current, spec)
+            of_it = {"uid": current["metadata"]["uid"], "annotations": annotations}
+            return await session.api.merge_patch(path, {"metadata": of_it, "spec": former | fields}), False
+        except ObjectNotFound:
+            metadata = {
+                "name": name,
+                "labels": HTTP_API,
+                "annotations": {key: value for key, value in annotations.items() if value},
+            }
+            made = {
+                "apiVersion": API_VERSION,
+                "kind": HOOP_ROLE_PLAN.kind,
+                "metadata": metadata,
+                "spec": fields,
+            }
+            with suppress(ObjectConflict):
+                return await session.api.create(paths.hoop_role_plans(session.namespace), made), True
+        except ObjectConflict:
+            pass  # it is another object by now
+    raise Problem(409, OVERTAKEN)
+
+
+def _refuse_another(session: Session, current: Body, asked: HoopRolePlanSpec) -> None:
+    """Refuse to write to an object of that name that was made by hand for something else."""
+    known, name = current["spec"], f"HoopRolePlan {session.namespace}/{current['metadata']['name']}"
+    reference, wanted = known["resourceRef"], asked.resource_ref.name
+    namespace = reference.get("namespace", session.namespace)
+    if (namespace, reference["name"]) != (session.namespace, wanted):
+        raise Problem(
+            409,
+            f"{name} is for HoopResource {namespace}/{reference['name']}, and not for {session.namespace}/{wanted}: "
+            f"delete it, or choose another role",
+        )
+    if known["type"] != asked.type:
+        raise Problem(
+            400,
+            f"type: {name} is {known['type']}, which cannot be changed; to begin anew, run: "
+            f"kubectl -n {session.namespace} delete hrp {current['metadata']['name']}",
+        )
+
+
+def _answers(written: Body) -> Callable[[Body], bool]:
+    """Whether a run has answered what was written, or that has been overwritten."""
+    generation = written["metadata"]["generation"]
+
+    def answered(body: Body) -> bool:
+        metadata, status = body["metadata"], body.get("status") or {}
+        if metadata["generation"] != generation:
+            raise Problem(409, OVERTAKEN)
+        return bool(
+            status.get("observedGeneration") == generation
+            and status.get("observedReconcileAt") == (metadata.get("annotations") or {}).get(RECONCILE_AT)
+        )
+
+    return answered
+
+
+def _nobody(session: Session) -> str:
+    agent = f" with HOOP_AGENT_ID={session.settings.agent_id}" if session.settings.agent_id else ""
+    return f"no operator{agent} has answered within {session.settings.api_wait_seconds:g} s"
+
+
+def _unanswered(session: Session, body: Body) -> str:
+    return (
+        f"{_nobody(session)}; what is asked is written down, in HoopRolePlan "
+        f"{session.namespace}/{body['metadata']['name']}: ask again later, if the resource's agent_id is an operator's"
+    )
+
+
+def _refusal(body: Body) -> Problem | None:
+    """What keeps any role from being made on the resource; None where nothing does."""
+    _, reason, message = ready(body)
+    if reason == PlanReason.RESOURCE_NOT_FOUND:
+        return Problem(404, f"{NOT_FOUND}: {message}")
+    if reason == PlanReason.UNSUPPORTED_RESOURCE:
+        return Problem(422, message)
+    if reason == PlanReason.RESOURCE_NOT_READY and ResourceReason.CREDENTIALS_MISSING in message:
+        what = message.partition(f"{ResourceReason.CREDENTIALS_MISSING}: ")[2]
+        return Problem(422, f"resource is missing required credentials: {what or message}")
+    return None
+
+
+def _of_another_name(body: Body, resource: str, role: str) -> Problem | None:
+    """What is wrong where the object is not the resource that was meant: who may not read it could only guess."""
+    made = body["status"].get("role") or role
+    if made == role:
+        return None
+    return Problem(
+        409,
+        f"HoopResource {body['spec']['resourceRef']['name']} goes by another name than {resource!r} here, and would be "
+        f"given {made} instead of {role}: ask with a token that may read HoopResources",
+    )
+
+
+def _due(body: Body) -> str | None:
+    """The checksum of what waits for approval; None where nothing does."""
+    waits = any(
+        condition["type"] == "PendingApproval" and condition["status"] == "True"
+        for condition in body["status"].get("conditions") or ()
+    )
+    checksum: str | None = body["status"]["plan"]["checksum"] if waits else None
+    return checksum
+
+
+def _applied_checksum(status: Body) -> str | None:
+    """The checksum of the plan that was applied last; None where that failed, or is too long ago."""
+    for run in status.get("history") or ():
+        if run["sid"] == status.get("lastAppliedSid") and run["status"] == _SUCCESS:
+            checksum: str | None = run.get("checksum")
+            return checksum
+    return None
+
+
+def _rotation(body: Body, run: Body) -> str | None:
+    """What the request asked for that a run answered: the value that rotates; None where it was no rotation."""
+    wanted: str | None = (body["metadata"].get("annotations") or {}).get(ROTATE_ON_APPLY)
+    return wanted if wanted is not None and wanted == run.get("reconcileAt") else None
+
+
+def _sql(status: Body, *, rotates: bool) -> str:
+    """The SQL of the last run, as much of it as a status holds, and what it will do besides."""
+    run = status["history"][0]
+    computed = status["plan"] if run.get("checksum") else {}
+    lines: list[str] = list(computed.get("statements") or ())
+    if (more := computed.get("count", 0) - len(lines)) > 0:
+        lines.append(f"-- and {more} more")
+    if rotates and not any(line.startswith("CREATE ROLE ") for line in lines):
+        lines.append(ROTATES)
+    return "\n".join(lines) or NOTHING_TO_DO
+
+
+async def _planned(session: Session, resource: str, sid: str) -> dict[str, Any]:
+    """Return the plan of a resource of which a run has that sid."""
+    try:
+        resource_object = await object_name(session, resource)
+    except ObjectNotFound:
+        resource_object = resource_object_name(resource)
+    for body in await plans_on(session, resource_object):
+        status = body.get("status") or {}
+        runs = {status.get("lastAppliedSid"), *(entry["sid"] for entry in status.get("history") or ())}
+        if sid in runs | {status.get("sid")}:
+            return body
+    raise Problem(404, f"no plan of resource {resource} has the sid {sid}")
