@@ -303,7 +303,8 @@ class DatabaseState:
     before the owner (manual, GRANT, Notes)."""
     closed_schemas: Mapping[str, frozenset[str]]
     """Schemas on which a role has no USAGE, so that it can name nothing there: the admin, grantors, and owners of
-    contested objects."""
+    contested objects. Superusers other than the admin count by what they were granted, for they have to act without
+    their attribute."""
 
     def is_to_be_reassigned(self, role: str) -> bool:
         """Whether there is what only REASSIGN OWNED takes from a role."""

@@ -390,7 +390,11 @@ SELECT
     WHERE (r.rolname = current_user OR r.oid IN (SELECT c.owner FROM contested AS c)
            OR r.oid IN (SELECT e.grantor FROM entry AS e WHERE e.grantor <> e.owner))
       AND n.oid IN (SELECT oid FROM asked UNION SELECT namespace FROM sent UNION SELECT namespace FROM argument)
-      AND NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE')) AS closed_schemas
+      AND CASE WHEN r.rolsuper AND r.rolname <> current_user THEN r.oid <> n.nspowner AND NOT EXISTS (
+            SELECT FROM pg_catalog.aclexplode(
+                coalesce(n.nspacl, pg_catalog.acldefault('n', n.nspowner))) AS a
+             WHERE a.privilege_type = 'USAGE' AND a.grantee IN (0, r.oid))
+          ELSE NOT pg_catalog.has_schema_privilege(r.oid, n.oid, 'USAGE') END) AS closed_schemas
 """
 
 ROW_BYTES = 8160
