@@ -13,12 +13,15 @@ from hoop_operator.api.app import application
 from hoop_operator.api.connections import Connection
 from hoop_operator.cluster.api import connect_without_credentials
 from hoop_operator.settings import Settings
+from integration.tenant import eventually
 from local import cluster
 from local.stack import Stack
 
-pytestmark = pytest.mark.version_independent
+pytestmark = [pytest.mark.version_independent, pytest.mark.usefixtures("stack")]
 
 HEAD = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+MANY_UNREAD = 500 * HEAD.replace(b"livez", b"openapi.json")
+"""Requests whose answers are more than what the network holds."""
 
 
 @asynccontextmanager
@@ -75,10 +78,47 @@ async def test_who_sends_nothing_or_half_of_it_is_let_go(
         ):
             said = await said_after(await asyncio.open_connection("127.0.0.1", port), sent)
             assert said[:12] == answered
-        monkeypatch.setattr(middleware, "BODIES_BYTES_MAX", 8)
+        monkeypatch.setattr(middleware, "SMALL_BODY_BYTES", 1)
+        monkeypatch.setattr(middleware, "BODIES_BYTES_MAX", 7)
         whole = half_a_body.replace(b"Host: x", b"Host: x\r\nConnection: close") + b"       }"
         said = await said_after(await asyncio.open_connection("127.0.0.1", port), whole)
         assert said[:12] == b"HTTP/1.1 503"
+
+
+async def test_large_bodies_keep_no_small_one_out(
+    monkeypatch: pytest.MonkeyPatch, half_a_body: bytes
+) -> None:
+    monkeypatch.setattr(middleware, "SMALL_BODY_BYTES", 100)
+    monkeypatch.setattr(middleware, "BODIES_BYTES_MAX", 500)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 3.0)
+    half_a_body = half_a_body.replace(b"Host: x", b"Host: x\r\nConnection: close")
+    large = half_a_body.replace(b"Content-Length: 9", b"Content-Length: 900") + 598 * b" "
+    async with served() as port:
+
+        async def answer_to(sent: bytes) -> bytes:
+            return (await said_after(await asyncio.open_connection("127.0.0.1", port), sent))[:12]
+
+        both = [asyncio.create_task(answer_to(large)) for _ in range(2)]
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        assert await answer_to(half_a_body + b"       }") == b"HTTP/1.1 400"
+        assert sorted(await asyncio.gather(*both)) == [b"HTTP/1.1 408", b"HTTP/1.1 503"]
+
+
+async def test_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "READ_SECONDS", 0.2)
+    async with served() as port:
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.setblocking(False)
+            await asyncio.get_running_loop().sock_sendall(client, MANY_UNREAD)
+
+            async def let_go() -> bool:
+                try:
+                    client.send(b" ")
+                except ConnectionError:
+                    return True
+                return False
+
+            await eventually(let_go, seconds=10, what="the connection is closed")
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD], ids=["silent", "idle"])
@@ -96,4 +136,37 @@ async def test_connections_that_are_only_held_keep_nobody_out(
         for stream in held[:4]:
             await said_after(stream, b"")
         for _, writer in held[4:]:
-            writer.close()
+            writer.transport.abort()
+
+
+async def test_answers_that_nobody_reads_keep_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CONNECTIONS_MAX", 4)
+    async with served() as port:
+        held = [await asyncio.open_connection("127.0.0.1", port, limit=1024) for _ in range(4)]
+        for _, writer in held:
+            writer.write(MANY_UNREAD)
+
+        async def answered() -> bool:
+            asked = HEAD.replace(b"Host: x\r\n", b"Host: x\r\nConnection: close\r\n")
+            said = await said_after(await asyncio.open_connection("127.0.0.1", port), asked)
+            return said[:12] == b"HTTP/1.1 200"
+
+        await eventually(answered, seconds=10, what="somebody else is answered")
+        for _, writer in held:
+            writer.transport.abort()
+
+
+async def test_who_was_answered_stays_where_others_never_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CONNECTIONS_MAX", 4)
+    async with served() as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for _ in range(2):
+            writer.write(HEAD)
+            async with asyncio.timeout(10):
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head[:12] == b"HTTP/1.1 200"
+                await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))
+            silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(8)]
+            for _, other in silent:
+                other.transport.abort()
+        writer.transport.abort()

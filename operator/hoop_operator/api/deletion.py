@@ -1,12 +1,13 @@
 """Deleting a resource, which cannot be taken back: nothing may use it any more."""
 
 import asyncio
+from collections.abc import Set
 from contextlib import suppress
 
-from hoop_operator.api.plans import ATTEMPTS, HTTP_API
+from hoop_operator.api.plans import HTTP_API
 from hoop_operator.api.problems import Problem
-from hoop_operator.api.resources import Session, find, plans_on
-from hoop_operator.api.waiting import Body, ready, until
+from hoop_operator.api.resources import OVERTAKEN, Session, find, plans_on
+from hoop_operator.api.waiting import ATTEMPTS, SETTLING_SECONDS, Body, ready, until
 from hoop_operator.cluster import paths
 from hoop_operator.crd import HOOP_RESOURCE
 from hoop_operator.crd.common import GROUP
@@ -23,11 +24,24 @@ async def remove(session: Session, name: str) -> None:
     Raises
     ------
     Problem
-        403 where plans use it, 503 where the operator is at work on one for too long or does not let go of it.
+        403 where plans use it, 409 where others change it all the time, 503 where the operator is at work on a plan
+        for too long or does not let go of the resource.
     ClusterError
         The API server failed us, or there is no such resource.
     """
-    resource, left = await _delete(session, name)
+    for _ in range(ATTEMPTS):
+        body = await find(session, name)
+        await _refuse_in_use(session, body)
+        resource, version = body["metadata"]["name"], body["metadata"]["resourceVersion"]
+        unapplied = {_request(plan) for plan in await plans_on(session, resource) if _is_unapplied(plan)}
+        # The operator may have written on it meanwhile how many plans use it.
+        with suppress(ObjectConflict):
+            left: Body = await session.api.delete(
+                paths.custom_object(body), uid=body["metadata"]["uid"], resource_version=version
+            )
+            break
+    else:
+        raise Problem(409, OVERTAKEN)
     if left.get("kind") == HOOP_RESOURCE.kind:
         collection, seconds = paths.hoop_resources(session.namespace), session.settings.api_wait_seconds
         with suppress(ObjectNotFound):
@@ -35,32 +49,25 @@ async def remove(session: Session, name: str) -> None:
             why = ready(left)[2] if _is_kept(left) else "the operator has not let go of the resource yet"
             raise Problem(503, f"{why}; the resource is deleted when it does")
     with suppress(ClusterError):  # the resource is gone, and that is what was asked
-        await _remove_unapplied(session, resource)
+        await _remove_unapplied(session, resource, unapplied)
 
 
-async def _delete(session: Session, name: str) -> tuple[str, Body]:
-    """Delete a resource, and return the object's name and what is left of it."""
-    while True:
-        body = await find(session, name)
-        await _refuse_in_use(session, body)
-        metadata = body["metadata"]
-        # The operator may have written on it meanwhile how many plans use it.
-        with suppress(ObjectConflict):
-            return metadata["name"], await session.api.delete(
-                paths.custom_object(body), uid=metadata["uid"], resource_version=metadata["resourceVersion"]
-            )
-
-
-async def _remove_unapplied(session: Session, resource: str) -> None:
+async def _remove_unapplied(session: Session, resource: str, unapplied: Set[tuple[str, str | None]]) -> None:
     # The operator may be about to say of each that there is no such resource.
     for _ in range(ATTEMPTS):
-        unapplied = [plan for plan in await plans_on(session, resource) if _is_unapplied(plan)]
-        if not unapplied:
+        left = [plan for plan in await plans_on(session, resource) if _is_unapplied(plan)]
+        if not (left := [plan for plan in left if _request(plan) in unapplied]):
             return
-        for plan in unapplied:
+        for plan in left:
             uid, version = plan["metadata"]["uid"], plan["metadata"]["resourceVersion"]
             with suppress(ObjectConflict, ObjectNotFound):
                 await session.api.delete(paths.custom_object(plan), uid=uid, resource_version=version)
+
+
+def _request(plan: Body) -> tuple[str, str | None]:
+    """What tells a request for a plan from a later one, which may be for another resource of the same name."""
+    metadata = plan["metadata"]
+    return metadata["uid"], (metadata.get("annotations") or {}).get(RECONCILE_AT)
 
 
 def _is_unapplied(plan: Body) -> bool:
@@ -76,19 +83,29 @@ async def _refuse_in_use(session: Session, body: Body) -> None:
     name = body["metadata"]["name"]
     plans = await asyncio.gather(*(_settled(session, plan) for plan in await plans_on(session, name)))
     users = sorted(plan["metadata"]["name"] for plan in plans if plan is not None and _has_role(plan))
-    more = max((body.get("status") or {}).get("plans", 0) - len(users), 0)
+    if not users:
+        # The operator may not have written down yet that the last of them has gone.
+        collection = paths.hoop_resources(session.namespace)
+        body = await until(session.api, collection, body, lambda body: not _counted(body), SETTLING_SECONDS)
+    more = max(_counted(body) - len(users), 0)
     if not users and not more:
         return
     remedy = ""
     if users:
         shown = " ".join(users[:NAMED_MAX]) + (" ..." if len(users) > NAMED_MAX else "")
         remedy = f"; run: kubectl -n {session.namespace} delete hrp {shown}"
-    elsewhere = f", {more} of them counted by the operator elsewhere" if more else ""
+    elsewhere = f", {more} of them in other namespaces" if more else ""
     raise Problem(
         403,
         f"cannot delete resource with existing connections: {len(users) + more} HoopRolePlans have roles on the "
         f"server{elsewhere}; delete these first{remedy}",
     )
+
+
+def _counted(body: Body) -> int:
+    """How many plans use a resource, in all namespaces, as the operator wrote down last."""
+    count: int = (body.get("status") or {}).get("plans", 0)
+    return count
 
 
 async def _settled(session: Session, plan: Body) -> Body | None:

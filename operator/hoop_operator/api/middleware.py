@@ -21,8 +21,12 @@ from hoop_operator.logs import about
 BODY_BYTES_MAX = 1024 * 1024
 """A Secret holds no more."""
 
+SMALL_BODY_BYTES = 32 * 1024
+"""What a body may hold whatever others hold: who sends large ones keeps out others with large ones at the most."""
+
 BODIES_BYTES_MAX = 16 * BODY_BYTES_MAX
-"""All bodies of the requests at hand together. Read as JSON each may take ten times as much, and more."""
+"""What all bodies of the requests at hand may hold beyond that, together. Read as JSON each may take ten times as much,
+and more."""
 
 BODY_SECONDS = 30.0
 """How long the body of a request may take to arrive."""
@@ -75,7 +79,7 @@ class Entrance:
         began = time.monotonic()
         status = 500
         begun = False
-        received = 0
+        received = held = 0
         complete = False
         latest = 0.0
 
@@ -90,7 +94,7 @@ class Entrance:
             await send(message)
 
         async def receive_limited() -> Message:
-            nonlocal received, complete, latest
+            nonlocal received, held, complete, latest
             if complete:
                 return await receive()
             latest = latest or time.monotonic() + BODY_SECONDS
@@ -101,10 +105,12 @@ class Entrance:
                 raise HTTPException(408, "the body did not arrive in time", {"Connection": "close"}) from None
             complete = not message.get("more_body", False)
             received += len(message.get("body", b""))
-            self._held += len(message.get("body", b""))
             if received > BODY_BYTES_MAX:
                 raise HTTPException(413, _too_large())
-            if self._held > BODIES_BYTES_MAX:
+            self._held -= held
+            held = max(received - SMALL_BODY_BYTES, 0)
+            self._held += held
+            if held and self._held > BODIES_BYTES_MAX:
                 raise HTTPException(
                     503, "too many large requests at the same time: ask again", {"Retry-After": "1"}
                 )
@@ -123,7 +129,7 @@ class Entrance:
                 if not begun:
                     await JSONResponse({"message": UNEXPECTED}, 500)(scope, receive, send_on)
             finally:
-                self._held -= received
+                self._held -= held
                 path = scope.get("raw_path", b"").decode("ascii", "backslashreplace")
                 milliseconds = round(1000 * (time.monotonic() - began))
                 level = logging.WARNING if status >= 500 else logging.INFO

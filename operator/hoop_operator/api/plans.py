@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from hoop_operator.api.problems import Problem, refusing_invalid
 from hoop_operator.api.resources import NOT_FOUND, Session, object_name, plans_on
-from hoop_operator.api.waiting import SETTLING_SECONDS, Body, ready, until
+from hoop_operator.api.waiting import ATTEMPTS, SETTLING_SECONDS, Body, ready, until
 from hoop_operator.api.wire import (
     ApplyRequest,
     ApplyResult,
@@ -58,9 +58,6 @@ WITHDRAWN = "what was approved is not approved any more: plan again, and apply t
 OVERTAKEN = "another request changed the plan of this role meanwhile"
 HTTP_API = {"app.kubernetes.io/managed-by": "hoop-api"}
 """The label of the plans that were made here, and go with their resource as long as they have no role."""
-
-ATTEMPTS = 5
-"""How often an object is read, checked and written that others write at the same time."""
 
 _UNSETTLED = {PlanReason.RESOURCE_NOT_FOUND, PlanReason.RESOURCE_NOT_READY}
 _FAILED = Outcome.FAILED.value

@@ -18,7 +18,7 @@ from hoop_operator.api.env_vars import (
     write_secret,
 )
 from hoop_operator.api.problems import Problem, refusing_invalid
-from hoop_operator.api.waiting import SETTLING_SECONDS, Body, until
+from hoop_operator.api.waiting import ATTEMPTS, SETTLING_SECONDS, Body, until
 from hoop_operator.api.wire import (
     HIDDEN,
     Pages,
@@ -54,6 +54,7 @@ ENV_VARS = "hoop.dev/env-vars"
 NOT_FOUND = "resource not found"
 TAKEN = "resource name already exists"
 RENAMED = "delete the resource and create it anew"
+OVERTAKEN = "another request changed the resource meanwhile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,14 +189,15 @@ async def _patch(session: Session, body: Body, patch: Mapping[str, Any]) -> Body
     """Change an object if its spec is as it was read; what the operator says of it meanwhile does not matter."""
     path, read = paths.custom_object(body), body["metadata"]
     metadata = read
-    while True:
+    for _ in range(ATTEMPTS):
         versioned = {**patch["metadata"], "uid": read["uid"], "resourceVersion": metadata["resourceVersion"]}
         try:
             return await session.api.merge_patch(path, {**patch, "metadata": versioned})
         except ObjectConflict:
             metadata = (await session.api.get(path))["metadata"]
             if (metadata["uid"], metadata["generation"]) != (read["uid"], read["generation"]):
-                raise Problem(409, "another request changed the resource meanwhile") from None
+                break
+    raise Problem(409, OVERTAKEN)
 
 
 async def looked_at(session: Session, body: Body) -> Body:

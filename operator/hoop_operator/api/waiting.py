@@ -14,6 +14,9 @@ Body = Mapping[str, Any]
 SETTLING_SECONDS = 3.0
 """How long what an object depends on may be missing before that is the answer: it may have been made just now."""
 
+ATTEMPTS = 5
+"""How often an object is read, checked and written that others write at the same time."""
+
 RETRY_SECONDS = 1.0
 """Pause before an object is watched anew whose watch ended or broke off."""
 
