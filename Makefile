@@ -45,7 +45,7 @@ bench: $(INSTALLED) ## Measure what plans, servers, failures and a long life cos
 
 test-matrix: $(INSTALLED) ## Run the integration tests with PostgreSQL 14 to 18, or those of VERSIONS="14 16"
 	@set -e; for version in $(VERSIONS); do echo "PostgreSQL $$version"; \
-	  PG=$$version LAW_EXAMPLES=200 $(BIN)/pytest tests/integration $(MATRIX) $(PARALLEL); done
+	  PG=$$version LAW_EXAMPLES=150 $(BIN)/pytest tests/integration $(MATRIX) $(PARALLEL); done
 
 e2e: $(INSTALLED) ## Run the end-to-end tests: on KUBECONFIG's cluster, in a kind cluster, or on local processes
 	@PYTHONPATH=deploy $(BIN)/python -m local.e2e
