@@ -12,6 +12,7 @@ from bench.crowd import Stage, stage
 from bench.measure import memory_mib
 from bench.scenario import NAME, fill_database
 from integration.http_api import Client, HttpApi
+from local import cluster
 from local.progress import step
 
 CLIENTS = 50
@@ -46,10 +47,11 @@ async def run(clients: int = CLIENTS) -> Result:
     async with stage() as here:
         await fill_database(here.server, here.session, NAME)
         here.stack.start_operator()
+        cluster.kubectl(here.stack.kubeconfig, "create", "namespace", NAME)
         with tempfile.TemporaryDirectory() as kept:
             api = HttpApi(here.stack, Path(kept) / "log")
             try:
-                await api.start()
+                await api.start(NAME)
                 return await _measure(here, api, clients)
             finally:
                 api.bury()

@@ -101,8 +101,14 @@ async def roles(admin: Administrator) -> AsyncIterator[Roles]:
 def new_namespace(namespaces: Namespaces, request: pytest.FixtureRequest) -> Iterator[Callable[[], str]]:
     """Makes namespaces that the operators of the test serve; they are taken away after it."""
     shared = not OPERATORS_OF_THE_RUN.isdisjoint(request.fixturenames)
-    yield lambda: namespaces.take(shared=shared)
-    for name in [*namespaces.taken]:
+    taken: list[str] = []
+
+    def take() -> str:
+        taken.append(namespaces.take(shared=shared))
+        return taken[-1]
+
+    yield take
+    for name in taken:
         namespaces.give_back(name)
 
 

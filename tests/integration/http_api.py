@@ -4,7 +4,6 @@ import asyncio
 import base64
 import json
 import os
-import secrets
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -53,15 +52,15 @@ class HttpApi:
         self._stack = stack
         self.log = log
         self._command = command
-        self.namespace = f"api-{secrets.token_hex(5)}"
+        self.namespace = ""
         self.url = f"http://127.0.0.1:{free_port()}"
         self._settings = settings
         self.tokens: dict[str, str] = {}
         self._process: subprocess.Popen[bytes] | None = None
 
-    async def start(self) -> None:
-        """Make the namespace and the accounts, start the process, and wait until both are ready."""
-        self._kubectl("create", "namespace", self.namespace)
+    async def start(self, namespace: str) -> None:
+        """Make the accounts in a namespace, start the process for it, and wait until both are ready."""
+        self.namespace = namespace
         for who, roles in RIGHTS.items():
             self._kubectl("create", "serviceaccount", who)
             for role in roles:
@@ -116,11 +115,6 @@ class HttpApi:
             self._process.kill()
             self._process.wait()
         print(self.log.read_text(errors="replace"))
-
-    def close(self) -> None:
-        """End the process, and delete the namespace."""
-        self.bury()
-        cluster.kubectl(self._stack.kubeconfig, "delete", "namespace", self.namespace, "--wait=false")
 
     async def call(
         self,

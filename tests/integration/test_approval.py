@@ -221,6 +221,16 @@ async def test_password_and_secret_are_looked_after_while_statements_wait(
     assert not await may(admin, database, role, "DELETE")
 
 
+async def observed(tenant: Tenant, resource: str) -> None:
+    """Wait until the operator knows of the last change of a resource."""
+
+    async def known() -> bool:
+        body = (await tenant.resources())[resource]
+        return bool(body["status"].get("observedGeneration") == body["metadata"]["generation"])
+
+    await eventually(known, seconds=20, what="the change of the resource is observed")
+
+
 async def test_a_guardrail_has_every_plan_wait_and_the_automatic_of_a_turn_do_not_wait_for_the_manual(
     tenant: Tenant, admin: Administrator, database: str, resource: str
 ) -> None:
@@ -235,9 +245,9 @@ async def test_a_guardrail_has_every_plan_wait_and_the_automatic_of_a_turn_do_no
     assert await may(admin, database, role, "SELECT")
     assert not await may(admin, database, plan["status"]["role"], "SELECT")
     await approve(tenant, "manual")
-    # The resource has its plans looked at, at once.
-    await in_database(admin, database, "REVOKE SELECT ON orders FROM {}", role)
     await tenant.change_resource(resource, guardrails={"approval": "Manual"})
+    await observed(tenant, resource)
+    await in_database(admin, database, "REVOKE SELECT ON orders FROM {}", role)
     await pending(tenant, "auto")
 
 

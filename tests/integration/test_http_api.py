@@ -20,6 +20,7 @@ from hoop_operator.errors import ObjectNotFound
 from integration.administrator import Administrator
 from integration.api_proxy import ApiProxy, BrokenOff, PassOn, let_pass, refusal
 from integration.http_api import Answer, Client, HttpApi, encoded, env_vars, gathered
+from integration.namespaces import Namespaces
 from integration.tenant import eventually, ready
 from local.postgresql import Server
 from local.stack import Stack
@@ -32,14 +33,15 @@ GIVES_A_NEW_PASSWORD = "-- gives the role a new password when applied"
 
 @pytest.fixture(scope="module")
 async def http_api(
-    operator: Stack, postgres: Server, tmp_path_factory: pytest.TempPathFactory
+    operator: Stack, postgres: Server, namespaces: Namespaces, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[HttpApi]:
     """The API in a namespace of its own; afterwards no password and no token is in its log."""
     api = HttpApi(operator, tmp_path_factory.mktemp("http-api") / "log", HOOP_API_WAIT_SECONDS="15")
-    await api.start()
+    await api.start(namespaces.take(shared=True))
     yield api
     said = api.log.read_text()
-    api.close()
+    api.bury()
+    namespaces.give_back(api.namespace)
     for confidential in (postgres.password, encoded(postgres.password), *api.tokens.values()):
         assert confidential not in said
 

@@ -224,7 +224,11 @@ async def test_a_plan_is_carried_out_by_a_user_without_a_name_on_a_read_only_roo
 
 @needs_root
 async def test_the_http_api_answers_without_a_token_of_its_own_and_without_a_place_to_write_to(
-    container_of_the_api: list[str | Path], stack: Stack, operator_kubeconfig: Path, tmp_path: Path
+    container_of_the_api: list[str | Path],
+    stack: Stack,
+    operator_kubeconfig: Path,
+    namespace: str,
+    tmp_path: Path,
 ) -> None:
     program, _ = dockerfile.command()
     api = HttpApi(
@@ -235,11 +239,11 @@ async def test_the_http_api_answers_without_a_token_of_its_own_and_without_a_pla
         **where_pods_find_the_api_server(operator_kubeconfig),
     )
     try:
-        await api.start()
+        await api.start(namespace)
         assert await api.as_("admin").get("") == []
         assert (await api.call("GET", "/api/resources", token="made-up")).status == 401
     finally:
-        api.close()
+        api.bury()
 
 
 def where_pods_find_the_api_server(config: Path) -> dict[str, str]:
