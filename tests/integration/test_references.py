@@ -13,6 +13,7 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
 from integration.aws import OTHER_REGION, POD_IDENTITY, REGION, ROLE, Aws
+from integration.namespaces import Namespaces
 from integration.operator_process import OperatorProcess
 from integration.registrant import CONFIDENTIAL, Registrant
 from integration.tenant import eventually, ready, roles_of
@@ -56,14 +57,16 @@ def surroundings(aws: Aws, tmp_path_factory: pytest.TempPathFactory) -> dict[str
 
 
 @pytest.fixture(scope="module")
-async def process(
-    operator_kubeconfig: Path, surroundings: Mapping[str, str], tmp_path_factory: pytest.TempPathFactory
+async def referring_operator(
+    operator_kubeconfig: Path,
+    surroundings: Mapping[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+    namespaces: Namespaces,
 ) -> AsyncIterator[OperatorProcess]:
     """An operator that looks only at what somebody tells it of."""
+    settings = {**surroundings, **namespaces.of_the_run, "HOOP_DRIFT_INTERVAL_SECONDS": "3600"}
     log = tmp_path_factory.mktemp("operator") / "operator.log"
-    process = OperatorProcess(
-        operator_kubeconfig, log, {**surroundings, "HOOP_DRIFT_INTERVAL_SECONDS": "3600"}
-    )
+    process = OperatorProcess(operator_kubeconfig, log, settings)
     await process.start()
     yield process
     process.bury()
@@ -81,10 +84,10 @@ async def no_value_was_told(process: OperatorProcess, api: KubernetesApi, namesp
 
 @pytest.fixture
 async def registrant(
-    process: OperatorProcess, api: KubernetesApi, namespace: str
+    referring_operator: OperatorProcess, api: KubernetesApi, namespace: str
 ) -> AsyncIterator[Registrant]:
-    yield Registrant(api, namespace, process.agent_id)
-    await no_value_was_told(process, api, namespace)
+    yield Registrant(api, namespace, referring_operator.agent_id)
+    await no_value_was_told(referring_operator, api, namespace)
 
 
 @pytest.fixture
