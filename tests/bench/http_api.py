@@ -15,6 +15,7 @@ from integration.http_api import Client, HttpApi
 from local import cluster
 from local.progress import step
 
+NAMESPACE = "bench-http-api"
 CLIENTS = 50
 RESOURCES = 5
 SECONDS = 60
@@ -47,11 +48,11 @@ async def run(clients: int = CLIENTS) -> Result:
     async with stage() as here:
         await fill_database(here.server, here.session, NAME)
         here.stack.start_operator()
-        cluster.kubectl(here.stack.kubeconfig, "create", "namespace", NAME)
+        cluster.kubectl(here.stack.kubeconfig, "create", "namespace", NAMESPACE)
         with tempfile.TemporaryDirectory() as kept:
             api = HttpApi(here.stack, Path(kept) / "log")
             try:
-                await api.start(NAME)
+                await api.start(NAMESPACE)
                 return await _measure(here, api, clients)
             finally:
                 api.bury()
