@@ -13,6 +13,7 @@ DnsLabel = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-
 Glob = Annotated[str, StringConstraints(min_length=1, max_length=253)]
 NamespaceGlob = Annotated[str, StringConstraints(pattern=r"^[-a-z0-9*?]{1,63}$")]
 SourceGlob = Annotated[str, StringConstraints(min_length=1, max_length=2048)]
+
 LEASE_SECONDS_MAX = 300
 
 

@@ -22,7 +22,11 @@ from local.stack import Stack
 
 POSTGRES_VERSION = os.environ.get("PG") or postgresql.DEFAULT_VERSION
 OPERATORS_OF_THE_RUN = {
-    *("operator", "planted_operator", "busy_operator", "patient_operator", "referring_operator"),
+    "operator",
+    "planted_operator",
+    "busy_operator",
+    "patient_operator",
+    "referring_operator",
 }
 """Fixtures that are an operator which serves more than one test."""
 

@@ -51,8 +51,8 @@ _MEANINGS = {
     401: "Access denied: no bearer token, or one that the Kubernetes API does not know",
     403: "Access denied: the Kubernetes API does not allow it, or it cannot be done to this resource",
     404: "There is no such thing",
-    409: "It exists already, or was changed meanwhile",
     408: "The body did not arrive in time",
+    409: "It exists already, or was changed meanwhile",
     413: "The body is too large",
     415: "The body is not said to be JSON",
     422: "It cannot be done to a resource like this, or a parameter is out of range",
@@ -74,6 +74,9 @@ def _session(request: Request) -> Session:
         raise UNAUTHENTICATED
     return Session(request.app.state.cluster.with_token(token), request.app.state.settings)
 
+
+_BEARER = [Depends(HTTPBearer(auto_error=False, description="Token of the Kubernetes API"))]
+"""For the document: `Caller` is what reads the token."""
 
 Caller = Annotated[Session, Depends(_session)]
 Name = Annotated[str, Path(description="Name of a resource", min_length=1, max_length=128)]
@@ -112,14 +115,12 @@ async def _introduce(cluster: KubernetesApi, token: str) -> None:
 
 
 def _serve_resources(app: FastAPI) -> None:
-    bearer = [Depends(HTTPBearer(auto_error=False, description="Token of the Kubernetes API"))]
-
     @app.post(
         "/api/resources",
         status_code=201,
         summary="Make a resource",
         responses=_refusals(400, 409),
-        dependencies=bearer,
+        dependencies=_BEARER,
         tags=["Resources"],
     )
     async def create_resource(caller: Caller, request: ResourceRequest) -> Resource:
@@ -129,7 +130,7 @@ def _serve_resources(app: FastAPI) -> None:
         "/api/resources",
         summary="List resources by name; with page or page_size, one page of them",
         responses=_refusals(),
-        dependencies=bearer,
+        dependencies=_BEARER,
         tags=["Resources"],
     )
     async def list_resources(
@@ -145,7 +146,7 @@ def _serve_resources(app: FastAPI) -> None:
         "/api/resources/health",
         summary="Tell the health of several resources",
         responses=_refusals(400),
-        dependencies=bearer,
+        dependencies=_BEARER,
         tags=["Resources"],
     )
     async def health_of_resources(caller: Caller, request: HealthRequest) -> HealthResults:
@@ -155,7 +156,7 @@ def _serve_resources(app: FastAPI) -> None:
         "/api/resources/{name}",
         summary="Read a resource",
         responses=_refusals(404),
-        dependencies=bearer,
+        dependencies=_BEARER,
         tags=["Resources"],
     )
     async def get_resource(caller: Caller, name: Name) -> Resource:
@@ -165,7 +166,7 @@ def _serve_resources(app: FastAPI) -> None:
         "/api/resources/{name}",
         summary="Replace the credentials of a resource",
         responses=_refusals(400, 404, 409),
-        dependencies=bearer,
+        dependencies=_BEARER,
         tags=["Resources"],
     )
     async def replace_resource(caller: Caller, name: Name, change: ResourceReplacement) -> Resource:
@@ -176,7 +177,7 @@ def _serve_resources(app: FastAPI) -> None:
         status_code=204,
         summary="Delete a resource",
         responses=_refusals(404),
-        dependencies=bearer,
+        dependencies=_BEARER,
         tags=["Resources"],
     )
     async def delete_resource(caller: Caller, name: Name) -> Response:
@@ -187,7 +188,7 @@ def _serve_resources(app: FastAPI) -> None:
         "/api/resources/{name}/health",
         summary="Tell the health of a resource",
         responses=_refusals(404),
-        dependencies=bearer,
+        dependencies=_BEARER,
         tags=["Resources"],
     )
     async def health_of_resource(caller: Caller, name: Name) -> Health:
@@ -195,14 +196,12 @@ def _serve_resources(app: FastAPI) -> None:
 
 
 def _serve_plans(app: FastAPI) -> None:
-    bearer = [Depends(HTTPBearer(auto_error=False, description="Token of the Kubernetes API"))]
-
     # The batches first: "plan" and "apply" would be taken for names otherwise.
     @app.post(
         "/api/resources/plan",
         summary="Plan several roles at the same time",
         responses=_refusals(400),
-        dependencies=bearer,
+        dependencies=_BEARER,
         tags=["Plans"],
     )
     async def plan_several(caller: Caller, request: PlanBatch) -> PlanResults:
@@ -212,7 +211,7 @@ def _serve_plans(app: FastAPI) -> None:
         "/api/resources/apply",
         summary="Apply several plans at the same time",
         responses=_refusals(400),
-        dependencies=bearer,
+        dependencies=_BEARER,
         tags=["Plans"],
     )
     async def apply_several(caller: Caller, request: ApplyBatch) -> ApplyResults:
@@ -222,7 +221,7 @@ def _serve_plans(app: FastAPI) -> None:
         "/api/resources/{name}/plan",
         summary="Plan a role on a resource",
         responses=_refusals(400, 404, 409),
-        dependencies=bearer,
+        dependencies=_BEARER,
         tags=["Plans"],
     )
     async def plan_role(caller: Caller, name: Name, request: PlanRequest) -> PlanResult:
@@ -232,7 +231,7 @@ def _serve_plans(app: FastAPI) -> None:
         "/api/resources/{name}/apply",
         summary="Apply a plan",
         responses=_refusals(400, 404, 409),
-        dependencies=bearer,
+        dependencies=_BEARER,
         tags=["Plans"],
     )
     async def apply_plan(caller: Caller, name: Name, request: ApplyRequest) -> ApplyResult:

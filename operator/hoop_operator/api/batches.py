@@ -1,4 +1,4 @@
-"""Several plans or applies in one request, at the same time; what goes wrong with one is told of that one."""
+"""Several things asked in one request, at the same time; what goes wrong with one is told of that one."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -46,7 +46,7 @@ async def plan_all(session: Session, items: Sequence[PlanItem]) -> list[PlanResu
             message=message,
         )
 
-    return await _each(items, one, failed)
+    return await each(items, one, failed)
 
 
 async def apply_all(session: Session, items: Sequence[ApplyItem]) -> list[ApplyResult]:
@@ -70,14 +70,24 @@ async def apply_all(session: Session, items: Sequence[ApplyItem]) -> list[ApplyR
             sid=item.sid, resource_name=item.resource_name, status=Outcome.FAILED.value, message=message
         )
 
-    return await _each(items, one, failed)
+    return await each(items, one, failed)
 
 
-async def _each(
+async def each(
     items: Sequence[_Item],
     work: Callable[[int, _Item], Awaitable[_Result]],
     failed: Callable[[_Item, str], _Result],
 ) -> list[_Result]:
+    """Do something about each item, given with its place, and return the results in their order.
+
+    `failed` makes a result of what went wrong with one.
+
+    Raises
+    ------
+    Problem
+        401: the API server does not know the caller, of whom nothing more is asked then.
+    """
+
     async def one(index: int, item: _Item) -> _Result:
         try:
             return await work(index, item)

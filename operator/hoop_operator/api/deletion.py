@@ -55,8 +55,9 @@ async def remove(session: Session, name: str) -> None:
 async def _remove_unapplied(session: Session, resource: str, unapplied: Set[tuple[str, str | None]]) -> None:
     # The operator may be about to say of each that there is no such resource.
     for _ in range(ATTEMPTS):
-        left = [plan for plan in await plans_on(session, resource) if _is_unapplied(plan)]
-        if not (left := [plan for plan in left if _request(plan) in unapplied]):
+        plans = await plans_on(session, resource)
+        left = [plan for plan in plans if _is_unapplied(plan) and _request(plan) in unapplied]
+        if not left:
             return
         for plan in left:
             uid, version = plan["metadata"]["uid"], plan["metadata"]["resourceVersion"]

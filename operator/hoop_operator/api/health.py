@@ -1,15 +1,14 @@
 """What the operator found when it last looked at a resource."""
 
-import asyncio
 from collections.abc import Sequence
 
-from hoop_operator.api.problems import Problem, problem_of
+from hoop_operator.api.batches import each
 from hoop_operator.api.resources import Session, find, looked_at, nobodys, observed
 from hoop_operator.api.waiting import SETTLING_SECONDS, ready, until
 from hoop_operator.api.wire import Health, NamedHealth
 from hoop_operator.cluster import paths
 from hoop_operator.crd import Outcome
-from hoop_operator.errors import ClusterError, ResourceReason
+from hoop_operator.errors import ResourceReason
 
 UNREGISTERED = "the operator has not looked at it yet"
 OUTDATED = "the operator has not looked at the latest change yet"
@@ -53,21 +52,15 @@ async def health_of(session: Session, names: Sequence[str]) -> list[NamedHealth]
 
     Raises
     ------
-    ClusterError
-        The API server does not know the caller.
+    Problem
+        401: the API server does not know the caller.
     """
 
-    async def one(name: str) -> NamedHealth:
-        try:
-            found = await health(session, name)
-        except ClusterError as error:
-            if error.status == 401:
-                raise
-            problem = problem_of(error)
-        except Problem as raised:
-            problem = raised
-        else:
-            return NamedHealth(resource_name=name, output=found.output, status=found.status)
-        return NamedHealth(resource_name=name, output=problem.message, status=Outcome.FAILED.value)
+    async def one(_: int, name: str) -> NamedHealth:
+        found = await health(session, name)
+        return NamedHealth(resource_name=name, output=found.output, status=found.status)
 
-    return await asyncio.gather(*map(one, names))
+    def failed(name: str, message: str) -> NamedHealth:
+        return NamedHealth(resource_name=name, output=message, status=Outcome.FAILED.value)
+
+    return await each(names, one, failed)

@@ -350,8 +350,7 @@ def failure(
 ) -> ClusterError:
     """Return the error that a refusal stands for; `answer` is the `Status` object that came with it, if any.
 
-    The server's own words are repeated, save where they might quote a credential. `own` says that the operator's
-    account was refused, and not somebody on whose behalf it was asked.
+    The server's own words are repeated, save where they might quote a credential. `account` is who was refused.
     """
     text = f"Kubernetes API: {method} {path}: {status} {answer.get('reason', '')}".rstrip()
     message = str(answer.get("message", ""))
