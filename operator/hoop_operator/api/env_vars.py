@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from hoop_operator.api.problems import Problem
@@ -50,8 +50,7 @@ async def write_secret(api: KubernetesApi, body: Body, name: str, credentials: C
     namespace, owner = body["metadata"]["namespace"], owner_of(body)
     current = await read_secret(api, namespace, name)
     if current is not None:
-        holder = current.owner
-        if holder is None or replace(holder, uid=owner.uid) != owner:
+        if current.owner is None or not owner.is_successor_of(current.owner):
             raise Problem(
                 409, f"Secret {name} exists already and is not this resource's; it stays untouched: delete it"
             )

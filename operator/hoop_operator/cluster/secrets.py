@@ -8,7 +8,7 @@ others added.
 import base64
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from hoop_operator.cluster import paths
@@ -40,6 +40,10 @@ class Owner:
             "uid": self.uid,
             "controller": True,
         }
+
+    def is_successor_of(self, former: "Owner") -> bool:
+        """Whether that is this object, or one of its kind and name that was there before it."""
+        return replace(former, uid=self.uid) == self
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -269,7 +269,7 @@ async def _write_connection_secret(
     current = await read_secret(api, resource.key.namespace, name)
     if current is not None:
         holder = current.owner
-        if holder is None or replace(holder, uid=owner.uid) != owner:
+        if holder is None or not owner.is_successor_of(holder):
             raise ResourceFailure(
                 ResourceReason.SECRET_CONFLICT,
                 f"Secret {name} exists already and belongs to "

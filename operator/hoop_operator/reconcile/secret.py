@@ -74,7 +74,7 @@ async def find(
             return NOTHING
         return replace(_found(former), current=None)
     owner = secret.owner
-    if owner is not None and replace(owner, uid=plan.uid) == plan.owner:
+    if owner is not None and plan.owner.is_successor_of(owner):
         return _found(secret)
     if is_what_we_wrote(secret, desired.name):
         await _insist_on_being_wanted(api, plan)
