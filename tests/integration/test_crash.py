@@ -175,6 +175,11 @@ class Mortal:
 
 @pytest.fixture
 async def database(admin: Administrator) -> str:
+    return await create_shop(admin)
+
+
+async def create_shop(admin: Administrator) -> str:
+    """Make a database with the tables that the plans are about, and return its name."""
     name = await admin.create_database()
     session = await admin.connect(name)
     await session.execute("CREATE TABLE orders (id int)")
@@ -196,12 +201,13 @@ async def create(mortal: Mortal, database: str) -> None:
 
 
 async def test_killed_in_an_approved_run_it_asks_anew_rather_than_applying_twice(
-    api: KubernetesApi, namespace: str, postgres: Server, admin: Administrator, database: str
+    api: KubernetesApi, namespace: str, postgres: Server, admin: Administrator
 ) -> None:
-    session = await admin.connect(database)
-
     async def die_before_write(number: int) -> tuple[bool, bool]:
         """Die, have undone what was done, and be born again: whether it died, and had taken up the approval."""
+        # Of its own: PostgreSQL refuses one of two changes of a table's privileges that meet.
+        database = await create_shop(admin)
+        session = await admin.connect(database)
         mortal = Mortal(api, namespace, postgres)
         tenant, plan = mortal.tenant, mortal.plan
 
