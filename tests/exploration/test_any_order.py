@@ -1,6 +1,6 @@
 """Anything that may happen, in any order: hypothesis looks for a story in which a promise is broken.
 
-EXPLORE_EXAMPLES=5000 .venv/bin/pytest tests/exploration/test_any_order.py
+HYPOTHESIS_PROFILE=anew EXPLORE_EXAMPLES=5000 .venv/bin/pytest tests/exploration/test_any_order.py
 """
 
 import os
@@ -155,7 +155,6 @@ def test_no_order_of_things_breaks_a_promise() -> None:
         settings=settings(
             max_examples=EXAMPLES,
             stateful_step_count=STEPS,
-            derandomize="EXPLORE_EXAMPLES" not in os.environ,
             database=None,
             deadline=None,
             print_blob=True,
