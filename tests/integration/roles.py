@@ -17,9 +17,9 @@ from hoop_operator.planner.plan import RolePlan, plan_role
 from hoop_operator.planner.scopes import parse_scope
 from hoop_operator.planner.statements import merge
 from hoop_operator.postgres import scram
+from hoop_operator.postgres.capabilities import Capabilities, read_capabilities
 from hoop_operator.postgres.executor import execute_singly
 from hoop_operator.postgres.session import Limits, Sessions, open_sessions
-from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile.remove import Removal, remove_roles
 from hoop_operator.reconcile.turn import look
 from integration.administrator import Administrator

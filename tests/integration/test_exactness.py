@@ -10,7 +10,7 @@ from hoop_operator.errors import PlanReason
 from hoop_operator.planner.model import Server
 from hoop_operator.planner.statements import Phase
 from hoop_operator.postgres import scram
-from hoop_operator.postgres.snapshot import read_server
+from hoop_operator.postgres.server_snapshot import read_server
 from hoop_operator.reconcile import turn
 from integration.administrator import Administrator
 from integration.roles import Roles, fill, literal, make, messages, quoted

@@ -10,9 +10,9 @@ import pytest
 from hoop_operator.credentials.connection import Connection
 from hoop_operator.errors import NoLongerLeading, RolesChanged
 from hoop_operator.planner.model import DesiredRole, Identity
+from hoop_operator.postgres.capabilities import read_capabilities
 from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.session import Limits, Sessions, open_sessions
-from hoop_operator.postgres.snapshot import read_capabilities
 from hoop_operator.reconcile.remove import Removal, remove_roles
 from hoop_operator.reconcile.turn import look
 from integration.roles import LIMITS, Roles, literal, make, quoted

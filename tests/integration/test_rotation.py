@@ -11,9 +11,9 @@ from psycopg.rows import TupleRow
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.postgres.capabilities import read_capabilities
 from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.session import open_sessions
-from hoop_operator.postgres.snapshot import read_capabilities
 from hoop_operator.reconcile.former_sessions import end_former_sessions
 from hoop_operator.reconcile.turn import look
 from integration.administrator import Administrator

@@ -29,8 +29,8 @@ from hoop_operator.errors import (
 from hoop_operator.logs import about, object_reference
 from hoop_operator.naming import role_name
 from hoop_operator.planner.model import DesiredRole, Identity
+from hoop_operator.postgres.capabilities import Capabilities, read_capabilities
 from hoop_operator.postgres.session import Sessions, open_sessions
-from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable

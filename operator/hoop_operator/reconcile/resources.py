@@ -19,7 +19,7 @@ from hoop_operator.errors import (
     ServerError,
 )
 from hoop_operator.logs import about, object_reference
-from hoop_operator.postgres.snapshot import Capabilities
+from hoop_operator.postgres.capabilities import Capabilities
 from hoop_operator.reconcile.announce import Announcement
 from hoop_operator.reconcile.context import Context
 from hoop_operator.reconcile.denied import tell_trouble
