@@ -59,6 +59,11 @@ def drift_of(run: Run) -> list[Drift]:
     return [*dict.fromkeys(told), *_credentials(run)]
 
 
+def kinds_repaired(run: Run) -> set[DriftKind]:
+    """What a run repaired: nothing unless it changed something, and was there to look for differences."""
+    return {drift.kind for drift in drift_of(run)} if run.applied and is_drift(run) else set()
+
+
 def repaired_in_words(drifts: list[Drift]) -> str:
     """Differences that are gone again."""
     return _shortened([drift.repaired for drift in drifts])

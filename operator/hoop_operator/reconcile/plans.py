@@ -55,8 +55,9 @@ from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.remove import Removal, RemovalOutcome, remove_roles
 from hoop_operator.reconcile.retries import is_tried_again
 from hoop_operator.reconcile.rotation import TRIGGER, Schedule
-from hoop_operator.reconcile.run import Run, status_of
+from hoop_operator.reconcile.run import Run
 from hoop_operator.reconcile.single import SingleFlight
+from hoop_operator.reconcile.status import status_of
 from hoop_operator.reconcile.turn import Agreements, Turn, carry_out
 
 UNFORESEEN = "an error that nobody foresaw, the operator's log has it; it will be tried again"
