@@ -267,6 +267,7 @@ class Resources:
             f"{registration.reason} {outcome}".rstrip(),
             extra={
                 "reason": registration.reason,
+                "sid": registration.sid,
                 "server": str(connection.endpoint) if connection is not None else None,
             },
         )
