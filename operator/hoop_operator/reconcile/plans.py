@@ -108,10 +108,10 @@ class Plans:
         self._rotations.note(plan)
         return True
 
-    def gone(self, key: Key) -> None:
-        """Take note that a plan does not exist any more."""
+    def gone(self, key: Key, uid: str) -> None:
+        """Take note that a plan does not exist any more, be it that no watch told of it; another of its name stays."""
         plan = self._context.memory.plans.get(key)
-        if plan is None:
+        if plan is None or plan.uid != uid:
             return
         self._context.memory.forget_plan(key)
         self._rotations.forget(key)
@@ -302,17 +302,12 @@ class Plans:
             if self._exists(plan):
                 self._see(Plan.parse(body))
         except ObjectNotFound:
-            self._vanished(plan)
+            self.gone(plan.key, plan.uid)
 
     def _exists(self, plan: Plan) -> bool:
         """Whether a plan has not been told to be gone, be it that another one has its name now."""
         known = self._context.memory.plans.get(plan.key)
         return known is not None and known.uid == plan.uid
-
-    def _vanished(self, plan: Plan) -> None:
-        """Take note that a plan does not exist any more, although no watch has told of it: one may have broken then."""
-        if self._exists(plan):
-            self.gone(plan.key)
 
     async def take_turn(self, resource_key: Key, waiting: Mapping[Key, str]) -> None:
         """Carry out the plans of one resource that wait in a server's inbox.
@@ -598,7 +593,7 @@ class Plans:
                         api, plan.body, type=kind, reason=reason, message=message, action="Apply"
                     )
         except ObjectNotFound:
-            self._vanished(plan)
+            self.gone(plan.key, plan.uid)
         except ObjectConflict:
             await self._read_anew(plan)
         except ClusterError as error:
@@ -619,7 +614,7 @@ class Plans:
         try:
             self.seen(Plan.parse(await self._context.api.get(paths.custom_object(plan.body))))
         except ObjectNotFound:
-            self._vanished(plan)
+            self.gone(plan.key, plan.uid)
             return
         except (ClusterError, ValidationError) as error:
             logger.warning("Plan %s cannot be read: %s", plan.key, error)
