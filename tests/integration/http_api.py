@@ -73,13 +73,13 @@ class HttpApi:
             self._may("admin", "create", "hoopresources") and self._may("edit", "create", "hooproleplans")
         ):
             assert time.monotonic() < deadline
-        await eventually(self.ready, seconds=30, what="the API is ready")
+        await eventually(self.ready, what="the API is ready")
 
     async def start_beside(self, other: "HttpApi") -> None:
         """Start the process in the namespace of another one, whose accounts it meets."""
         self.namespace, self.tokens = other.namespace, other.tokens
         self.spawn()
-        await eventually(self.ready, seconds=30, what="the API is ready")
+        await eventually(self.ready, what="the API is ready")
 
     def spawn(self) -> None:
         """Start the process."""

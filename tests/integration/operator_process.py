@@ -66,7 +66,7 @@ class OperatorProcess:
     async def start(self) -> None:
         """Start the process and wait until it says that it is ready."""
         self.spawn()
-        await eventually(self.ready, seconds=60, what="the operator is ready")
+        await eventually(self.ready, what="the operator is ready")
 
     async def alive(self) -> bool:
         """Whether the process says that it is alive, and soon."""

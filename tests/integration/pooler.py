@@ -61,7 +61,7 @@ class PgBouncer:
                 return True
             return False
 
-        await eventually(listens, seconds=10, what="PgBouncer takes connections")
+        await eventually(listens, what="PgBouncer takes connections")
 
     async def close(self) -> None:
         """End it, and print what it said, which pytest shows for a test that failed."""

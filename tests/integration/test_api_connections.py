@@ -10,7 +10,7 @@ import uvicorn
 
 from hoop_operator.api import connections, middleware
 from hoop_operator.api.app import application
-from hoop_operator.api.connections import Connection
+from hoop_operator.api.connections import READ_SECONDS, Connection
 from hoop_operator.cluster.api import connect_without_credentials
 from hoop_operator.settings import Settings
 from integration.tenant import eventually
@@ -118,7 +118,7 @@ async def test_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
                     return True
                 return False
 
-            await eventually(let_go, seconds=10, what="the connection is closed")
+            await eventually(let_go, seconds=READ_SECONDS / 2, what="the connection is closed")
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD], ids=["silent", "idle"])
@@ -151,7 +151,7 @@ async def test_answers_that_nobody_reads_keep_nobody_out(monkeypatch: pytest.Mon
             said = await said_after(await asyncio.open_connection("127.0.0.1", port), asked)
             return said[:12] == b"HTTP/1.1 200"
 
-        await eventually(answered, seconds=10, what="somebody else is answered")
+        await eventually(answered, seconds=READ_SECONDS / 2, what="somebody else is answered")
         for _, writer in held:
             writer.transport.abort()
 

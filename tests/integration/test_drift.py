@@ -111,7 +111,7 @@ async def until_repaired(tenant: Tenant, plan: str, server: Server) -> dict[str,
     async def told() -> bool:
         return bool(await tenant.events(plan))
 
-    await eventually(told, seconds=5, what="an event about the repair")
+    await eventually(told, what="an event about the repair")
     async with await tenant.log_in(plan, server) as session:
         await session.execute("SELECT FROM orders")
     return repaired
@@ -176,7 +176,7 @@ async def test_what_drifted_while_no_operator_ran_is_told_as_drift_by_the_next_o
         found = await scrape(operator.port)
         return not any(having >= labels.items() for _, having in found)
 
-    await eventually(vanished, seconds=5, what="no series of the plan is left")
+    await eventually(vanished, what="no series of the plan is left")
 
 
 async def test_what_a_neighbours_new_objects_bring_about_is_no_drift(
@@ -193,5 +193,5 @@ async def test_what_a_neighbours_new_objects_bring_about_is_no_drift(
     async def told() -> bool:
         return bool(await tenant.events("rw"))
 
-    await eventually(told, seconds=5, what="an event")
+    await eventually(told, what="an event")
     assert [reason for _, reason, _ in await tenant.events("rw")] == ["Applied"]

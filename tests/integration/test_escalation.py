@@ -90,7 +90,7 @@ async def refused(
     messages: dict[str, str] = {}
     for reason in set(reasons.values()):
         names = [name for name in reasons if reasons[name] == reason]
-        plans = await writer.until_plans(names, reason, seconds=40)
+        plans = await writer.until_plans(names, reason)
         messages |= {name: ready(plan)[1] for name, plan in plans.items()}
         assert [name for name, plan in plans.items() if "finalizers" in plan["metadata"]] == []
     made = {role_name(resource, name) for name in reasons}
@@ -207,7 +207,7 @@ async def test_labels_that_derive_alike_share_no_role_in_one_turn(
         found = await decided()
         return found if found.keys() == {"Applied", "RoleConflict"} else {}
 
-    found = await eventually(one_has_it, seconds=20, what="one has the role and the other hears of it")
+    found = await eventually(one_has_it, what="one has the role and the other hears of it")
     session = await admin.connect()
     assert await roles_of(session, tenant.namespace, found["Applied"]) == [role_name(resource, labels[0])]
     loser = (await writer.plans())[found["RoleConflict"]]
@@ -396,7 +396,7 @@ async def test_what_a_role_stores_as_its_password_hinders_nobody_and_is_set_back
             except psycopg.OperationalError:
                 return False
 
-        await eventually(lets_in, seconds=20, what=f"the Secret's password again in place of {verifier}")
+        await eventually(lets_in, what=f"the Secret's password again in place of {verifier}")
 
 
 def _odd_verifiers() -> Iterable[str | None]:

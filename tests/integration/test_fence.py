@@ -146,7 +146,7 @@ async def test_of_two_operators_one_waits_and_then_finds_its_look_outdated(
     database = await roles.database()
     async with first.fence.transaction([desired.name], database) as transaction:
         waiting = asyncio.create_task(second.limit(desired, connections=8))
-        await eventually(waits, seconds=5, what="the second operator waits")
+        await eventually(waits, what="the second operator waits")
         await transaction.execute(f"ALTER ROLE {quoted(desired.name)} CONNECTION LIMIT 7")
     with pytest.raises(RolesChanged):
         await waiting
@@ -260,6 +260,6 @@ async def test_a_deletion_outwaits_who_is_about_to_commit_the_role(
         await transaction.execute(f"CREATE ROLE {quoted(role.name)}")
         await transaction.execute(f"COMMENT ON ROLE {quoted(role.name)} IS {literal(role.identity.comment)}")
         removal = asyncio.create_task(roles.remove(role))
-        await eventually(waits, seconds=5, what="the removal waits")
+        await eventually(waits, what="the removal waits")
     assert await removal is None
     assert not await roles.exists(role.name)

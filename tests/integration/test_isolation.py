@@ -187,7 +187,7 @@ async def test_a_server_in_trouble_delays_no_plan_of_another(
             await tenant.until_resource(bad, "ServerUnreachable")
             await tenant.until_plans([f"bad-{number}" for number in range(5)], "ResourceNotReady")
         else:
-            await tenant.until_plans([f"bad-{number}" for number in range(5)], seconds=60)
+            await tenant.until_plans([f"bad-{number}" for number in range(5)])
 
 
 async def test_a_dead_server_is_probed_once_for_all_its_plans(
@@ -374,7 +374,7 @@ async def test_one_bad_plan_in_a_burst_fails_alone(
         tenant.plan("bad", resource, scopes=[f"{database}.shut"], privileges=["SELECT"]),
         *(tenant.plan(name, resource, scopes=[database], privileges=["SELECT"]) for name in good),
     )
-    await tenant.until_plans(good, seconds=30)
+    await tenant.until_plans(good)
     await tenant.until_plans(["bad"], "InsufficientPrivilege")
 
 
@@ -421,11 +421,11 @@ async def test_a_burst_keeps_to_the_limit_of_connections_and_leaves_none_behind(
         most = max(most, await open_sessions())
         return burst.done() and all(ready(plan)[0] == "Applied" for plan in (await tenant.plans()).values())
 
-    await eventually(all_ready, seconds=60, what="200 plans are Ready")
+    await eventually(all_ready, what="200 plans are Ready")
     await burst
     assert 1 < most <= CONNECTIONS
 
     async def none_left() -> bool:
         return await open_sessions() == 0
 
-    await eventually(none_left, seconds=30, what="no session is left")
+    await eventually(none_left, what="no session is left")
