@@ -17,7 +17,7 @@ from psycopg import sql
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
 from integration.namespaces import Namespaces
-from integration.operator_process import OperatorProcess
+from integration.operator_process import OperatorProcess, free_port
 from integration.proxy import Proxy
 from integration.tenant import Tenant, eventually, ready
 from local.postgresql import Server
@@ -89,12 +89,6 @@ def black_hole() -> Iterator[tuple[int, Callable[[], int]]]:
         yield listener.getsockname()[1], count
     for connection in taken:
         connection.close()
-
-
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 async def test_two_tenants_of_one_server_share_no_session_no_snapshot_and_no_grant(
@@ -173,7 +167,7 @@ async def test_a_server_in_trouble_delays_no_plan_of_another(
         slow = await opened.enter_async_context(proxied(postgres))
         slow.delay_seconds = 0.08
         hole, _ = opened.enter_context(black_hole())
-        port = {"black hole": hole, "closed port": closed_port(), "slow": slow.port}[trouble]
+        port = {"black hole": hole, "closed port": free_port(), "slow": slow.port}[trouble]
         bad = await tenant.resource(postgres, user=postgres.user, password=postgres.password, port=port)
         for number in range(5):
             await tenant.plan(f"bad-{number}", bad, scopes=[database], privileges=["SELECT"])
