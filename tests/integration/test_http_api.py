@@ -36,7 +36,7 @@ async def http_api(
     operator: Stack, postgres: Server, namespaces: Namespaces, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[HttpApi]:
     """The API in a namespace of its own; afterwards no password and no token is in its log."""
-    api = HttpApi(operator, tmp_path_factory.mktemp("http-api") / "log", HOOP_API_WAIT_SECONDS="15")
+    api = HttpApi(operator, tmp_path_factory.mktemp("http-api") / "log")
     await api.start(namespaces.take(shared=True))
     yield api
     said = api.log.read_text()
@@ -487,7 +487,7 @@ async def test_where_no_operator_answers_the_wait_has_an_end_and_nothing_stays_a
 
         planned = await admin_client.post(f"/{shop}/plan", plan_of(database))
         change = {"type": "database", "subtype": "postgres", "env_vars": env_vars(postgres)}
-        assert (await admin_client.call("PUT", f"/{shop}", change | {"agent_id": agent})).status == 200
+        assert (await client.call("PUT", f"/{shop}", change | {"agent_id": agent})).status == 200
         applied = await client.post(f"/{shop}/apply", {"sid": planned["sid"]})
         assert (applied["status"], applied["sid"]) == ("failed", "")
         assert "what was approved is not approved any more" in applied["message"]
@@ -518,7 +518,7 @@ async def test_no_input_brings_the_server_down_and_every_answer_is_as_described(
 
 SCHEMATHESIS = """
 headers = { Authorization = "Bearer ${API_TOKEN}" }
-request-timeout = 30
+request-timeout = 60
 color = false
 [parameters]
 "path.name" = "${KNOWN_NAME}"
