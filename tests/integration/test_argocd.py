@@ -181,7 +181,7 @@ async def test_waves_hold_and_a_plan_that_waits_is_suspended_until_somebody_appr
 ) -> None:
     await argo.until_healthy(shop.application, "Suspended")
     # What waits for a person keeps no sync open.
-    app = await argo.until(shop.application, lambda app: operation(app)["phase"] == "Succeeded", "a sync")
+    app = await argo.until(shop.application, lambda app: operation(app).get("phase") == "Succeeded", "a sync")
     assert healths(app)["my-postgres"] == ("Healthy", "Registered")
     assert healths(app)["orders-ro"] == ("Healthy", "Applied")
     status, message = healths(app)["orders-rw"]
