@@ -2,8 +2,8 @@
 
 import asyncio
 import os
+import secrets
 import signal
-import socket
 import subprocess
 import sysconfig
 import urllib.request
@@ -12,8 +12,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from integration.tenant import eventually
+from local import ports
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "hoop-operator"
+
+PORTS = range(10000, ports.CANDIDATES.start)
+"""Apart from those of the stacks, and from those that the system gives to whoever wants just any."""
+WORKERS_MAX = 16
+"""As many workers of a test run have ports of their own."""
+
+_given: set[int] = set()
 
 
 class OperatorProcess:
@@ -66,7 +74,7 @@ class OperatorProcess:
     async def start(self) -> None:
         """Start the process and wait until it says that it is ready."""
         self.spawn()
-        await eventually(self.ready, seconds=60, what="the operator is ready")
+        await eventually(self.ready, what="the operator is ready")
 
     async def alive(self) -> bool:
         """Whether the process says that it is alive, and soon."""
@@ -138,7 +146,11 @@ class OperatorProcess:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that nobody else gets before whoever asked for it listens there."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    candidates = PORTS[worker % WORKERS_MAX :: WORKERS_MAX]
+    port = secrets.choice(candidates)
+    while port in _given or not ports.is_free(port):
+        port = secrets.choice(candidates)
+    _given.add(port)
+    return port

@@ -85,7 +85,7 @@ async def looked(tenant: Tenant, admin: Administrator, resource: str) -> None:
             rows = await session.execute("SELECT FROM pg_roles WHERE rolname = %s AND rolcanlogin", (role,))
             return bool(await rows.fetchall())
 
-        await eventually(repaired, seconds=20, what="a look")
+        await eventually(repaired, what="a look")
 
 
 async def test_a_new_role_waits_for_the_approval_of_its_checksum_and_is_not_there_before(
@@ -133,7 +133,7 @@ async def test_a_new_role_waits_for_the_approval_of_its_checksum_and_is_not_ther
         events = [(kind, reason) for kind, reason, _ in await tenant.events("ro")]
         return sorted(events) == [("Normal", "Applied"), ("Normal", "PendingApproval")]
 
-    await eventually(told, seconds=5, what="one event about the wait and one about the apply")
+    await eventually(told, what="one event about the wait and one about the apply")
 
 
 async def test_one_approval_is_good_for_one_apply_and_drift_waits_for_another(
@@ -202,7 +202,7 @@ async def test_password_and_secret_are_looked_after_while_statements_wait(
             return False
 
     async def rotated() -> None:
-        await eventually(another_password_works, seconds=20, what="another password that works")
+        await eventually(another_password_works, what="another password that works")
         passwords.add((await tenant.secret("ro"))["password"])
 
     await tenant.api.delete(paths.secret(tenant.namespace, "ro-credentials"))
@@ -228,7 +228,7 @@ async def observed(tenant: Tenant, resource: str) -> None:
         body = (await tenant.resources())[resource]
         return bool(body["status"].get("observedGeneration") == body["metadata"]["generation"])
 
-    await eventually(known, seconds=20, what="the change of the resource is observed")
+    await eventually(known, what="the change of the resource is observed")
 
 
 async def test_a_guardrail_has_every_plan_wait_and_the_automatic_of_a_turn_do_not_wait_for_the_manual(

@@ -27,7 +27,7 @@ from local.stack import CHECKOUT, Stack
 pytestmark = [pytest.mark.version_independent, CLUSTER_WIDE]
 
 TUTORIAL = CHECKOUT / "docs/tutorial.md"
-PAGE_SECONDS = 180
+PAGE_SECONDS = 600
 PLUGINS = {"cnpg", "krew"}
 WITH_PLUGIN = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 """The environment, with kubectl hoop on PATH."""
@@ -144,9 +144,9 @@ def shop(operator: Stack, access: str, postgres: Server) -> Iterator[str]:
         },
     }
     kubectl("apply", "--filename=-", manifest=f"{yaml.safe_dump(secret)}---\n{SHOP}")
-    kubectl("wait", "--for=condition=Ready", "hrp/orders-ro", "--timeout=30s")
+    kubectl("wait", "--for=condition=Ready", "hrp/orders-ro", "--timeout=60s")
     yield access
-    kubectl("delete", "hrp,hres", "--all", "--timeout=60s")
+    kubectl("delete", "hrp,hres", "--all", "--timeout=120s")
     kubectl("delete", "secrets,configmaps,rolebindings", "--all")
 
 

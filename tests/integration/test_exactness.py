@@ -934,7 +934,7 @@ async def test_a_database_dropped_between_listing_and_connecting_fails_no_plan(
 
     async def list_and_drop(*arguments: Any) -> Server:
         server = await read_server(*arguments)
-        await roles.run("postgres", f"DROP DATABASE IF EXISTS {quoted(doomed)}")
+        await roles.run("postgres", f"DROP DATABASE IF EXISTS {quoted(doomed)} WITH (FORCE)")
         return server
 
     monkeypatch.setattr(turn, "read_server", list_and_drop)
