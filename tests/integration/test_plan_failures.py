@@ -415,7 +415,7 @@ async def test_a_lost_comment_is_written_anew_and_another_plans_comment_is_respe
     async def claimed() -> bool:
         return await roles_of(session, tenant.namespace, "ro") == [role]
 
-    await eventually(claimed, seconds=10, what="the comment is back")
+    await eventually(claimed, what="the comment is back")
     await run(admin, "COMMENT ON ROLE {} IS 'hoop.dev/role-plan: default/elsewhere/ro'", role)
     await failed(tenant, "ro", "RoleConflict", "default/elsewhere/ro")
     await tenant.delete("ro")
@@ -551,14 +551,14 @@ async def test_a_server_that_goes_away_is_told_of_once_and_its_return_heals(
         writer.close()
 
     async with await asyncio.start_server(refuse, "127.0.0.1", proxy.port):
-        await eventually(_reached(lambda: attempts, 1), seconds=10, what="an attempt")
+        await eventually(_reached(lambda: attempts, 1), what="an attempt")
 
         async def settled() -> str:
             body = (await tenant.plans())["ro"]
             return str(body["metadata"]["resourceVersion"]) if "closed" in ready(body)[1] else ""
 
-        version = await eventually(settled, seconds=10, what="the other message")
-        await eventually(_reached(lambda: attempts, attempts + RETRIES), seconds=15, what="more attempts")
+        version = await eventually(settled, what="the other message")
+        await eventually(_reached(lambda: attempts, attempts + RETRIES), what="more attempts")
         assert (await tenant.plans())["ro"]["metadata"]["resourceVersion"] == version
     await proxy.open()
     await tenant.until_plans(["ro"])
@@ -567,7 +567,7 @@ async def test_a_server_that_goes_away_is_told_of_once_and_its_return_heals(
         kinds = [kind for kind, _, _ in await tenant.events("ro")]
         return kinds if "Normal" in kinds else []
 
-    kinds = await eventually(told, seconds=5, what="an event about the recovery")
+    kinds = await eventually(told, what="an event about the recovery")
     assert kinds.count("Normal") == 1
     assert kinds.count("Warning") == 2
 
@@ -595,7 +595,7 @@ async def test_a_run_that_loses_the_server_says_so_and_the_plan_goes_on_when_it_
         notes = [note for _, reason, note in await tenant.events("ro") if reason == "ServerUnreachable"]
         return notes[0] if notes else ""
 
-    assert str(proxy.port) in await eventually(lost, seconds=10, what="an event about the lost server")
+    assert str(proxy.port) in await eventually(lost, what="an event about the lost server")
     await proxy.open()
     plan = (await tenant.until_plans(["ro"]))["ro"]
     assert "ServerUnreachable" not in str(plan["status"]["conditions"])
@@ -634,7 +634,7 @@ async def test_the_same_failure_met_again_writes_nothing_and_a_new_input_always_
             log.seek(offset)
             return log.read().decode(errors="replace").count(f"@{database} LOG:  statement: BEGIN") >= RETRIES
 
-    await eventually(tried_again, seconds=15, what="more attempts")
+    await eventually(tried_again, what="more attempts")
     again = (await tenant.plans())["ro"]
     assert again["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
     await tenant.annotate("ro", reconcile_at="now")
@@ -646,5 +646,5 @@ async def test_the_same_failure_met_again_writes_nothing_and_a_new_input_always_
     async def told() -> list[tuple[str, str, str]]:
         return await tenant.events("ro")
 
-    ((kind, reason, note),) = await eventually(told, seconds=5, what="an event")
+    ((kind, reason, note),) = await eventually(told, what="an event")
     assert (kind, reason, note) == ("Warning", "SchemaNotFound", ready(changed)[1])

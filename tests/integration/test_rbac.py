@@ -95,9 +95,16 @@ def people(stack: Stack, namespace: str) -> str:
             f"--clusterrole={role}",
             f"--user={role}",
         )
-    deadline = time.monotonic() + 30
-    while not may(stack, ("--as=admin",), "create", "hoopresources.hoop.dev", namespace):
-        assert time.monotonic() < deadline
+    deadline = time.monotonic() + 60
+    # Each of them is put together by itself, and `admin` of what there is for the others and for itself.
+    for role, verb, resource in (
+        ("view", "get", "hooproleplans"),
+        ("edit", "create", "hooproleplans"),
+        ("admin", "create", "hooproleplans"),
+        ("admin", "create", "hoopresources"),
+    ):
+        while not may(stack, (f"--as={role}",), verb, f"{resource}.hoop.dev", namespace):
+            assert time.monotonic() < deadline
     return namespace
 
 
@@ -138,6 +145,6 @@ def test_an_owned_secret_goes_with_its_owner_and_a_namespace_ends(stack: Stack, 
     }
     kubectl("create", "--filename=-", manifest=json.dumps(owned))
     kubectl("delete", "configmap", "owner")
-    kubectl("wait", "--for=delete", "secret/owned", "--timeout=60s")
+    kubectl("wait", "--for=delete", "secret/owned", "--timeout=120s")
     cluster.kubectl(stack.kubeconfig, "create", "namespace", f"{namespace}-2")
-    cluster.kubectl(stack.kubeconfig, "delete", "namespace", f"{namespace}-2", "--wait", "--timeout=60s")
+    cluster.kubectl(stack.kubeconfig, "delete", "namespace", f"{namespace}-2", "--wait", "--timeout=120s")

@@ -22,7 +22,7 @@ from hoop_operator.errors import (
     StatementFailed,
 )
 from hoop_operator.postgres.establish import establish
-from hoop_operator.postgres.session import Limits, Sessions, Transaction, open_sessions
+from hoop_operator.postgres.session import IDLE_SECONDS, Limits, Sessions, Transaction, open_sessions
 from integration.administrator import Administrator
 from integration.proxy import Proxy
 from integration.registrant import CONFIDENTIAL, Registrant
@@ -298,7 +298,7 @@ async def test_a_session_outlives_the_idle_timeout_that_an_owner_has_set(
             )
             return bool(((await rows.fetchone()) or (True,))[0])
 
-        await eventually(idle, seconds=10, what="twice the timeout has passed")
+        await eventually(idle, what="twice the timeout has passed")
         async with sessions.transaction() as transaction:
             assert await ask(transaction, "SELECT pg_catalog.pg_backend_pid()") == pid
 
@@ -315,7 +315,7 @@ async def test_a_database_can_be_dropped_as_soon_as_a_transaction_in_it_has_ende
         async def unused() -> bool:
             return await count(observer, database) == 0
 
-        await eventually(unused, seconds=5, what="the session in another database is closed")
+        await eventually(unused, seconds=IDLE_SECONDS / 2, what="the session in another database is closed")
 
 
 async def test_a_transaction_that_does_not_write_cannot(sessions: Sessions) -> None:
@@ -365,7 +365,7 @@ async def test_connections_stay_within_the_limit_and_are_gone_when_closed(
     async def gone() -> bool:
         return not [name for name in [own, *databases] if await count(observer, name)]
 
-    await eventually(gone, seconds=5, what="all sessions are gone")
+    await eventually(gone, what="all sessions are gone")
 
 
 async def test_nothing_is_left_that_would_block_dropping_or_copying_a_database(
@@ -382,7 +382,7 @@ async def test_nothing_is_left_that_would_block_dropping_or_copying_a_database(
     async def quiet() -> bool:
         return await count(observer, database) + await count(observer, "template1") == 0
 
-    await eventually(quiet, seconds=30, what="no session is left idle")
+    await eventually(quiet, what="no session is left idle")
     await observer.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(database)))
     copy = await admin.create_database()
     assert copy

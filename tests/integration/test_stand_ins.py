@@ -262,7 +262,7 @@ class Real:
                 )
             )
 
-        return await eventually(look, seconds=20, what="somebody waits for a lock")
+        return await eventually(look, what="somebody waits for a lock")
 
 
 class StandIn:
