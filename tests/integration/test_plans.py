@@ -16,6 +16,7 @@ from hoop_operator.errors import ObjectNotFound
 from hoop_operator.naming import role_name
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
+from integration.server_log import logged, looks
 from integration.tenant import Tenant, eventually, ready, roles_of
 from local.postgresql import Server
 
@@ -31,24 +32,6 @@ def conditions(plan: Mapping[str, Any]) -> dict[str, str]:
 
 async def applied(tenant: Tenant, plan: str) -> dict[str, Any]:
     return (await tenant.until_plans([plan]))[plan]
-
-
-def logged(server: Server, offset: int) -> list[str]:
-    """What the server has logged beyond an offset."""
-    with server.log.open("rb") as log:
-        log.seek(offset)
-        return log.read().decode(errors="replace").splitlines()
-
-
-async def looks(server: Server, database: str, times: int) -> None:
-    """Wait until the operator has looked at a database so many times more."""
-    offset = server.log.stat().st_size
-
-    async def enough() -> bool:
-        begun = [line for line in logged(server, offset) if f"@{database} " in line and "BEGIN" in line]
-        return len(begun) >= times
-
-    await eventually(enough, seconds=10 * times, what=f"{times} looks at database {database}")
 
 
 async def grants(admin: Administrator, database: str, role: str) -> set[tuple[str, str]]:
@@ -263,9 +246,12 @@ async def test_what_somebody_changed_on_the_server_is_repaired_on_the_drift_cloc
     first = await applied(tenant, "ro")
     role = sql.Identifier(first["status"]["role"])
     session = await admin.connect(database)
-    await session.execute(sql.SQL("REVOKE SELECT ON orders FROM {}").format(role))
-    await session.execute(sql.SQL("GRANT DELETE ON customers TO {}").format(role))
-    await session.execute(sql.SQL("ALTER ROLE {} NOLOGIN CREATEDB CONNECTION LIMIT 1").format(role))
+    # Between two looks and all at once: one that meets half of it would repair that with an event of its own.
+    await looks(postgres, database)
+    async with session.transaction():
+        await session.execute(sql.SQL("REVOKE SELECT ON orders FROM {}").format(role))
+        await session.execute(sql.SQL("GRANT DELETE ON customers TO {}").format(role))
+        await session.execute(sql.SQL("ALTER ROLE {} NOLOGIN CREATEDB CONNECTION LIMIT 1").format(role))
 
     def repaired(plan: Mapping[str, Any]) -> bool:
         return bool(plan["status"]["sid"] != first["status"]["sid"])
