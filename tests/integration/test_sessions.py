@@ -26,10 +26,10 @@ from hoop_operator.postgres.session import IDLE_SECONDS, Limits, Sessions, Trans
 from integration.administrator import Administrator
 from integration.proxy import Proxy
 from integration.registrant import CONFIDENTIAL, Registrant
-from integration.tenant import eventually
+from integration.tenant import PATIENCE_SECONDS, eventually
 from local.postgresql import Server
 
-LIMITS = Limits(sessions=2, connect_seconds=2, lock_seconds=0.2, statement_seconds=1)
+LIMITS = Limits(sessions=2, connect_seconds=10, lock_seconds=0.2, statement_seconds=10)
 PASSWORD = f"{CONFIDENTIAL}-Zr4"
 
 Session = psycopg.AsyncConnection[TupleRow]
@@ -229,7 +229,7 @@ async def test_every_transaction_says_who_it_is_and_what_it_may_do(
     postgres: Server, trapped: tuple[str, str]
 ) -> None:
     database, _ = trapped
-    limits = Limits(sessions=1, connect_seconds=2, lock_seconds=3, statement_seconds=4)
+    limits = Limits(sessions=1, connect_seconds=10, lock_seconds=3, statement_seconds=4)
     expected = {
         "role": "none",
         "search_path": "pg_catalog, pg_temp",
@@ -351,7 +351,7 @@ async def test_connections_stay_within_the_limit_and_are_gone_when_closed(
             (row,) = await transaction.fetch(
                 sql.SQL(
                     "SELECT pg_catalog.count(*) AS open FROM pg_catalog.pg_stat_activity"
-                    " WHERE datname = ANY (%(names)s)"
+                    " WHERE datname = ANY (%(names)s) AND backend_type = 'client backend'"
                 ),
                 {"names": databases},
             )
@@ -446,13 +446,13 @@ async def test_a_server_that_falls_silent_is_unreachable_after_the_limit(
     proxy = Proxy(postgres.port)
     await proxy.open()
     try:
-        limits = Limits(sessions=1, connect_seconds=1, lock_seconds=1, statement_seconds=0.2)
+        limits = Limits(sessions=1, connect_seconds=2, lock_seconds=1, statement_seconds=1)
         async with open_sessions(connection_to(postgres, port=proxy.port), limits, anywhere) as sessions:
             async with sessions.transaction():
                 pass
             proxy.silent = True
             with pytest.raises(ServerUnreachable, match="does not answer any more"):
-                async with asyncio.timeout(20), sessions.transaction():
+                async with asyncio.timeout(PATIENCE_SECONDS), sessions.transaction():
                     pass
             proxy.silent = False
             async with sessions.transaction():
