@@ -1,7 +1,6 @@
 """Every way in which a plan can fail: named with its remedy, harmless, and healed by itself once the cause is gone."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from hoop_operator.naming import role_name
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
+from integration.server_log import looks
 from integration.tenant import Tenant, eventually, ready, roles_of
 from local import cluster
 from local.postgresql import Server
@@ -541,26 +541,30 @@ async def test_a_server_that_goes_away_is_told_of_once_and_its_return_heals(
     )
     await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
     await tenant.until_plans(["ro"])
+
+    async def unused() -> bool:
+        return not proxy.in_use
+
+    # A look that was cut off would say something else of the same.
+    await eventually(unused, what="a moment between two looks")
     await proxy.close()
     await failed(tenant, "ro", "ResourceNotReady", "ServerUnreachable")
-    attempts = 0
-
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal attempts
-        attempts += 1
-        writer.close()
-
-    async with await asyncio.start_server(refuse, "127.0.0.1", proxy.port):
-        await eventually(_reached(lambda: attempts, 1), what="an attempt")
-
-        async def settled() -> str:
-            body = (await tenant.plans())["ro"]
-            return str(body["metadata"]["resourceVersion"]) if "closed" in ready(body)[1] else ""
-
-        version = await eventually(settled, what="the other message")
-        await eventually(_reached(lambda: attempts, attempts + RETRIES), what="more attempts")
-        assert (await tenant.plans())["ro"]["metadata"]["resourceVersion"] == version
+    proxy.refusing = True
     await proxy.open()
+
+    async def settled() -> str:
+        body = (await tenant.plans())["ro"]
+        return str(body["metadata"]["resourceVersion"]) if "closed" in ready(body)[1] else ""
+
+    version = await eventually(settled, what="the other message")
+    attempts = proxy.accepted
+
+    async def tried_again() -> bool:
+        return proxy.accepted >= attempts + RETRIES
+
+    await eventually(tried_again, what="more attempts")
+    assert (await tenant.plans())["ro"]["metadata"]["resourceVersion"] == version
+    proxy.refusing = False
     await tenant.until_plans(["ro"])
 
     async def told() -> list[str]:
@@ -601,13 +605,6 @@ async def test_a_run_that_loses_the_server_says_so_and_the_plan_goes_on_when_it_
     assert "ServerUnreachable" not in str(plan["status"]["conditions"])
 
 
-def _reached(value: Callable[[], int], goal: int) -> Callable[[], Awaitable[bool]]:
-    async def look() -> bool:
-        return value() >= goal
-
-    return look
-
-
 async def test_a_run_that_meets_a_lock_fails_alone_and_is_made_when_the_lock_is_gone(
     tenant: Tenant, admin: Administrator, database: str, postgres: Server, resource: str
 ) -> None:
@@ -627,14 +624,7 @@ async def test_the_same_failure_met_again_writes_nothing_and_a_new_input_always_
 ) -> None:
     await tenant.plan("ro", resource, scopes=[database, f"{database}.missing"], privileges=["SELECT"])
     before = await failed(tenant, "ro", "SchemaNotFound")
-    offset = postgres.log.stat().st_size
-
-    async def tried_again() -> bool:
-        with postgres.log.open("rb") as log:
-            log.seek(offset)
-            return log.read().decode(errors="replace").count(f"@{database} LOG:  statement: BEGIN") >= RETRIES
-
-    await eventually(tried_again, what="more attempts")
+    await looks(postgres, database, RETRIES)
     again = (await tenant.plans())["ro"]
     assert again["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
     await tenant.annotate("ro", reconcile_at="now")
