@@ -27,7 +27,7 @@ from local.postgresql import Server
 
 pytestmark = pytest.mark.version_independent
 
-LEASE_SECONDS = 8
+LEASE_SECONDS = 12
 NAMESPACE = "hoop-system"
 QUICK = {"HOOP_RETRY_SECONDS_MAX": "1", "HOOP_CONNECT_TIMEOUT_SECONDS": "2"}
 ELECTED = {"HOOP_LEASE_NAMESPACE": NAMESPACE, "HOOP_LEASE_SECONDS": str(LEASE_SECONDS), **QUICK}

@@ -274,6 +274,10 @@ async def test_without_any_of_its_rights_the_operator_cannot_do_its_work_and_say
         await account.restore(right, rules, namespace, name)
         process.settings.pop("HOOP_LEASE_NAMESPACE", None)
     assert process.running
+    if right.resource == "leases":
+        # One that is elected ends when a busy machine keeps it from renewing its lease in time.
+        process.kill()
+        process.spawn()
 
 
 async def test_an_object_that_waits_for_a_right_has_an_event_that_names_it(scene: Scene) -> None:
