@@ -82,27 +82,28 @@ def test_the_operator_may_be_elected_by_its_own_lease(
     assert may(stack, who, verb, f"leases.coordination.k8s.io{lease}", "hoop-system") is allowed
 
 
+AGGREGATED = {
+    "view": [("get", "hooproleplans")],
+    "edit": [("create", "hooproleplans")],
+    "admin": [("create", "hooproleplans"), ("create", "hoopresources")],
+}
+"""What of ours is to be in each of Kubernetes' roles for people: one thing of each of our roles."""
+
+
 @pytest.fixture
-def people(stack: Stack, namespace: str) -> str:
-    """Bind users named after Kubernetes' roles for people; wait until our rules are in those roles."""
-    for role in ("view", "edit", "admin"):
-        cluster.kubectl(
-            stack.kubeconfig,
-            f"--namespace={namespace}",
-            "create",
-            "rolebinding",
-            role,
-            f"--clusterrole={role}",
-            f"--user={role}",
-        )
+def people(stack: Stack, namespace: str, role: str) -> str:
+    """Bind a user named after one of Kubernetes' roles for people; wait until our rules are in that role."""
+    cluster.kubectl(
+        stack.kubeconfig,
+        f"--namespace={namespace}",
+        "create",
+        "rolebinding",
+        role,
+        f"--clusterrole={role}",
+        f"--user={role}",
+    )
     deadline = time.monotonic() + 60
-    # Each of them is put together by itself, and `admin` of what there is for the others and for itself.
-    for role, verb, resource in (
-        ("view", "get", "hooproleplans"),
-        ("edit", "create", "hooproleplans"),
-        ("admin", "create", "hooproleplans"),
-        ("admin", "create", "hoopresources"),
-    ):
+    for verb, resource in AGGREGATED[role]:
         while not may(stack, (f"--as={role}",), verb, f"{resource}.hoop.dev", namespace):
             assert time.monotonic() < deadline
     return namespace
