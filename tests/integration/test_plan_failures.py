@@ -545,8 +545,9 @@ async def test_a_server_that_goes_away_is_told_of_once_and_its_return_heals(
     async def unused() -> bool:
         return not proxy.in_use
 
-    # A look that was cut off would say something else of the same.
-    await eventually(unused, what="a moment between two looks")
+    # The next round begins with a look at the resource, which tells its plan. One cut off would have words of its own.
+    await looks(postgres, database)
+    await eventually(unused, what="the round is over")
     await proxy.close()
     await failed(tenant, "ro", "ResourceNotReady", "ServerUnreachable")
     proxy.refusing = True
