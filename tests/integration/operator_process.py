@@ -8,6 +8,7 @@ import subprocess
 import sysconfig
 import urllib.request
 import uuid
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,10 +19,11 @@ PROGRAM = Path(sysconfig.get_path("scripts")) / "hoop-operator"
 
 PORTS = range(10000, ports.CANDIDATES.start)
 """Apart from those of the stacks, and from those that the system gives to whoever wants just any."""
-WORKERS_MAX = 16
+WORKERS_MAX = 8
 """As many workers of a test run have ports of their own."""
 
-_given: set[int] = set()
+_given: deque[int] = deque(maxlen=200)
+"""The last ones: who asked for one before them listens on it by now, or never will."""
 
 
 class OperatorProcess:
@@ -152,5 +154,5 @@ def free_port() -> int:
     port = secrets.choice(candidates)
     while port in _given or not ports.is_free(port):
         port = secrets.choice(candidates)
-    _given.add(port)
+    _given.append(port)
     return port

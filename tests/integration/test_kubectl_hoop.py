@@ -205,7 +205,7 @@ async def test_a_plan_that_changed_while_a_person_read_is_not_approved(
         async def replanned() -> bool:
             return bool((await tenant.plans())["ro"]["status"]["plan"]["checksum"] != first)
 
-        await eventually(replanned, seconds=20, what="another plan")
+        await eventually(replanned, what="another plan")
         os.write(main, b"y\n")
         _, errors = process.communicate(timeout=30)
     finally:
@@ -232,7 +232,7 @@ async def test_whatever_ends_it_the_persons_key_does_not_stay_behind(
             [plugin.program, "rotate", "ro", "-n", plugin.namespace, "--wait"], env=environment
         ) as process:
             try:
-                await eventually(key_written, seconds=20, what="the key in its file")
+                await eventually(key_written, what="the key in its file")
                 process.send_signal(signum)
                 assert process.wait(timeout=30) == 128 + signum
             finally:
@@ -280,9 +280,9 @@ async def test_ctrl_c_ends_the_question_whether_to_approve_at_the_first(
                 while not asked.endswith(b"[y/N]: "):
                     asked += process.stderr.read(1)
                 # Between its last word and its wait nobody presses a key as fast as a test.
-                await eventually(waits_for_an_answer, seconds=10, what="it waits for an answer")
+                await eventually(waits_for_an_answer, what="it waits for an answer")
                 process.send_signal(signal.SIGINT)
-                assert process.wait(timeout=10) == 128 + signal.SIGINT
+                assert process.wait(timeout=30) == 128 + signal.SIGINT
             finally:
                 process.kill()
     finally:

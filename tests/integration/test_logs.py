@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from hoop_operator.cluster.api import KubernetesApi
 from integration.operator_process import OperatorProcess
-from integration.tenant import Tenant
+from integration.tenant import PATIENCE_SECONDS, Tenant
 from local.postgresql import Server
 
 
@@ -29,7 +29,7 @@ async def test_every_line_is_json_and_every_line_about_a_run_names_its_object_si
     await tenant.until_plans(["ro"])
     await tenant.delete("ro")
     await tenant.until_gone("ro")
-    assert await operator.stop(10) == 0
+    assert await operator.stop(PATIENCE_SECONDS) == 0
 
     lines = [json.loads(line) for line in operator.said().splitlines()]
     assert (

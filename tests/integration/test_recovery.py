@@ -90,7 +90,7 @@ async def test_a_rebuilt_cluster_takes_up_its_roles_with_the_passwords_that_were
                 return owners == [again[name]["metadata"]["uid"]]
             return False
 
-        await eventually(is_the_plans, seconds=20, what="the Secret is the plan's")
+        await eventually(is_the_plans, what="the Secret is the plan's")
         async with await tenant.log_in(name, postgres):
             pass
     kept = await tenant.secret("ownerless")
@@ -222,7 +222,7 @@ async def test_a_replaced_object_gets_its_finalizer_back_and_rotates_nothing_aga
     def is_held(plan: Mapping[str, Any]) -> bool:
         return bool(plan["metadata"].get("finalizers"))
 
-    after = await tenant.until_plan("ro", is_held, "the finalizer is back", seconds=10)
+    after = await tenant.until_plan("ro", is_held, "the finalizer is back")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["status"]["history"] == before["status"]["history"]
     await tenant.annotate("ro", reconcile_at="now")

@@ -31,7 +31,7 @@ from hoop_operator.postgres.server_snapshot import read_server
 from hoop_operator.postgres.session import open_sessions
 from hoop_operator.reconcile.objects import FINALIZER
 from integration.roles import LIMITS, Roles
-from integration.tenant import eventually
+from integration.tenant import PATIENCE_SECONDS, eventually
 
 Object = dict[str, Any]
 Readers = tuple[Any, Any, Any]
@@ -226,7 +226,7 @@ class Party:
     async def outcome(self) -> str:
         assert self.under_way is not None
         try:
-            await asyncio.wait_for(self.under_way, 10)
+            await asyncio.wait_for(self.under_way, PATIENCE_SECONDS)
         except StatementFailed as failure:
             return failure.sqlstate
         return "done"
@@ -254,19 +254,20 @@ class Real:
         self._roles = roles
 
     async def waits(self, party: Party) -> bool:
-        """Wait until the server says that one of the operator's sessions waits."""
+        """Wait until the server says that one of the sessions in our database waits."""
         del party
 
         async def look() -> bool:
             return bool(
                 await self._roles.rows(
                     "postgres",
-                    "SELECT FROM pg_stat_activity"
-                    " WHERE wait_event_type = 'Lock' AND application_name = 'hoop-operator'",
+                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND application_name = 'hoop-operator' AND datname = %(name)s",
+                    name=self.database,
                 )
             )
 
-        return await eventually(look, seconds=20, what="somebody waits for a lock")
+        return await eventually(look, what="somebody waits for a lock")
 
 
 class StandIn:
