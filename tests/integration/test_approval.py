@@ -17,8 +17,11 @@ from hoop_operator.reconcile.objects import Plan
 from hoop_operator.reconcile.run import Run
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
+from integration.scrape import scrape, series
 from integration.tenant import Tenant, eventually, ready
+from local import ports
 from local.postgresql import Server
+from local.stack import Stack
 
 pytestmark = pytest.mark.version_independent
 
@@ -137,7 +140,7 @@ async def test_a_new_role_waits_for_the_approval_of_its_checksum_and_is_not_ther
 
 
 async def test_one_approval_is_good_for_one_apply_and_drift_waits_for_another(
-    tenant: Tenant, admin: Administrator, database: str, resource: str
+    operator: Stack, tenant: Tenant, admin: Administrator, database: str, resource: str
 ) -> None:
     await tenant.plan("ro", resource, scopes=[database], **MANUAL)
     plan = await approve(tenant, "ro")
@@ -157,6 +160,18 @@ async def test_one_approval_is_good_for_one_apply_and_drift_waits_for_another(
         assert ready(await pending(tenant, "ro"))[1] == ready(plan)[1]
         await approve(tenant, "ro")
         assert await may(admin, database, role, "SELECT")
+
+    async def drift_told() -> list[str]:
+        notes = [note for _, reason, note in await tenant.events("ro") if reason == PENDING]
+        told = [note for note in notes if note.startswith("drift: ")]
+        return told if len(told) >= 2 else []
+
+    for note in await eventually(drift_told, seconds=5, what="two events that tell of drift"):
+        drifted = f'drift: SELECT on all tables in schema "public" in database "{database}" is missing'
+        assert note.startswith(f"{drifted}; waits for approval: grants on 2 objects")
+    found = await scrape(ports.remembered(operator.directory / "ports/operator"))
+    waited = frozenset({("kind", "grant_missing"), ("outcome", "waiting")})
+    assert series(found, "hoop_drift_total", namespace=tenant.namespace, name="ro") == {waited: 2}
 
 
 async def test_an_edit_without_effect_keeps_the_approval_and_any_other_makes_it_stale(

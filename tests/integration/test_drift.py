@@ -143,7 +143,8 @@ async def test_every_kind_of_drift_is_repaired_and_told_once(
     }
     found = await scrape(ports.remembered(operator.directory / "ports/operator"))
     assert series(found, "hoop_drift_total", namespace=tenant.namespace) == {
-        frozenset({("name", name), ("kind", kind.value)}): 1 for name, (_, kind, _) in CHANGES.items()
+        frozenset({("name", name), ("kind", kind.value), ("outcome", "repaired")}): 1
+        for name, (_, kind, _) in CHANGES.items()
     }
 
 

@@ -21,6 +21,7 @@ from integration.administrator import Administrator
 from integration.aftermath import assert_whole
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
+from integration.scrape import scrape, series
 from integration.tenant import PATIENCE_SECONDS, Tenant, eventually, roles_of
 from local import kubeconfig
 from local.postgresql import Server
@@ -77,6 +78,11 @@ async def holder(api: KubernetesApi, process: OperatorProcess) -> str:
     return str(lease["spec"]["holderIdentity"])
 
 
+async def leads(process: OperatorProcess) -> float:
+    """What a process' metrics say of whether it leads."""
+    return series(await scrape(process.port), "hoop_leader")[frozenset()]
+
+
 async def through(process: OperatorProcess, path: Path) -> Proxy:
     """Have a process reach the API server by a proxy."""
     config = kubeconfig.read(process.kubeconfig)
@@ -113,6 +119,7 @@ async def test_one_leads_and_another_takes_over_when_it_ends_or_vanishes(
     about_it = '"name": "early"'
     await until_said(first, about_it)
     assert about_it not in second.said()
+    assert (await leads(first), await leads(second)) == (1, 0)
 
     first.kill()
     await tenant.plan("late", resource, scopes=[database], privileges=["SELECT"])
@@ -121,6 +128,7 @@ async def test_one_leads_and_another_takes_over_when_it_ends_or_vanishes(
 
     await first.start()
     await until_said(first, "Standing by, the lease")
+    assert (await leads(first), await leads(second)) == (0, 1)
     before = await holder(api, second)
     assert await second.stop(PATIENCE_SECONDS) == 0
     # Given back, or taken already: it need not run out.

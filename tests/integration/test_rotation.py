@@ -19,6 +19,7 @@ from hoop_operator.reconcile.turn import look
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
 from integration.roles import LIMITS, Roles, quoted
+from integration.scrape import Series, scrape, series
 from integration.tenant import PATIENCE_SECONDS, Tenant, eventually, ready
 from local.postgresql import Server
 
@@ -125,6 +126,30 @@ async def test_an_old_password_is_rotated_by_itself_and_once_however_long_nobody
     assert await looked_again(asker) == kept
     async with await asker.log_in("ro", postgres):
         pass
+    await asker.delete("ro")
+    await asker.until_gone("ro")
+    assert_counted_since_the_start(await scrape(process.port))
+
+
+def assert_counted_since_the_start(found: Series) -> None:
+    """See that the metrics tell of one rotation that was due, one run that was asked for, and one deletion."""
+    success = {("outcome", "success"), ("reason", "Applied")}
+    assert series(found, "hoop_plan_runs_total") == {
+        frozenset({*success, ("trigger", trigger)}): 1 for trigger in ("rotation", "annotation")
+    }
+    assert series(found, "hoop_plan_run_duration_seconds_count") == {frozenset(): 2}
+    assert series(found, "hoop_password_rotations_total") == {frozenset({("trigger", "rotation")}): 1}
+    assert series(found, "hoop_plan_removals_total") == {frozenset({("outcome", "dropped")}): 1}
+    # The turn of the deletion may be about to end.
+    assert series(found, "hoop_turn_duration_seconds_count")[frozenset()] >= 2
+    for name in ("hoop_plan_run_duration_seconds_sum", "hoop_turn_duration_seconds_sum"):
+        assert series(found, name)[frozenset()] > 0
+    requests = series(found, "hoop_kubernetes_requests_total", status="200")
+    assert {dict(labels)["method"] for labels, count in requests.items() if count} >= {"GET", "PATCH"}
+    for mode in ("read", "write"):
+        committed = series(found, "hoop_sql_transactions_total", mode=mode, outcome="committed")
+        assert committed[frozenset()] > 0
+    assert series(found, "hoop_leader") == {frozenset(): 1}
 
 
 @pytest.mark.version_independent

@@ -17,6 +17,7 @@ from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
 from integration.operator_process import PROGRAM, OperatorProcess
 from integration.proxy import Proxy
+from integration.scrape import exposition
 from integration.tenant import PATIENCE_SECONDS, Tenant, eventually, ready, roles_of
 from local.postgresql import Server
 
@@ -143,25 +144,29 @@ async def test_no_password_is_anywhere_but_in_its_secret_over_a_whole_life(
     async with await tenant.log_in("ro", postgres):
         pass
     said = await objects_without_secrets(api, namespace)
+    metrics = await exposition(process.port)
     await tenant.delete("ro")
     await tenant.until_gone("ro")
+    metrics += await exposition(process.port)
     said += await objects_without_secrets(api, namespace)
 
     places = {
         "the server's log": postgres.log.read_text(errors="replace"),
         "the operator's log": process.said(),
         "objects and events": said,
+        "the metrics": metrics,
         "process list and environment": shown_by_the_system(process.pid),
     }
     assert "DEBUG" in places["the operator's log"]
     assert role in places["the server's log"]
+    assert f'hoop_drift_total{{kind="grant_extra",name="ro",namespace="{namespace}"' in metrics
     assert "RoleConflict" not in said
     for place, content in places.items():
         for secret in passwords:
             for spelling in spellings(secret):
                 assert spelling not in content, place
     assert "t0ken-" not in places["the operator's log"]
-    assert "SCRAM-SHA-256$" not in said + places["the operator's log"]
+    assert "SCRAM-SHA-256$" not in said + metrics + places["the operator's log"]
 
 
 def _encoded(value: str) -> str:

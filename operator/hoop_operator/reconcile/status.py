@@ -16,7 +16,7 @@ from hoop_operator.crd import (
 )
 from hoop_operator.errors import PlanReason
 from hoop_operator.naming import APPROVE, RECONCILE_AT, ROTATE_AT
-from hoop_operator.reconcile.drift import kinds_repaired
+from hoop_operator.reconcile.drift import repaired_drift
 from hoop_operator.reconcile.rotation import is_untold, next_due
 from hoop_operator.reconcile.run import Run
 from hoop_operator.reconcile.shown import shown
@@ -55,7 +55,7 @@ def status_of(run: Run, now: datetime) -> dict[str, Any] | None:
         status=Outcome.FAILED if run.failed else Outcome.SUCCESS,
         message=run.message if run.failed else "",
         statement_count=len(run.statements or ()),
-        repaired=sorted(kinds_repaired(run)) or None,
+        repaired=sorted({drift.kind for drift in repaired_drift(run)}) or None,
         started_at=run.started,
         finished_at=now,
     )
