@@ -33,6 +33,16 @@ NAMESPACE = "hoop-system"
 QUICK = {"HOOP_RETRY_SECONDS_MAX": "1", "HOOP_CONNECT_TIMEOUT_SECONDS": "2"}
 ELECTED = {"HOOP_LEASE_NAMESPACE": NAMESPACE, "HOOP_LEASE_SECONDS": str(LEASE_SECONDS), **QUICK}
 LOST = 3
+SLOW_END = """
+import sys, time
+
+class Slow:
+    def __del__(self, sleep=time.sleep):
+        sleep(60)
+
+sys.last_to_go = Slow()
+"""
+"""A module that keeps Python's tidying up from ending, when no other thread runs any more."""
 
 SELECTS = {("orders", "SELECT")}
 INSERTS = {("orders", "INSERT")}
@@ -277,7 +287,9 @@ async def versions_of(session: Session, namespace: str) -> list[tuple[str, str]]
     return [(row[0], row[1]) for row in await rows.fetchall()]
 
 
-@pytest.mark.parametrize("during", ["work", "silence of PostgreSQL", "silence of the API server"])
+@pytest.mark.parametrize(
+    "during", ["work", "silence of PostgreSQL", "silence of the API server", "slowness of Python's own end"]
+)
 async def test_it_ends_within_ten_seconds_whatever_it_is_doing(
     own_operator: MakeOperator,
     api: KubernetesApi,
@@ -288,7 +300,11 @@ async def test_it_ends_within_ten_seconds_whatever_it_is_doing(
     tmp_path: Path,
     during: str,
 ) -> None:
-    process = own_operator({**ELECTED, "HOOP_LEASE_SECONDS": "60", "HOOP_AGENT_ID": str(uuid.uuid4())})
+    settings = {**ELECTED, "HOOP_LEASE_SECONDS": "60", "HOOP_AGENT_ID": str(uuid.uuid4())}
+    if during == "slowness of Python's own end":
+        (tmp_path / "sitecustomize.py").write_text(SLOW_END)
+        settings["PYTHONPATH"] = str(tmp_path)
+    process = own_operator(settings)
     tenant = tenant_of(process, api, namespace)
     session = await admin.connect()
     holder_of_lock = await admin.connect(database)
