@@ -56,6 +56,7 @@ _MEANINGS = {
     413: "The body is too large",
     415: "The body is not said to be JSON",
     422: "It cannot be done to a resource like this, or a parameter is out of range",
+    500: "Something that nobody foresaw; the log has it under the id of the request",
     503: "The Kubernetes API or the operator does not answer",
 }
 
@@ -78,7 +79,7 @@ routes = APIRouter(
     prefix="/api/resources",
     # For the document: `Caller` is what reads the token.
     dependencies=[Depends(HTTPBearer(auto_error=False, description="Token of the Kubernetes API"))],
-    responses=_refusals(401, 403, 408, 413, 415, 422, 503),
+    responses=_refusals(401, 403, 408, 413, 415, 422, 500, 503),
 )
 
 
