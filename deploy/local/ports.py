@@ -17,7 +17,7 @@ def choose(file: Path) -> int:
     file.parent.mkdir(parents=True, exist_ok=True)
     of_others = {remembered(other) for other in file.parent.iterdir() if other != file}
     chosen = remembered(file) if file.exists() else secrets.choice(CANDIDATES)
-    while chosen in of_others or not _is_free(chosen):
+    while chosen in of_others or not is_free(chosen):
         chosen = secrets.choice(CANDIDATES)
     file.write_text(str(chosen))
     return chosen
@@ -28,7 +28,8 @@ def remembered(file: Path) -> int:
     return int(file.read_text())
 
 
-def _is_free(port: int) -> bool:
+def is_free(port: int) -> bool:
+    """Whether a server could listen on a port now."""
     with socket.socket() as probe:
         # A server's last connections linger after it; they do not keep its successor from listening.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

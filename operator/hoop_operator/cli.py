@@ -157,13 +157,13 @@ def _plan(settings: Settings, filenames: list[str], namespace: str) -> int:
 
 def _run(settings: Settings) -> int:
     # Imported here, because kopf takes most of the time that it takes to start.
-    from hoop_operator.handlers.process import operate
+    from hoop_operator.handlers.process import leave, operate
 
     # What it has to say below a warning is every object as a whole.
     logging.getLogger("kopf").setLevel(logging.WARNING)
     remove_leftover_tls_files()
     try:
-        return asyncio.run(operate(settings))
+        leave(asyncio.run(operate(settings)))
     except PortUnavailable as failure:
         sys.stderr.write(f"{failure}\n")
         return 1

@@ -57,8 +57,8 @@ TURN_DURATION = Histogram(
 )
 DRIFT = Counter(
     "hoop_drift",
-    "Differences that nobody had asked for and that were repaired, by the plan and by what had drifted.",
-    ["namespace", "name", "kind"],
+    "Differences that nobody had asked for, by the plan, by what had drifted, and by what came of it.",
+    ["namespace", "name", "kind", "outcome"],
     registry=REGISTRY,
 )
 ROTATIONS = Counter(

@@ -7,8 +7,8 @@ import click
 
 from hoop_operator.credentials.connection import Connection
 from hoop_operator.errors import ResourceFailure, ResourceReason, ServerError
+from hoop_operator.postgres.capabilities import Capabilities, read_capabilities
 from hoop_operator.postgres.session import open_sessions
-from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile.context import address_allowed, limits_of
 from hoop_operator.reconcile.dry_run import preview_plans
 from hoop_operator.reconcile.manifests import Manifests

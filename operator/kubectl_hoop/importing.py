@@ -28,8 +28,8 @@ from hoop_operator.planner.plan import RolePlan, plan_role
 from hoop_operator.planner.privileges import TABLE_PRIVILEGES
 from hoop_operator.planner.scopes import Scope, parse_scope
 from hoop_operator.planner.statements import ChangeKind, render
+from hoop_operator.postgres.capabilities import read_capabilities
 from hoop_operator.postgres.session import Sessions, open_sessions
-from hoop_operator.postgres.snapshot import read_capabilities
 from hoop_operator.reconcile.adoption import UNCLAIMED
 from hoop_operator.reconcile.context import address_allowed, limits_of
 from hoop_operator.reconcile.objects import Key

@@ -1,14 +1,13 @@
 """What became of resources and plans: resource -> plans -> Secrets, as a tree for people or as JSON."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import click
 from rich.tree import Tree
 
 from hoop_operator.errors import AccessDenied, ObjectNotFound
-from hoop_operator.reconcile.drift import DRIFT
 from hoop_operator.reconcile.objects import Key, KubernetesObject, Plan, Resource
 from kubectl_hoop.client import Cluster
 from kubectl_hoop.objects import PLAN_KIND, RESOURCE_KIND, list_plans, list_resources
@@ -99,7 +98,7 @@ def _plan_json(plan: Plan) -> dict[str, Any]:
         "role": status.get("role"),
         "secret": status.get("secretName"),
         "inSync": plan.condition("InSync").get("status"),
-        "lastDriftTime": _last_drift(plan),
+        "lastDriftTime": _last_repair(plan).get("finishedAt"),
         "lastAppliedTime": status.get("lastAppliedTime"),
         "lastRotationTime": status.get("lastRotationTime"),
         "nextRotationTime": status.get("nextRotationTime"),
@@ -161,8 +160,8 @@ def _plan_tree(plan: Plan) -> Tree:
         tree.add(
             line(f"Secret {secret}  ", ("written", "green") if is_written else ("not as it should be", "red"))
         )
-    if drift := _last_drift(plan):
-        tree.add(line(f"drift last repaired {drift}"))
+    if repair := _last_repair(plan):
+        tree.add(line(f"drift last repaired {repair['finishedAt']}: {', '.join(repair['repaired'])}"))
     if rotated := status.get("lastRotationTime"):
         due = status.get("nextRotationTime")
         tree.add(line(f"password of {rotated}", f", next rotation {due}" if due else ""))
@@ -205,11 +204,6 @@ def _add_conditions(tree: Tree, found: KubernetesObject) -> None:
         tree.add(line((text, ("yellow" if condition["reason"] in WAITING else "red") if is_trouble else "")))
 
 
-def _last_drift(plan: Plan) -> str | None:
-    """When a run that nobody asked for last found something to do."""
-    runs = [
-        run
-        for run in plan.status.get("history") or ()
-        if run["trigger"] == DRIFT and run.get("statementCount")
-    ]
-    return str(runs[0]["finishedAt"]) if runs else None
+def _last_repair(plan: Plan) -> Mapping[str, Any]:
+    """What the history has about the last run that repaired what had drifted; empty where there is none."""
+    return next((run for run in plan.status.get("history") or () if run.get("repaired")), {})

@@ -102,6 +102,35 @@ def table(facts: dict[str, Any], measured: Measured) -> str:
     return "\n".join(lines)
 
 
+def missed(measured: Measured) -> list[str]:
+    """Say which targets were missed that hold on every machine, however slow and busy it is."""
+    writes: dict[str, int] = {}
+    statements: dict[str, int | None] = {}
+    most: list[tuple[str, float, float]] = []
+    for result in measured.results:
+        what = f"a restart with {result.plans:,} plans"
+        writes[what] = _api_writes(result.restart.cost)
+        statements[what] = result.restart.cost.sql.get("writing")
+    for many in measured.servers:
+        writes[f"a restart with {many.servers} servers"] = _api_writes(many.restart)
+        writes[f"a drift period of {many.servers} servers"] = _api_writes(many.drift)
+    for bad in measured.broken:
+        writes[f"{bad.plans:,} broken plans"] = _api_writes(bad.steady)
+        writes[f"{bad.plans:,} broken plans while their server is away"] = _api_writes(bad.away)
+        most.append(
+            ("attempts per minute to connect to a server that is away", bad.attempts, ATTEMPTS_PER_MINUTE)
+        )
+    most += [(f"API writes of {what}", count, 0) for what, count in writes.items()]
+    most += [(f"SQL statements that write of {what}", count or 0, 0) for what, count in statements.items()]
+    most += [("growth of memory, in times", long.growth, GROWTH_RATIO) for long in measured.soak]
+    most += [("failures of the HTTP API", len(asked.failures), 0) for asked in measured.http_api]
+    return [
+        f"{what}: {_text(figure)}, and not {_text(target)} at most"
+        for what, figure, target in most
+        if figure > target
+    ]
+
+
 def _table(result: Result) -> list[str]:
     count, creation, floor = result.plans, result.creation, result.floor
     phases = {"new": creation.cost, "restart": result.restart.cost, "drift": result.drift.cost}

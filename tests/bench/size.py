@@ -33,9 +33,9 @@ from hoop_operator.planner.plan import RolePlan, plan_role
 from hoop_operator.planner.scopes import Scope
 from hoop_operator.planner.statements import chunks, merge
 from hoop_operator.postgres import scram
+from hoop_operator.postgres.capabilities import read_capabilities
 from hoop_operator.postgres.executor import execute
 from hoop_operator.postgres.session import Limits, Sessions, open_sessions
-from hoop_operator.postgres.snapshot import read_capabilities
 from hoop_operator.reconcile.inbox import PLANS_PER_TURN
 from hoop_operator.reconcile.turn import look
 from integration.roles import administrator_connection

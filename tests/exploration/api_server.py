@@ -235,6 +235,12 @@ class ApiClient(KubernetesApi):
     ) -> AsyncGenerator[Object, None]:
         """As `KubernetesApi.watch` of a whole collection, never ending: each event may take any time on its way."""
         del accept, name
+        async for event in self.changes(path, resource_version):
+            await self.hear(event)
+            yield event
+
+    async def changes(self, path: str, resource_version: str) -> AsyncGenerator[Object, None]:
+        """The events of a collection, as soon as they are there."""
         seen = int(resource_version)
         while True:
             for change in self._server.changes[seen:]:
@@ -246,10 +252,15 @@ class ApiClient(KubernetesApi):
                 assert told is not None
                 if change.after is None:
                     told["metadata"]["resourceVersion"] = str(seen)
-                await self._schedule.gate(f"hears {word} {change.path} {told['metadata']['resourceVersion']}")
                 yield {"type": word, "object": told}
             if seen == len(self._server.changes):
                 await self._server.wait_for_news()
+
+    async def hear(self, event: Object) -> None:
+        """Wait for as long as an event is on its way."""
+        metadata = event["object"]["metadata"]
+        what = f"{event['object'].get('kind', '')} {metadata['name']} {metadata['resourceVersion']}"
+        await self._schedule.gate(f"hears {event['type']} {what}")
 
     async def _pass(self, what: str, request: Callable[[], Object]) -> Object:
         def fault() -> Exception:

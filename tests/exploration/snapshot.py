@@ -20,13 +20,14 @@ from hoop_operator.planner.model import (
     Schema,
     Server,
 )
-from hoop_operator.postgres.snapshot import Capabilities, RoleVersion
+from hoop_operator.postgres.capabilities import Capabilities
+from hoop_operator.postgres.server_snapshot import RoleVersion
 
 VERSION = 180000
 
 
 async def read_capabilities(transaction: Transaction) -> Capabilities:
-    """As `hoop_operator.postgres.snapshot.read_capabilities`."""
+    """As `hoop_operator.postgres.capabilities.read_capabilities`."""
     await transaction.gate("who am I")
     return Capabilities(
         version=VERSION,
@@ -44,7 +45,7 @@ async def read_capabilities(transaction: Transaction) -> Capabilities:
 async def read_server(
     transaction: Transaction, capabilities: Capabilities, names: Iterable[str], sources: Iterable[str]
 ) -> Server:
-    """As `hoop_operator.postgres.snapshot.read_server`."""
+    """As `hoop_operator.postgres.server_snapshot.read_server`."""
     assert not list(sources), "external plans are not explored"
     names = sorted(set(names))
     await transaction.gate(f"look at {', '.join(names)}")
@@ -91,7 +92,7 @@ async def read_database(
     bound_oids: Iterable[int],
     schemas: Iterable[str],
 ) -> DatabaseState:
-    """As `hoop_operator.postgres.snapshot.read_database`."""
+    """As `hoop_operator.postgres.database_snapshot.read_database`."""
     assert not list(bound_oids)
     await transaction.gate(f"look into {name}")
     rows = transaction.look()
@@ -147,7 +148,7 @@ async def read_nothing(*_: Any) -> list[Any]:
 
 
 async def read_versions(transaction: Transaction, names: Iterable[str]) -> dict[str, RoleVersion]:
-    """As `hoop_operator.postgres.snapshot.read_versions`."""
+    """As `hoop_operator.postgres.server_snapshot.read_versions`."""
     await transaction.gate("which version")
     rows = transaction.all_rows()
     return {

@@ -324,7 +324,7 @@ class _Unforeseen(logging.Handler):
 async def _tell(
     api: ApiClient, path: str, seen: Callable[[Object], None], gone: Callable[[Object], None]
 ) -> None:
-    """Tell of every object of a collection, then of every change."""
+    """Tell of every object of a collection, then of every change; like kopf, in order only of those of one object."""
     listed: Object | None = None
     while listed is None:
         try:
@@ -333,8 +333,17 @@ async def _tell(
             await asyncio.sleep(RETRY_SECONDS)
     for item in listed["items"]:
         seen(item)
-    async for event in api.watch(path, listed["metadata"]["resourceVersion"]):
+    last: dict[str, asyncio.Task[None]] = {}
+
+    async def tell(event: Object, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await before
+        await api.hear(event)
         (gone if event["type"] == "DELETED" else seen)(event["object"])
+
+    async for event in api.changes(path, listed["metadata"]["resourceVersion"]):
+        uid = event["object"]["metadata"]["uid"]
+        last[uid] = asyncio.create_task(tell(event, last.get(uid)))
 
 
 @contextmanager

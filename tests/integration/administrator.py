@@ -1,11 +1,13 @@
 """A superuser for tests, who cleans up after itself."""
 
+import contextlib
 import secrets
 
 import psycopg
 from psycopg import sql
 from psycopg.rows import TupleRow
 
+from integration.tenant import eventually
 from local.postgresql import Server
 
 
@@ -38,12 +40,22 @@ class Administrator:
         self._databases.append(name)
         return name
 
+    async def drop_database(self, name: str) -> None:
+        """Drop a database, whoever is at work in it, or on what the server as a whole knows of it, at that moment."""
+        session = await self.connect()
+        drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
+
+        async def dropped() -> bool:
+            with contextlib.suppress(psycopg.errors.ObjectInUse, psycopg.errors.InternalError_):
+                await session.execute(drop)
+                return True
+            return False
+
+        await eventually(dropped, what=f"database {name} is dropped")
+
     async def close(self) -> None:
         """End every session and drop every database that was made here."""
-        session = await self.connect()
         for name in self._databases:
-            await session.execute(
-                sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
-            )
+            await self.drop_database(name)
         for connection in self._connections:
             await connection.close()

@@ -5,6 +5,7 @@ import os
 import secrets
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import yaml
 
 from hoop_operator.cluster.api import KubernetesApi
 from integration.operator_process import free_port
-from integration.tenant import eventually
+from integration.tenant import POLL_SECONDS, eventually
 from local import argocd, cluster, helm, kubeconfig, processes
 from local.stack import Stack
 
@@ -21,7 +22,7 @@ DEPLOY = Path(__file__).parents[2] / "deploy"
 NAMESPACE = "argocd"
 GROUP, API_VERSION = "argoproj.io", "v1alpha1"
 ACCOUNT = "argocd-application-controller"
-PATIENCE_SECONDS = 60
+PATIENCE_SECONDS = 120
 
 EVERYTHING_BUT_APPROVE = ["get", "list", "watch", "create", "update", "patch", "delete", "escalate", "bind"]
 """What the account of Argo CD may do here. The one of its own installation has all verbs, `approve` included."""
@@ -274,7 +275,10 @@ class Argo:
 
     @contextlib.contextmanager
     def witness(self, name: str) -> Iterator[Callable[[], list[str]]]:
-        """Give all states that an Application goes through meanwhile, each as sync status and health."""
+        """Give all states that an Application goes through meanwhile, that of the beginning first.
+
+        Each is sync status and health.
+        """
         shown = 'jsonpath={.status.sync.status} {.status.health.status}{"\\n"}'
         log = self._directory / f"{name}-{secrets.token_hex(3)}.states"
         with log.open("w") as output:
@@ -293,6 +297,10 @@ class Argo:
                 stdout=output,
             )
         try:
+            deadline = time.monotonic() + PATIENCE_SECONDS
+            while not log.read_text():
+                assert time.monotonic() < deadline, f"{name} is not seen"
+                time.sleep(POLL_SECONDS)
             yield lambda: log.read_text().splitlines()
         finally:
             watcher.kill()

@@ -54,7 +54,7 @@ class Aws:
                 stderr=output,
             )
         self._session = aiohttp.ClientSession()
-        await eventually(self._answers, seconds=60, what="moto answers")
+        await eventually(self._answers, what="moto answers")
         application = web.Application()
         application.router.add_get(POD_IDENTITY, self._give_pod_credentials)
         application.router.add_route("*", "/{path:.*}", self._pass_on)

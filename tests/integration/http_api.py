@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 
 from integration.operator_process import PROGRAM, free_port
-from integration.tenant import eventually
+from integration.tenant import PATIENCE_SECONDS, eventually
 from local import cluster
 from local.errors import StackError
 from local.postgresql import Server
@@ -68,18 +68,18 @@ class HttpApi:
                 self._kubectl("create", "rolebinding", f"{who}-{role}", f"--clusterrole={role}", account)
             self.tokens[who] = self._kubectl("create", "token", who).strip()
         self.spawn()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + PATIENCE_SECONDS
         while not (
             self._may("admin", "create", "hoopresources") and self._may("edit", "create", "hooproleplans")
         ):
             assert time.monotonic() < deadline
-        await eventually(self.ready, seconds=30, what="the API is ready")
+        await eventually(self.ready, what="the API is ready")
 
     async def start_beside(self, other: "HttpApi") -> None:
         """Start the process in the namespace of another one, whose accounts it meets."""
         self.namespace, self.tokens = other.namespace, other.tokens
         self.spawn()
-        await eventually(self.ready, seconds=30, what="the API is ready")
+        await eventually(self.ready, what="the API is ready")
 
     def spawn(self) -> None:
         """Start the process."""

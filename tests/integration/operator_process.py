@@ -2,18 +2,28 @@
 
 import asyncio
 import os
+import secrets
 import signal
-import socket
 import subprocess
 import sysconfig
 import urllib.request
 import uuid
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from integration.tenant import eventually
+from local import ports
 
 PROGRAM = Path(sysconfig.get_path("scripts")) / "hoop-operator"
+
+PORTS = range(10000, ports.CANDIDATES.start)
+"""Apart from those of the stacks, and from those that the system gives to whoever wants just any."""
+WORKERS_MAX = 8
+"""As many workers of a test run have ports of their own."""
+
+_given: deque[int] = deque(maxlen=200)
+"""The last ones: who asked for one before them listens on it by now, or never will."""
 
 
 class OperatorProcess:
@@ -66,7 +76,7 @@ class OperatorProcess:
     async def start(self) -> None:
         """Start the process and wait until it says that it is ready."""
         self.spawn()
-        await eventually(self.ready, seconds=60, what="the operator is ready")
+        await eventually(self.ready, what="the operator is ready")
 
     async def alive(self) -> bool:
         """Whether the process says that it is alive, and soon."""
@@ -138,7 +148,11 @@ class OperatorProcess:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that nobody else gets before whoever asked for it listens there."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    candidates = PORTS[worker % WORKERS_MAX :: WORKERS_MAX]
+    port = secrets.choice(candidates)
+    while port in _given or not ports.is_free(port):
+        port = secrets.choice(candidates)
+    _given.append(port)
+    return port

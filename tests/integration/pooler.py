@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import os
 import shutil
-import socket
 import struct
 from collections import defaultdict, deque
 from collections.abc import Container
 from pathlib import Path
 
+from integration.operator_process import free_port
 from integration.tenant import eventually
 from local.postgresql import Server
 
@@ -28,8 +28,7 @@ class PgBouncer:
     def __init__(
         self, server: Server, directory: Path, *, users: dict[str, str], mode: str, knows_all: bool
     ) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            self.port: int = listener.getsockname()[1]
+        self.port = free_port()
         self._log = directory / f"pgbouncer-{self.port}.log"
         self._configuration = directory / f"pgbouncer-{self.port}.ini"
         passwords = directory / f"pgbouncer-{self.port}.users"
@@ -61,7 +60,7 @@ class PgBouncer:
                 return True
             return False
 
-        await eventually(listens, seconds=10, what="PgBouncer takes connections")
+        await eventually(listens, what="PgBouncer takes connections")
 
     async def close(self) -> None:
         """End it, and print what it said, which pytest shows for a test that failed."""

@@ -5,6 +5,8 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar
 
+from integration.operator_process import free_port
+
 PIECE_BYTES = 1 << 16
 
 T = TypeVar("T")
@@ -22,6 +24,8 @@ class Proxy:
         """How long every piece is held back, in either direction."""
         self.silent = False
         """Whether what arrives is dropped, in either direction."""
+        self.refusing = False
+        """Whether connections are closed as soon as they are taken."""
         self.accepted = 0
         """How many connections have been taken so far."""
         self._target_port = target_port
@@ -32,8 +36,8 @@ class Proxy:
 
     async def open(self) -> None:
         """Take connections, at the same port as before if there was one."""
+        self.port = self.port or free_port()  # which nobody else gets while it is closed
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
-        self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         """Take no connections any more and break those that there are."""
@@ -50,12 +54,20 @@ class Proxy:
         for writer in list(self._writers):
             writer.transport.abort()
 
+    @property
+    def in_use(self) -> bool:
+        """Whether anybody is connected."""
+        return bool(self._tasks)
+
     def hooks(self) -> tuple[Hook | None, Hook | None]:
         """What sees the pieces of one connection: those on the way to the server, and those on the way back."""
         return self._before_sending, None
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
+        if self.refusing:
+            writer.close()
+            return
         task = asyncio.create_task(self._serve(reader, writer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -6,7 +6,7 @@ from typing import Any
 
 from hoop_operator.cluster import paths
 from hoop_operator.errors import ObjectNotFound
-from integration.tenant import API_VERSION, Tenant, eventually, ready
+from integration.tenant import API_VERSION, PATIENCE_SECONDS, Tenant, eventually, ready
 
 CONFIDENTIAL = "confidential"
 """Part of every password that tests make up, to be found wherever one should not be."""
@@ -44,7 +44,9 @@ class Registrant(Tenant):
         """Ask for a resource's deletion."""
         await self.api.delete(paths.hoop_resource(self.namespace, name))
 
-    async def until(self, name: str, reason: str, saying: str = "", *, seconds: float = 20) -> dict[str, Any]:
+    async def until(
+        self, name: str, reason: str, saying: str = "", *, seconds: float = PATIENCE_SECONDS
+    ) -> dict[str, Any]:
         """Wait until a resource, as its spec is now, is Ready or not for a reason; return its status."""
         found: dict[str, Any] = {}
 
@@ -64,7 +66,7 @@ class Registrant(Tenant):
         status: dict[str, Any] = found["status"]
         return status
 
-    async def until_resource_gone(self, name: str, *, seconds: float = 20) -> None:
+    async def until_resource_gone(self, name: str, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until a resource does not exist any more."""
 
         async def gone() -> bool:

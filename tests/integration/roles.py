@@ -17,9 +17,9 @@ from hoop_operator.planner.plan import RolePlan, plan_role
 from hoop_operator.planner.scopes import parse_scope
 from hoop_operator.planner.statements import merge
 from hoop_operator.postgres import scram
+from hoop_operator.postgres.capabilities import Capabilities, read_capabilities
 from hoop_operator.postgres.executor import execute_singly
 from hoop_operator.postgres.session import Limits, Sessions, open_sessions
-from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile.remove import Removal, remove_roles
 from hoop_operator.reconcile.turn import look
 from integration.administrator import Administrator
@@ -83,6 +83,7 @@ class Roles:
         server = administrator.server
         self.version = int(server.version)
         self.connection = administrator_connection(server)
+        self.limits = LIMITS
 
     async def database(self, name: str | None = None) -> str:
         """Make a database."""
@@ -147,7 +148,7 @@ class Roles:
 
     async def plan(self, desired: DesiredRole) -> RolePlan:
         """Plan, and do nothing."""
-        async with open_sessions(self.connection, LIMITS, lambda _: True) as sessions:
+        async with open_sessions(self.connection, self.limits, lambda _: True) as sessions:
             return await self._plan(sessions, desired)
 
     async def _plan(self, sessions: Sessions, desired: DesiredRole) -> RolePlan:
@@ -156,7 +157,7 @@ class Roles:
 
     async def apply(self, desired: DesiredRole) -> RolePlan:
         """Plan and apply; the plan may have problems."""
-        async with open_sessions(self.connection, LIMITS, lambda _: True) as sessions:
+        async with open_sessions(self.connection, self.limits, lambda _: True) as sessions:
             planned = await self._plan(sessions, desired)
             verifiers = {desired.name: scram.make_verifier(self.password)}
             for database in sorted({s.database for s in planned.statements}, key=lambda name: name or ""):
@@ -181,7 +182,7 @@ class Roles:
 
     async def remove_together(self, desired: Sequence[DesiredRole]) -> Mapping[str, str | PlanFailure | None]:
         """Remove roles as the deletion of their plans in one turn does."""
-        async with open_sessions(self.connection, LIMITS, lambda _: True) as sessions:
+        async with open_sessions(self.connection, self.limits, lambda _: True) as sessions:
             removal = Removal(sessions, await _capabilities(sessions), _wanted)
             outcomes = await remove_roles(removal, desired)
         return {name: outcome for name, outcome in outcomes.items() if not isinstance(outcome, RolesChanged)}
@@ -244,7 +245,7 @@ class Roles:
     async def close(self) -> None:
         """Drop the databases and the roles."""
         for name in self.databases:
-            await self.run("postgres", f"DROP DATABASE IF EXISTS {quoted(name)} WITH (FORCE)")
+            await self.administrator.drop_database(name)
         kept = [name for name in self.roles if await self.exists(name)]
         for name in kept:
             await self.run("postgres", f"DROP OWNED BY {quoted(name)} CASCADE")

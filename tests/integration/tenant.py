@@ -17,11 +17,13 @@ from local.postgresql import Server
 
 API_VERSION = "hoop.dev/v1alpha1"
 POLL_SECONDS = 0.1
+PATIENCE_SECONDS = 60.0
+"""Within how many seconds all comes about that nothing hinders, on a machine with a lot else to do."""
 
 T = TypeVar("T")
 
 
-async def eventually(look: Callable[[], Awaitable[T]], *, seconds: float, what: str) -> T:
+async def eventually(look: Callable[[], Awaitable[T]], *, what: str, seconds: float = PATIENCE_SECONDS) -> T:
     """Return what `look` returns as soon as that is true; fail when it is not within the deadline."""
     deadline = time.monotonic() + seconds
     while not (found := await look()):
@@ -130,7 +132,7 @@ class Tenant:
         return {item["metadata"]["name"]: item for item in found["items"]}
 
     async def until_plans(
-        self, names: Iterable[str], reason: str = "Applied", *, seconds: float = 20
+        self, names: Iterable[str], reason: str = "Applied", *, seconds: float = PATIENCE_SECONDS
     ) -> dict[str, dict[str, Any]]:
         """Wait until the last runs of plans had an outcome for what they ask now, and return the plans."""
         wanted = set(names)
@@ -150,7 +152,12 @@ class Tenant:
         return {name: found[name] for name in wanted}
 
     async def until_plan(
-        self, name: str, holds: Callable[[Mapping[str, Any]], bool], what: str, *, seconds: float = 20
+        self,
+        name: str,
+        holds: Callable[[Mapping[str, Any]], bool],
+        what: str,
+        *,
+        seconds: float = PATIENCE_SECONDS,
     ) -> dict[str, Any]:
         """Wait until something holds of a plan, and return the plan."""
 
@@ -172,7 +179,9 @@ class Tenant:
             if event["regarding"]["kind"] == "HoopRolePlan" and event["regarding"]["name"] == plan
         ]
 
-    async def until_resource(self, name: str, reason: str = "Registered", *, seconds: float = 20) -> None:
+    async def until_resource(
+        self, name: str, reason: str = "Registered", *, seconds: float = PATIENCE_SECONDS
+    ) -> None:
         """Wait until a resource is Ready, or not, for a reason."""
 
         async def settled() -> bool:
@@ -180,7 +189,7 @@ class Tenant:
 
         await eventually(settled, seconds=seconds, what=f"resource {reason}")
 
-    async def until_gone(self, plan: str, *, seconds: float = 20) -> None:
+    async def until_gone(self, plan: str, *, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until a plan does not exist any more."""
 
         async def gone() -> bool:

@@ -118,7 +118,7 @@ async def test_an_unclaimed_role_and_secret_become_the_plans_with_the_password_t
     async def told() -> list[str]:
         return [note for _, reason, note in await tenant.events("ro") if reason == "Adopted"]
 
-    (note,) = await eventually(told, seconds=5, what="an event tells of it")
+    (note,) = await eventually(told, what="an event tells of it")
     assert name in note
     assert "its comment was: of the reporting team" in note
     assert "ro-credentials" in note
@@ -146,7 +146,7 @@ async def _another_look(tenant: Tenant, admin: Administrator, database: str, res
     async def mended() -> bool:
         return not (await look(admin, role_name(resource, "witness")))[2]
 
-    await eventually(mended, seconds=20, what="the drift is mended")
+    await eventually(mended, what="the drift is mended")
 
 
 async def test_where_only_the_secret_is_there_the_new_role_gets_its_password(
@@ -282,7 +282,7 @@ async def test_plans_of_two_namespaces_that_adopt_one_role_at_once_never_share_i
         found = [ready((await one.plans())["ro"])[0] for one in both]
         return found if sorted(found) == ["Applied", "RoleConflict"] else []
 
-    outcome = await eventually(reasons, seconds=20, what="one has the role, the other is told")
+    outcome = await eventually(reasons, what="one has the role, the other is told")
     winner = both[outcome.index("Applied")]
     assert (await look(admin, name))[3] == f"hoop.dev/role-plan: default/{winner.namespace}/ro"
 
@@ -319,9 +319,9 @@ async def test_a_renamed_plan_takes_over_role_and_secret_of_one_that_is_gone_and
         # The garbage collector of a new cluster may take half a minute to hear of our kinds.
         return "ownerReferences" not in (await api.get(login))["metadata"]
 
-    await eventually(orphaned, seconds=60, what="the Secret is left behind")
+    await eventually(orphaned, what="the Secret is left behind")
     await remove_finalizer(api, (await tenant.plans())["old"], "example.com/slow")
-    await tenant.until_gone("old", seconds=60)
+    await tenant.until_gone("old")
     await tenant.until_plans(["new"])
     comment = f"hoop.dev/role-plan: default/{tenant.namespace}/new"
     assert await look(admin, name) == (oid, True, False, comment, verifier)

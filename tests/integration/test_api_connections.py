@@ -10,7 +10,7 @@ import uvicorn
 
 from hoop_operator.api import connections, middleware
 from hoop_operator.api.app import application
-from hoop_operator.api.connections import Connection
+from hoop_operator.api.connections import READ_SECONDS, Connection
 from hoop_operator.cluster.api import connect_without_credentials
 from hoop_operator.settings import Settings
 from integration.tenant import eventually
@@ -44,7 +44,7 @@ async def said_after(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter], 
     """What is answered until the server closes the connection."""
     reader, writer = stream
     writer.write(sent)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(20):
         try:
             return await reader.read()
         except ConnectionResetError:
@@ -54,9 +54,11 @@ async def said_after(stream: tuple[asyncio.StreamReader, asyncio.StreamWriter], 
 
 
 @pytest.fixture
-def half_a_body(stack: Stack) -> bytes:
+def half_a_body(stack: Stack, namespace: str) -> bytes:
     """A request of somebody who is known, without its end."""
-    token = cluster.kubectl(stack.kubeconfig, "create", "token", "default").strip()
+    inside = f"--namespace={namespace}"
+    cluster.kubectl(stack.kubeconfig, inside, "create", "serviceaccount", "somebody")
+    token = cluster.kubectl(stack.kubeconfig, inside, "create", "token", "somebody").strip()
     lines = ["POST /api/resources HTTP/1.1", "Host: x", f"Authorization: Bearer {token}", "Content-Length: 9"]
     return "\r\n".join([*lines, "", "{"]).encode()
 
@@ -64,25 +66,22 @@ def half_a_body(stack: Stack) -> bytes:
 async def test_who_sends_nothing_or_half_of_it_is_let_go(
     monkeypatch: pytest.MonkeyPatch, half_a_body: bytes
 ) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(connections, "HEAD_SECONDS", 1.5)
     monkeypatch.setattr(connections, "BODY_SECONDS", 3.0)
     monkeypatch.setattr(middleware, "BODY_SECONDS", 0.2)
     async with served() as port:
+
+        async def answer_to(sent: bytes) -> bytes:
+            return (await said_after(await asyncio.open_connection("127.0.0.1", port), sent))[:12]
+
         unknown = half_a_body.replace(b"Bearer ", b"Bearer x")
-        for sent, answered in (
-            (b"", b""),
-            (HEAD[:-2], b""),
-            (HEAD + HEAD[:-2], b"HTTP/1.1 200"),
-            (half_a_body, b"HTTP/1.1 408"),
-            (unknown, b"HTTP/1.1 401"),
-        ):
-            said = await said_after(await asyncio.open_connection("127.0.0.1", port), sent)
-            assert said[:12] == answered
+        sent = (b"", HEAD[:-2], HEAD + HEAD[:-2], half_a_body, unknown)
+        answers = await asyncio.gather(*map(answer_to, sent))
+        assert answers == [b"", b"", b"HTTP/1.1 200", b"HTTP/1.1 408", b"HTTP/1.1 401"]
         monkeypatch.setattr(middleware, "SMALL_BODY_BYTES", 1)
         monkeypatch.setattr(middleware, "BODIES_BYTES_MAX", 7)
         whole = half_a_body.replace(b"Host: x", b"Host: x\r\nConnection: close") + b"       }"
-        said = await said_after(await asyncio.open_connection("127.0.0.1", port), whole)
-        assert said[:12] == b"HTTP/1.1 503"
+        assert await answer_to(whole) == b"HTTP/1.1 503"
 
 
 async def test_large_bodies_keep_no_small_one_out(
@@ -90,7 +89,7 @@ async def test_large_bodies_keep_no_small_one_out(
 ) -> None:
     monkeypatch.setattr(middleware, "SMALL_BODY_BYTES", 100)
     monkeypatch.setattr(middleware, "BODIES_BYTES_MAX", 500)
-    monkeypatch.setattr(middleware, "BODY_SECONDS", 3.0)
+    monkeypatch.setattr(middleware, "BODY_SECONDS", 5.0)
     half_a_body = half_a_body.replace(b"Host: x", b"Host: x\r\nConnection: close")
     large = half_a_body.replace(b"Content-Length: 9", b"Content-Length: 900") + 598 * b" "
     async with served() as port:
@@ -118,7 +117,7 @@ async def test_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
                     return True
                 return False
 
-            await eventually(let_go, seconds=10, what="the connection is closed")
+            await eventually(let_go, seconds=READ_SECONDS / 2, what="the connection is closed")
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD], ids=["silent", "idle"])
@@ -151,7 +150,7 @@ async def test_answers_that_nobody_reads_keep_nobody_out(monkeypatch: pytest.Mon
             said = await said_after(await asyncio.open_connection("127.0.0.1", port), asked)
             return said[:12] == b"HTTP/1.1 200"
 
-        await eventually(answered, seconds=10, what="somebody else is answered")
+        await eventually(answered, seconds=READ_SECONDS / 2, what="somebody else is answered")
         for _, writer in held:
             writer.transport.abort()
 
@@ -162,7 +161,7 @@ async def test_who_was_answered_stays_where_others_never_asked(monkeypatch: pyte
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(2):
             writer.write(HEAD)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(20):
                 head = await reader.readuntil(b"\r\n\r\n")
                 assert head[:12] == b"HTTP/1.1 200"
                 await reader.readexactly(int(head.partition(b"content-length: ")[2].split()[0]))

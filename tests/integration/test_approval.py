@@ -17,8 +17,11 @@ from hoop_operator.reconcile.objects import Plan
 from hoop_operator.reconcile.run import Run
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
+from integration.scrape import scrape, series
 from integration.tenant import Tenant, eventually, ready
+from local import ports
 from local.postgresql import Server
+from local.stack import Stack
 
 pytestmark = pytest.mark.version_independent
 
@@ -85,7 +88,7 @@ async def looked(tenant: Tenant, admin: Administrator, resource: str) -> None:
             rows = await session.execute("SELECT FROM pg_roles WHERE rolname = %s AND rolcanlogin", (role,))
             return bool(await rows.fetchall())
 
-        await eventually(repaired, seconds=20, what="a look")
+        await eventually(repaired, what="a look")
 
 
 async def test_a_new_role_waits_for_the_approval_of_its_checksum_and_is_not_there_before(
@@ -133,11 +136,11 @@ async def test_a_new_role_waits_for_the_approval_of_its_checksum_and_is_not_ther
         events = [(kind, reason) for kind, reason, _ in await tenant.events("ro")]
         return sorted(events) == [("Normal", "Applied"), ("Normal", "PendingApproval")]
 
-    await eventually(told, seconds=5, what="one event about the wait and one about the apply")
+    await eventually(told, what="one event about the wait and one about the apply")
 
 
 async def test_one_approval_is_good_for_one_apply_and_drift_waits_for_another(
-    tenant: Tenant, admin: Administrator, database: str, resource: str
+    operator: Stack, tenant: Tenant, admin: Administrator, database: str, resource: str
 ) -> None:
     await tenant.plan("ro", resource, scopes=[database], **MANUAL)
     plan = await approve(tenant, "ro")
@@ -157,6 +160,18 @@ async def test_one_approval_is_good_for_one_apply_and_drift_waits_for_another(
         assert ready(await pending(tenant, "ro"))[1] == ready(plan)[1]
         await approve(tenant, "ro")
         assert await may(admin, database, role, "SELECT")
+
+    async def drift_told() -> list[str]:
+        notes = [note for _, reason, note in await tenant.events("ro") if reason == PENDING]
+        told = [note for note in notes if note.startswith("drift: ")]
+        return told if len(told) >= 2 else []
+
+    for note in await eventually(drift_told, seconds=5, what="two events that tell of drift"):
+        drifted = f'drift: SELECT on all tables in schema "public" in database "{database}" is missing'
+        assert note.startswith(f"{drifted}; waits for approval: grants on 2 objects")
+    found = await scrape(ports.remembered(operator.directory / "ports/operator"))
+    waited = frozenset({("kind", "grant_missing"), ("outcome", "waiting")})
+    assert series(found, "hoop_drift_total", namespace=tenant.namespace, name="ro") == {waited: 2}
 
 
 async def test_an_edit_without_effect_keeps_the_approval_and_any_other_makes_it_stale(
@@ -202,7 +217,7 @@ async def test_password_and_secret_are_looked_after_while_statements_wait(
             return False
 
     async def rotated() -> None:
-        await eventually(another_password_works, seconds=20, what="another password that works")
+        await eventually(another_password_works, what="another password that works")
         passwords.add((await tenant.secret("ro"))["password"])
 
     await tenant.api.delete(paths.secret(tenant.namespace, "ro-credentials"))
@@ -228,7 +243,7 @@ async def observed(tenant: Tenant, resource: str) -> None:
         body = (await tenant.resources())[resource]
         return bool(body["status"].get("observedGeneration") == body["metadata"]["generation"])
 
-    await eventually(known, seconds=20, what="the change of the resource is observed")
+    await eventually(known, what="the change of the resource is observed")
 
 
 async def test_a_guardrail_has_every_plan_wait_and_the_automatic_of_a_turn_do_not_wait_for_the_manual(

@@ -2,12 +2,12 @@
 
 import json
 import secrets
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
+from integration.rights import until_in_force
 from local import cluster
 from local.errors import StackError
 from local.stack import Stack
@@ -80,13 +80,6 @@ class People:
             return False
         return True
 
-    def until_in_force(self, holds: Callable[[], bool]) -> None:
-        """Wait for the API server to act on rights, or a policy, that were given to it just now."""
-        deadline = time.monotonic() + 60
-        while not holds():
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-
     def patch(self, user: str, name: str, patch: Mapping[str, Any], *more: str) -> None:
         self.kubectl(user, "patch", "hrp", name, "--type=merge", "-p", json.dumps(patch), *more)
 
@@ -122,9 +115,7 @@ def people(stack: Stack, namespace: str) -> People:
     people.bind(APPROVER, "edit")
     people.bind(APPROVER, "hoop-approve")
     probe = people.make(SPEC)["metadata"]["name"]
-    people.until_in_force(
-        lambda: people.may_approve(APPROVER, probe) and not people.may_approve(EDITOR, probe)
-    )
+    until_in_force(lambda: people.may_approve(APPROVER, probe) and not people.may_approve(EDITOR, probe))
     return people
 
 
@@ -209,7 +200,7 @@ def test_to_take_over_a_plan_of_another_namespace_takes_the_verb_there_too(peopl
             *("create", "rolebinding", "heir", "--clusterrole=hoop-approve", f"--user={APPROVER}"),
             f"--namespace={elsewhere}",
         )
-        people.until_in_force(lambda: people.may_adopt(APPROVER, name, f"{elsewhere}/ro"))
+        until_in_force(lambda: people.may_adopt(APPROVER, name, f"{elsewhere}/ro"))
     finally:
         people.kubectl(None, "delete", "namespace", elsewhere, "--wait=false")
 
@@ -229,6 +220,6 @@ def test_the_right_may_be_given_for_one_plan_alone(people: People) -> None:
         None, "create", "role", "one", "--verb=approve", "--resource=hooproleplans", f"--resource-name={mine}"
     )
     people.kubectl(None, "create", "rolebinding", "one", "--role=one", "--user=owner")
-    people.until_in_force(lambda: people.may_approve("owner", mine))
+    until_in_force(lambda: people.may_approve("owner", mine))
     with refused(APPROVE):
         people.kubectl("owner", "annotate", "hrp", other, f"{APPROVE}=new")

@@ -181,7 +181,7 @@ async def test_waves_hold_and_a_plan_that_waits_is_suspended_until_somebody_appr
 ) -> None:
     await argo.until_healthy(shop.application, "Suspended")
     # What waits for a person keeps no sync open.
-    app = await argo.until(shop.application, lambda app: operation(app)["phase"] == "Succeeded", "a sync")
+    app = await argo.until(shop.application, lambda app: operation(app).get("phase") == "Succeeded", "a sync")
     assert healths(app)["my-postgres"] == ("Healthy", "Registered")
     assert healths(app)["orders-ro"] == ("Healthy", "Applied")
     status, message = healths(app)["orders-rw"]
@@ -214,7 +214,7 @@ async def test_nothing_that_the_operator_does_is_out_of_sync(
 
     with argo.witness(shop.application) as states:
         await shop.tenant.annotate("orders-ro", reconcile_at="1")
-        await eventually(lambda: runs("annotation"), seconds=20, what="a reconcile")
+        await eventually(lambda: runs("annotation"), what="a reconcile")
         await argo.compare(shop.application)
         password = (await shop.tenant.secret("orders-ro"))["password"]
         await shop.tenant.annotate("orders-ro", rotate_at="1")
@@ -222,18 +222,18 @@ async def test_nothing_that_the_operator_does_is_out_of_sync(
         async def rotated() -> bool:
             return (await shop.tenant.secret("orders-ro"))["password"] != password
 
-        await eventually(rotated, seconds=20, what="a rotation")
+        await eventually(rotated, what="a rotation")
         await argo.compare(shop.application)
         role = sql.Identifier(plan["status"]["role"])
         await session.execute(sql.SQL("REVOKE SELECT ON orders FROM {}").format(role))
-        await eventually(lambda: runs("drift"), seconds=20, what="a drift repair")
+        await eventually(lambda: runs("drift"), what="a drift repair")
         await argo.compare(shop.application)
         await api.delete(paths.secret(shop.name, "orders-ro-credentials"))
 
         async def restored() -> bool:
             return bool(await shop.tenant.secret("orders-ro"))
 
-        await eventually(restored, seconds=20, what="the Secret is back")
+        await eventually(restored, what="the Secret is back")
         await argo.compare(shop.application)
         assert {told.split()[0] for told in states()} == {"Synced"}
     assert (await shop.tenant.plans())["orders-ro"]["metadata"]["generation"] == 1
@@ -266,7 +266,7 @@ async def test_health_follows_the_operator_and_a_slip_of_hand_is_healed(
         await argo.until(
             shop.application, lambda _: any("OutOfSync" in told for told in states()), "a slip is seen"
         )
-        await eventually(healed, seconds=60, what="Git has the last word")
+        await eventually(healed, what="Git has the last word")
     change(repository, shop, "orders-ro", suspend=True)
     await argo.compare(shop.application)
     await until_health(argo, shop, "orders-ro", "Suspended", "Suspended: spec.suspend is true")

@@ -16,6 +16,7 @@ import yaml
 
 from generated import CHART, MANIFESTS, RELEASE, render
 from hoop_operator.settings import Settings
+from integration.rights import until_in_force
 from local import cluster
 from local.errors import StackError
 from local.helm import helm
@@ -417,7 +418,7 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(release: Re
     creates = f"kubectl -n {release.namespace} create"
     bash(release.stack, "\n".join(line for line in told.splitlines() if line.startswith(creates)))
     dba = f"--as=system:serviceaccount:{release.namespace}:dba"
-    assert may(release, dba, "approve", "hooproleplans.hoop.dev", release.namespace)
+    until_in_force(lambda: may(release, dba, "approve", "hooproleplans.hoop.dev", release.namespace))
     told = release.upgrade(
         "replicaCount=1", "settings.logLevel=DEBUG", f"watchNamespaces={{{release.namespace}}}"
     )
@@ -425,13 +426,13 @@ def test_a_release_is_installed_upgraded_rolled_back_and_uninstalled(release: Re
     assert "replicaCount is 1: nobody takes over" in told
     assert release.deployment()["spec"]["replicas"] == 1
     account = f"--as=system:serviceaccount:{release.namespace}:{release.name}-hoop-operator"
-    assert not may(release, account, "get", "secrets", "default")
-    assert may(release, account, "get", "secrets", release.namespace)
+    until_in_force(lambda: not may(release, account, "get", "secrets", "default"))
+    until_in_force(lambda: may(release, account, "get", "secrets", release.namespace))
     release.helm("rollback", release.name, "1")
     assert release.deployment()["spec"]["replicas"] == 3
-    assert may(release, account, "get", "secrets", "default")
+    until_in_force(lambda: may(release, account, "get", "secrets", "default"))
     release.helm("uninstall", release.name)
-    assert not may(release, account, "get", "secrets", release.namespace)
+    until_in_force(lambda: not may(release, account, "get", "secrets", release.namespace))
     left = cluster.kubectl(
         release.stack.kubeconfig,
         f"--namespace={release.namespace}",
@@ -521,8 +522,10 @@ def test_releases_of_one_name_in_two_namespaces_do_not_meet(stack: Stack, namesp
         second.upgrade("replicaCount=0", flags=["--create-namespace"])
         account = f"--as=system:serviceaccount:{second.namespace}:{second.name}-hoop-operator"
         second.helm("uninstall", second.name)
-        assert not may(second, account, "get", "secrets", "default")
-        assert may(first, account.replace(second.namespace, namespace), "get", "secrets", "default")
+        until_in_force(lambda: not may(second, account, "get", "secrets", "default"))
+        until_in_force(
+            lambda: may(first, account.replace(second.namespace, namespace), "get", "secrets", "default")
+        )
     finally:
         first.helm("uninstall", first.name)
         cluster.kubectl(

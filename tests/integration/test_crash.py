@@ -144,7 +144,7 @@ class Mortal:
             self._server, user=self._server.user, password=self._server.password, port=self._proxy.port
         )
         await self._embedded.start()
-        await self.tenant.until_resource(self.resource, seconds=60)
+        await self.tenant.until_resource(self.resource)
 
     async def close(self) -> None:
         await self._embedded.stop()
@@ -156,7 +156,7 @@ class Mortal:
         async def ended() -> bool:
             return self.life.over.is_set() or await done()
 
-        await eventually(ended, seconds=60, what="the end of the operation or of the operator")
+        await eventually(ended, what="the end of the operation or of the operator")
         return self.life.over.is_set()
 
     async def be_buried(self) -> None:
@@ -221,12 +221,12 @@ async def test_killed_in_an_approved_run_it_asks_anew_rather_than_applying_twice
         await mortal.open()
         try:
             await create(mortal, database)
-            before = (await tenant.until_plans([plan], seconds=60))[plan]["status"]
+            before = (await tenant.until_plans([plan]))[plan]["status"]
             role = sql.Identifier(before["role"])
             await tenant.change(plan, approval="Manual", privileges=["SELECT", "DELETE"])
-            status = (await tenant.until_plans([plan], "PendingApproval", seconds=60))[plan]["status"]
+            status = (await tenant.until_plans([plan], "PendingApproval"))[plan]["status"]
             assert status["lastAppliedSid"] == before["sid"]
-            await eventually(quiet, seconds=60, what="no further write for what was before")
+            await eventually(quiet, what="no further write for what was before")
             mortal.life.left = number
             await tenant.annotate(plan, approve=status["plan"]["checksum"])
             if not await mortal.live_until(applied):
@@ -241,9 +241,7 @@ async def test_killed_in_an_approved_run_it_asks_anew_rather_than_applying_twice
                 await session.execute(sql.SQL(statement).format(role))
             await mortal.be_born_again()
             await tenant.annotate(plan, reconcile_at="now")
-            (body,) = (
-                await tenant.until_plans([plan], "PendingApproval" if taken else "Applied", seconds=60)
-            ).values()
+            (body,) = (await tenant.until_plans([plan], "PendingApproval" if taken else "Applied")).values()
             granted = await table_grants(session, before["role"])
             assert granted == ({*SELECTS} if taken else {*SELECTS, ("orders", "DELETE")})
             assert (body["status"]["plan"]["checksum"] != status["plan"]["checksum"]) is taken
@@ -278,11 +276,13 @@ async def test_it_may_be_killed_at_any_moment(
     for name in sorted(alive):
         await tenant.plan(name, resource, scopes=[database], privileges=["SELECT"])
     expected = dict.fromkeys(alive, SELECTS)
+    rotations: dict[str, str] = {}
     for round_number in range(4):
         await process.start()
         await asyncio.sleep(dice.uniform(0, 1))
         victims = dice.sample(sorted(alive), 3)
-        await tenant.annotate(victims[0], rotate_at=str(round_number))
+        rotations[victims[0]] = str(round_number)
+        await tenant.annotate(victims[0], rotate_at=rotations[victims[0]])
         await tenant.change(victims[1], scopes=[database, f"{database}.extra"], privileges=["INSERT"])
         expected[victims[1]] = CHANGED
         if round_number % 2:
@@ -291,7 +291,9 @@ async def test_it_may_be_killed_at_any_moment(
         await asyncio.sleep(dice.uniform(0, 0.5))
         process.kill()
     await process.start()
-    await tenant.until_plans(alive, seconds=30)
+    for name in rotations.keys() & alive:
+        await until_rotated(tenant, name, rotations[name])
+    await tenant.until_plans(alive)
     for name in expected.keys() - alive:
         await tenant.until_gone(name)
     session = await admin.connect(database)
@@ -300,6 +302,15 @@ async def test_it_may_be_killed_at_any_moment(
             await assert_whole(tenant, name, grants, session, postgres)
         else:
             assert not await roles_of(session, namespace, name)
+
+
+async def until_rotated(tenant: Tenant, plan: str, value: str) -> None:
+    """Wait until a rotation that was asked for is over."""
+    await tenant.until_plan(
+        plan,
+        lambda body: (body.get("status") or {}).get("observedRotateAt") == value,
+        f"{plan} is rotated",
+    )
 
 
 async def test_a_restart_with_unchanged_plans_writes_nothing(
@@ -325,13 +336,13 @@ async def test_a_restart_with_unchanged_plans_writes_nothing(
         *(tenant.plan(name, resource, scopes=[database], privileges=["SELECT"]) for name in names)
     )
     await process.start()
-    await tenant.until_plans(names, seconds=60)
+    await tenant.until_plans(names)
 
     async def all_counted() -> bool:
         return bool((await tenant.resources())[resource]["status"].get("plans") == len(names))
 
-    await eventually(all_counted, seconds=10, what="all plans are counted")
-    assert await process.stop(10) == 0
+    await eventually(all_counted, what="all plans are counted")
+    assert await process.stop(60) == 0
     log_begins = postgres.log.stat().st_size
     before = await versions(api, namespace)
 
@@ -340,7 +351,7 @@ async def test_a_restart_with_unchanged_plans_writes_nothing(
     async def has_looked() -> bool:
         return "READ ONLY" in said_by(login, postgres.log, log_begins)
 
-    await eventually(has_looked, seconds=20, what="a look at the server")
+    await eventually(has_looked, what="a look at the server")
     await tenant.annotate("plan-0", reconcile_at="now")
     await tenant.until_plans(["plan-0"])
     after = await versions(api, namespace)
@@ -401,18 +412,24 @@ async def test_it_loses_nothing_when_its_watches_break(
             await tenant.plan(name, resource, scopes=[database], privileges=["SELECT"])
             await asyncio.sleep(0.1)
             proxy.cut()
-        await tenant.until_plans(names, seconds=30)
+        await tenant.until_plans(names)
         before = (await tenant.secret("plan-0"))["password"]
         await proxy.close()
         await api.delete(paths.secret(namespace, "plan-0-credentials"))
         await tenant.change("plan-1", privileges=["INSERT"])
         await proxy.open()
-        await tenant.until_plans(["plan-1"], seconds=30)
+        await tenant.until_plans(["plan-1"])
 
         async def restored() -> bool:
-            return (await tenant.secret("plan-0")).get("password", before) != before
+            if (await tenant.secret("plan-0")).get("password", before) == before:
+                return False
+            try:
+                async with await tenant.log_in("plan-0", postgres):
+                    return True
+            except psycopg.OperationalError:  # the Secret has it a moment before the server
+                return False
 
-        await eventually(restored, seconds=60, what="the lost Secret is there again")
+        await eventually(restored, what="the lost Secret is there again, and opens the server")
         session = await admin.connect(database)
         for name in names:
             grants = {("orders", "INSERT")} if name == "plan-1" else SELECTS
@@ -439,7 +456,7 @@ async def test_it_finds_out_by_itself_what_is_gone_where_no_watch_tells_of_it(
         async def gone() -> bool:
             return resource not in await tenant.resources()
 
-        await eventually(gone, seconds=20, what="the resource is let go, since no plan uses it")
+        await eventually(gone, what="the resource is let go, since no plan uses it")
     finally:
         await embedded.stop()
 
@@ -517,19 +534,16 @@ async def test_it_gets_along_with_others_who_edit_the_same_objects(
     async with meddling(tenant, names):
         for name in names:
             await tenant.plan(name, resource, scopes=[database], privileges=["SELECT"])
-        await tenant.until_plans(names, seconds=30)
+        await tenant.until_plans(names)
         for number in range(3):
             for name in names:
                 await tenant.annotate(name, rotate_at=str(number))
         await tenant.change("plan-0", scopes=[database, f"{database}.extra"], privileges=["INSERT"])
 
-        async def all_rotated() -> bool:
-            plans = await tenant.plans()
-            return all(plans[name]["status"].get("observedRotateAt") == "2" for name in names)
-
-        await eventually(all_rotated, seconds=40, what="all are rotated")
-        await tenant.until_plans(names, seconds=30)
-    await tenant.until_plans(names, seconds=30)
+        for name in names:
+            await until_rotated(tenant, name, "2")
+        await tenant.until_plans(names)
+    await tenant.until_plans(names)
     session = await admin.connect(database)
     for name in names:
         await assert_whole(tenant, name, CHANGED if name == "plan-0" else SELECTS, session, postgres)

@@ -12,15 +12,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
-from unittest import SkipTest
 
 import pytest
 import yaml
-from sybil import Document
-from sybil.parsers.markdown import CodeBlockParser, SkipParser
 
 from integration.namespaces import CLUSTER_WIDE
+from integration.pages import PAGES, blocks, name_of
 from local import cluster
 from local.errors import StackError
 from local.helm import helm
@@ -29,9 +26,8 @@ from local.stack import CHECKOUT, Stack
 
 pytestmark = [pytest.mark.version_independent, CLUSTER_WIDE]
 
-PAGES = sorted([*CHECKOUT.glob("*.md"), *CHECKOUT.glob("docs/*.md"), *CHECKOUT.glob("deploy/*/README.md")])
 TUTORIAL = CHECKOUT / "docs/tutorial.md"
-PAGE_SECONDS = 180
+PAGE_SECONDS = 600
 PLUGINS = {"cnpg", "krew"}
 WITH_PLUGIN = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 """The environment, with kubectl hoop on PATH."""
@@ -67,31 +63,6 @@ spec:
   scopes: [mydb]
   privileges: [SELECT]
 """
-
-
-def name_of(page: Path) -> str:
-    return str(page.relative_to(CHECKOUT))
-
-
-class Block(NamedTuple):
-    line: int
-    language: str
-    text: str
-    why_not: str
-    """Why it is not run; empty where it is."""
-
-
-def blocks(page: Path) -> Iterator[Block]:
-    """The blocks of a page that a shell or the API server understands."""
-    parsers = [CodeBlockParser(language, lambda _: None) for language in ("sh", "yaml")]
-    for example in Document.parse(str(page), *parsers, SkipParser()).examples():
-        why_not = ""
-        try:
-            example.evaluate()
-        except SkipTest as skipped:
-            why_not = str(skipped)
-        if language := example.region.lexemes.get("arguments"):  # the parser's name for it; a skip has none
-            yield Block(example.line, language, example.parsed, why_not)
 
 
 def with_blocks(language: str) -> list[Path]:
@@ -173,9 +144,9 @@ def shop(operator: Stack, access: str, postgres: Server) -> Iterator[str]:
         },
     }
     kubectl("apply", "--filename=-", manifest=f"{yaml.safe_dump(secret)}---\n{SHOP}")
-    kubectl("wait", "--for=condition=Ready", "hrp/orders-ro", "--timeout=30s")
+    kubectl("wait", "--for=condition=Ready", "hrp/orders-ro", "--timeout=60s")
     yield access
-    kubectl("delete", "hrp,hres", "--all", "--timeout=60s")
+    kubectl("delete", "hrp,hres", "--all", "--timeout=120s")
     kubectl("delete", "secrets,configmaps,rolebindings", "--all")
 
 

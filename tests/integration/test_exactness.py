@@ -10,7 +10,7 @@ from hoop_operator.errors import PlanReason
 from hoop_operator.planner.model import Server
 from hoop_operator.planner.statements import Phase
 from hoop_operator.postgres import scram
-from hoop_operator.postgres.snapshot import read_server
+from hoop_operator.postgres.server_snapshot import read_server
 from hoop_operator.reconcile import turn
 from integration.administrator import Administrator
 from integration.roles import Roles, fill, literal, make, messages, quoted
@@ -934,7 +934,7 @@ async def test_a_database_dropped_between_listing_and_connecting_fails_no_plan(
 
     async def list_and_drop(*arguments: Any) -> Server:
         server = await read_server(*arguments)
-        await roles.run("postgres", f"DROP DATABASE IF EXISTS {quoted(doomed)}")
+        await roles.run("postgres", f"DROP DATABASE IF EXISTS {quoted(doomed)} WITH (FORCE)")
         return server
 
     monkeypatch.setattr(turn, "read_server", list_and_drop)

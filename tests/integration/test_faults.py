@@ -4,7 +4,7 @@ import asyncio
 import json
 import secrets
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -85,8 +85,13 @@ class Stage:
         self._written.clear()
         self._counts.clear()
 
-    async def all_written(self) -> list[Effect]:
-        """Wait until the operator is quiet; return all side effects since they are counted."""
+    async def all_written(self, known: Collection[str] = ()) -> list[Effect]:
+        """Wait until the operator has written what it is known to and is quiet; return all since it is counted."""
+
+        async def all_known() -> bool:
+            return self._counts.keys() >= set(known)
+
+        await eventually(all_known, what=f"each of {known} is written")
         seen = -1
         while seen != len(self._written):
             seen = len(self._written)
@@ -181,6 +186,8 @@ class Trial:
         if self._operation is not create:
             await create(stage, plan, self._databases)
             await self._tenant.until_plans([plan], seconds=SECONDS)
+            # It is told of last.
+            await eventually(lambda: self._tenant.events(plan), what="an event about the plan")
         await self._until_counted()
         if self._operation is rotate_on_schedule:
             await (
@@ -277,8 +284,7 @@ async def test_it_may_be_killed_or_lose_the_answer_at_any_side_effect(
         await asyncio.gather(*(stage.open(tmp_path) for stage in stages))
         trials = [Trial(stage, operation, databases, roles) for stage in stages]
         undisturbed = await trials[0].live()
-        effects = await stages[0].all_written()
-        assert EFFECTS[operation] <= {what for what, _ in effects}, effects
+        effects = await stages[0].all_written(EFFECTS[operation])
 
         async def killed(trial: Trial, moment: Moment, at: list[Effect]) -> None:
             for effect in at:

@@ -10,13 +10,16 @@ import pytest
 from hoop_operator.credentials.connection import Connection
 from hoop_operator.errors import NoLongerLeading, RolesChanged
 from hoop_operator.planner.model import DesiredRole, Identity
+from hoop_operator.postgres.capabilities import read_capabilities
 from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.session import Limits, Sessions, open_sessions
-from hoop_operator.postgres.snapshot import read_capabilities
 from hoop_operator.reconcile.remove import Removal, remove_roles
 from hoop_operator.reconcile.turn import look
 from integration.roles import LIMITS, Roles, literal, make, quoted
 from integration.tenant import eventually
+
+PATIENT = replace(LIMITS, lock_seconds=20)
+"""Who waits here waits for a lock that somebody lets go in the end."""
 
 ANOTHER_PLAN = Identity("default", "another", "plan").comment
 
@@ -43,7 +46,7 @@ class Operators:
         self._opened = AsyncExitStack()
 
     async def look(
-        self, *desired: DesiredRole, connection: Connection | None = None, limits: Limits = LIMITS
+        self, *desired: DesiredRole, connection: Connection | None = None, limits: Limits = PATIENT
     ) -> Operator:
         sessions = await self._opened.enter_async_context(
             open_sessions(connection or self.roles.connection, limits, lambda _: True)
@@ -146,7 +149,7 @@ async def test_of_two_operators_one_waits_and_then_finds_its_look_outdated(
     database = await roles.database()
     async with first.fence.transaction([desired.name], database) as transaction:
         waiting = asyncio.create_task(second.limit(desired, connections=8))
-        await eventually(waits, seconds=5, what="the second operator waits")
+        await eventually(waits, what="the second operator waits")
         await transaction.execute(f"ALTER ROLE {quoted(desired.name)} CONNECTION LIMIT 7")
     with pytest.raises(RolesChanged):
         await waiting
@@ -167,7 +170,7 @@ async def test_transactions_of_one_operator_never_wait_for_each_other_in_vain(
     for role in everything[:4]:
         await make(roles, role)
     databases = [await roles.database() for _ in range(4)]
-    operator = await operators.look(*everything, limits=replace(LIMITS, sessions=sessions))
+    operator = await operators.look(*everything, limits=replace(PATIENT, sessions=sessions))
     async with operator.fence.transaction([role.name for role in everything]) as transaction:
         for role in everything[4:]:
             await transaction.execute(f"CREATE ROLE {quoted(role.name)}")
@@ -182,7 +185,7 @@ async def test_transactions_of_one_operator_never_wait_for_each_other_in_vain(
         async with operator.fence.transaction([role.name for role in part], databases[number % 4]):
             most = max(most, operator.sessions._open)
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await asyncio.gather(*map(work, range(12)))
     assert most <= max(2, sessions)
 
@@ -246,6 +249,7 @@ async def test_a_deletion_outwaits_who_is_about_to_commit_the_role(
     operators: Operators, roles: Roles
 ) -> None:
     """A leader that was frozen in its COMMIT is no leader any more, and no look shows what it makes."""
+    roles.limits = PATIENT
     role = roles.desired("unborn")
     maker = await operators.look(role)
 
@@ -260,6 +264,6 @@ async def test_a_deletion_outwaits_who_is_about_to_commit_the_role(
         await transaction.execute(f"CREATE ROLE {quoted(role.name)}")
         await transaction.execute(f"COMMENT ON ROLE {quoted(role.name)} IS {literal(role.identity.comment)}")
         removal = asyncio.create_task(roles.remove(role))
-        await eventually(waits, seconds=5, what="the removal waits")
+        await eventually(waits, what="the removal waits")
     assert await removal is None
     assert not await roles.exists(role.name)

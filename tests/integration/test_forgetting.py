@@ -54,7 +54,7 @@ async def test_nothing_is_kept_of_resources_and_plans_that_are_gone_however_they
             }.items():
                 await tenant.until_plans([plan], reason)
             await api.delete(paths.secret(namespace, "applied-credentials"))
-            await eventually(lambda: tenant.secret("applied"), seconds=10, what="the Secret is back")
+            await eventually(lambda: tenant.secret("applied"), what="the Secret is back")
             reconciler = operator._reconciler
             assert [*held(reconciler._memory)]
             # No plan but the one that the server may cure is tried again by a clock; that one may be under way now.
@@ -70,7 +70,7 @@ async def test_nothing_is_kept_of_resources_and_plans_that_are_gone_however_they
                 return not [*held(reconciler)]
 
             try:
-                await eventually(forgotten, seconds=15, what="all is forgotten")
+                await eventually(forgotten, what="all is forgotten")
             except AssertionError as error:
                 raise AssertionError(f"{error}: {[*held(reconciler)]}") from None
         finally:

@@ -216,7 +216,7 @@ async def test_a_plan_is_carried_out_by_a_user_without_a_name_on_a_read_only_roo
                 await login.execute("DELETE FROM orders")
         await tenant.delete("ro")
         await tenant.until_gone("ro")
-        assert await operator.stop(20) == 0
+        assert await operator.stop(60) == 0
         assert run(container, *dockerfile.health_check(), HOOP_HTTP_PORT=str(operator.port)).returncode == 1
     finally:
         operator.bury()

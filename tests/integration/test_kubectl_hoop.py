@@ -2,10 +2,13 @@
 
 import json
 import os
+import pty
 import re
+import shlex
 import shutil
 import signal
 import subprocess
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +23,7 @@ from integration.plugin import SCRIPTS, Plugin
 from integration.tenant import Tenant, eventually
 from local import cluster, kubeconfig, postgresql
 from local.postgresql import Server
-from local.stack import Stack
+from local.stack import CHECKOUT, Stack
 
 pytestmark = pytest.mark.version_independent
 
@@ -96,6 +99,41 @@ async def test_status_tells_resource_plans_and_secrets_and_what_is_wrong(
     assert plugin.run("status", "nothing").code == WRONG
 
 
+async def test_output_is_coloured_on_a_terminal_unless_the_user_will_not_have_it_and_never_in_a_pipe(
+    plugin: Plugin, resource: str
+) -> None:
+    unwrapped = {"TERM": "xterm-256color", "COLUMNS": "1000"}
+
+    def on_a_terminal(**more: str) -> str:
+        ours, theirs = pty.openpty()
+        process = subprocess.Popen(  # noqa: S603 -- our own program
+            [plugin.program, "status", "-n", plugin.namespace],
+            stdin=theirs,
+            stdout=theirs,
+            env={"PATH": plugin.path, "KUBECONFIG": str(plugin.kubeconfig), **unwrapped, **more},
+        )
+        os.close(theirs)
+        shown = b""
+        with (
+            suppress(OSError),
+            os.fdopen(ours, "rb", buffering=0) as terminal,
+        ):  # EIO: nobody writes there any more
+            while piece := terminal.read(4096):
+                shown += piece
+        assert process.wait(timeout=60) == FINE
+        return shown.decode().replace("\r\n", "\n")
+
+    plain = plugin.run("status", more=unwrapped).out
+    assert resource in plain
+    assert "\x1b" not in plain
+    coloured, colourless = on_a_terminal(), on_a_terminal(NO_COLOR="1")
+    for shown in (coloured, colourless):  # bold is no colour
+        assert re.sub(r"\x1b\[[0-9;]*m", "", shown) == plain
+    colours = [re.findall(r"\x1b\[(?:\d+;)*[39]\d[;m]", shown) for shown in (coloured, colourless)]
+    assert colours[0]
+    assert not colours[1]
+
+
 async def test_what_waits_is_shown_approved_as_shown_and_by_those_who_may(
     plugin: Plugin, editor: Plugin, tenant: Tenant, database: str, resource: str, stack: Stack
 ) -> None:
@@ -167,7 +205,7 @@ async def test_a_plan_that_changed_while_a_person_read_is_not_approved(
         async def replanned() -> bool:
             return bool((await tenant.plans())["ro"]["status"]["plan"]["checksum"] != first)
 
-        await eventually(replanned, seconds=20, what="another plan")
+        await eventually(replanned, what="another plan")
         os.write(main, b"y\n")
         _, errors = process.communicate(timeout=30)
     finally:
@@ -194,7 +232,7 @@ async def test_whatever_ends_it_the_persons_key_does_not_stay_behind(
             [plugin.program, "rotate", "ro", "-n", plugin.namespace, "--wait"], env=environment
         ) as process:
             try:
-                await eventually(key_written, seconds=20, what="the key in its file")
+                await eventually(key_written, what="the key in its file")
                 process.send_signal(signum)
                 assert process.wait(timeout=30) == 128 + signum
             finally:
@@ -242,9 +280,9 @@ async def test_ctrl_c_ends_the_question_whether_to_approve_at_the_first(
                 while not asked.endswith(b"[y/N]: "):
                     asked += process.stderr.read(1)
                 # Between its last word and its wait nobody presses a key as fast as a test.
-                await eventually(waits_for_an_answer, seconds=10, what="it waits for an answer")
+                await eventually(waits_for_an_answer, what="it waits for an answer")
                 process.send_signal(signal.SIGINT)
-                assert process.wait(timeout=10) == 128 + signal.SIGINT
+                assert process.wait(timeout=30) == 128 + signal.SIGINT
             finally:
                 process.kill()
     finally:
@@ -394,7 +432,7 @@ async def test_a_plan_in_a_file_takes_what_it_lacks_from_the_cluster(
     assert (refused.code, "403 Forbidden: you (context " in refused.err) == (NO_CLUSTER, True)
 
 
-async def test_names_are_completed_for_kubectl(
+async def test_names_are_completed_for_kubectl_and_by_the_script_for_bash(
     plugin: Plugin, tenant: Tenant, database: str, resource: str
 ) -> None:
     await tenant.plan("orders-ro", resource, scopes=[database], privileges=["SELECT"])
@@ -414,6 +452,29 @@ async def test_names_are_completed_for_kubectl(
     assert kubectl_says("approve", "-n", plugin.namespace, "or") == ["orders-ro", ":4"]
     assert kubectl_says("doctor", "-n", plugin.namespace, "") == [resource, ":4"]
     assert kubectl_says("rec") == ["reconcile\tHave a plan run again now.", ":4"]
+
+    page = (CHECKOUT / "docs/kubectl-hoop.md").read_text()
+    (command,) = re.findall(r"^source <\(kubectl hoop completion bash\)", page, re.MULTILINE)
+
+    def bash_says(*words: str) -> list[str]:
+        """What bash offers for the last of some words."""
+        asked = shlex.join(["kubectl-hoop", *words])
+        script = f"""{command}
+            [[ $(complete -p kubectl-hoop) =~ -F\\ ([a-z_]+) ]]
+            COMP_WORDS=({asked}) COMP_CWORD={len(words)}
+            ${{BASH_REMATCH[1]}} kubectl-hoop
+            printf '%s\\n' "${{COMPREPLY[@]}}" """
+        return subprocess.run(  # noqa: S603 -- what the page has a user type
+            ["/bin/bash", "-euc", script],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
+        ).stdout.splitlines()
+
+    assert bash_says("approve", "-n", plugin.namespace, "or") == ["orders-ro"]
+    assert bash_says("doctor", "-n", plugin.namespace, "") == [resource]
+    assert bash_says("rec") == ["reconcile"]
 
 
 def test_whoever_impersonates_has_the_rights_of_whom_they_impersonate(

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 
 from hoop_operator.cluster.api import KubernetesApi
 from integration.operator_process import OperatorProcess
-from integration.tenant import Tenant
+from integration.tenant import PATIENCE_SECONDS, Tenant
 from local.postgresql import Server
 
 
@@ -23,12 +23,13 @@ async def test_every_line_is_json_and_every_line_about_a_run_names_its_object_si
     await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
     await tenant.plan("bad", resource, scopes=["nowhere"], privileges=["SELECT"])
     plans = await tenant.until_plans(["ro"]) | await tenant.until_plans(["bad"], "DatabaseNotFound")
+    registered = (await tenant.resources())[resource]
     password = (await tenant.secret("ro"))["password"]
     await tenant.change("ro", deletionPolicy="Retain")
     await tenant.until_plans(["ro"])
     await tenant.delete("ro")
     await tenant.until_gone("ro")
-    assert await operator.stop(10) == 0
+    assert await operator.stop(PATIENCE_SECONDS) == 0
 
     lines = [json.loads(line) for line in operator.said().splitlines()]
     assert (
@@ -47,6 +48,12 @@ async def test_every_line_is_json_and_every_line_about_a_run_names_its_object_si
         assert first["sid"] in [run["sid"] for run in plans[name]["status"]["history"]]
     assert {line["server"] for line in runs} == {server}
     assert all(line["sid"] for line in runs)
+    registrations = [
+        line for line in lines if line["logger"] == "hoop_operator.reconcile.resources" and "reason" in line
+    ]
+    assert registered["status"]["sid"] in [line["sid"] for line in registrations]
+    assert {line["object"]["name"] for line in registrations} == {resource}
+    assert registrations[-1]["server"] == server
     assert [line["message"] for line in about_plans if "stays on the server" in line["message"]]
     # What speaks of an object carries it.
     assert [line for line in lines if f"{namespace}/" in line["message"] and "object" not in line] == []

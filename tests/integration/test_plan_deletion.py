@@ -20,7 +20,7 @@ from integration.api_proxy import ApiProxy, PassOn, kind_of, let_pass
 from integration.namespaces import CLUSTER_WIDE
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
-from integration.tenant import Tenant, eventually, ready, roles_of
+from integration.tenant import PATIENCE_SECONDS, Tenant, eventually, ready, roles_of
 from local import cluster, processes
 from local.postgresql import Server
 from local.stack import Stack
@@ -113,7 +113,7 @@ async def test_deletion_ends_the_sessions_keeps_the_data_and_drops_the_role_ever
             return True
         return False
 
-    await eventually(collected, seconds=60, what="the Secret goes with its plan")
+    await eventually(collected, what="the Secret goes with its plan")
 
 
 async def test_a_retained_role_keeps_its_login_and_the_plan_made_again_takes_it_up(
@@ -165,7 +165,7 @@ async def test_a_plan_deleted_with_orphan_leaves_its_secret(
     tenant: Tenant, api: KubernetesApi, stack: Stack, role: str
 ) -> None:
     cluster.kubectl(
-        stack.kubeconfig, "-n", tenant.namespace, "delete", "hrp", "rw", "--cascade=orphan", "--timeout=30s"
+        stack.kubeconfig, "-n", tenant.namespace, "delete", "hrp", "rw", "--cascade=orphan", "--timeout=120s"
     )
     assert (
         "ownerReferences" not in (await api.get(paths.secret(tenant.namespace, "rw-credentials")))["metadata"]
@@ -282,7 +282,7 @@ async def test_without_its_resource_and_any_memory_of_it_a_plan_goes_with_a_warn
     await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
     await tenant.until_plans(["ro"])
     role = role_name(resource, "ro")
-    await operator.stop(20)
+    await operator.stop(PATIENCE_SECONDS)
     await api.delete(paths.hoop_resource(namespace, resource))
     await take_finalizers(api, paths.hoop_resource(namespace, resource))
     await tenant.delete("ro")
@@ -339,7 +339,7 @@ async def test_a_resource_deleted_in_the_moment_that_a_plan_begins_waits_for_its
             for name in (used, unused):
                 await api.delete(paths.hoop_resource(namespace, name))
             # It hears of this one later: then it knows of the other deletion, too.
-            await eventually(partial(gone, unused), seconds=20, what="the unused resource is gone")
+            await eventually(partial(gone, unused), what="the unused resource is gone")
         return await pass_on()
 
     try:
@@ -352,7 +352,7 @@ async def test_a_resource_deleted_in_the_moment_that_a_plan_begins_waits_for_its
         assert await exists(admin, role_name(used, "rw"))
         await tenant.until_resource(used, "InUse")
         await tenant.delete("rw")
-        await eventually(partial(gone, used), seconds=20, what="the resource is gone")
+        await eventually(partial(gone, used), what="the resource is gone")
         assert not await exists(admin, role_name(used, "rw"))
     finally:
         await proxy.close()
@@ -372,7 +372,7 @@ async def test_a_namespace_ends_with_everything_in_it_and_leaves_no_role(
     await tenant.plan("broken", resource, scopes=["no_such_database"], privileges=["SELECT"])
     await tenant.until_plans(["ext"])
     cluster.kubectl(stack.kubeconfig, "delete", "namespace", tenant.namespace, "--wait=false")
-    await eventually(lambda: ended(api, tenant.namespace), seconds=60, what="the namespace is gone")
+    await eventually(lambda: ended(api, tenant.namespace), what="the namespace is gone")
     assert not await exists(admin, role)
     assert not await exists(admin, role_name(resource, "ext"))
     cluster.kubectl(stack.kubeconfig, "create", "namespace", tenant.namespace)
@@ -394,15 +394,15 @@ async def test_a_namespace_ends_even_if_nobody_remembers_how_to_reach_the_server
     resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
     await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
     await tenant.until_plans(["ro"])
-    await operator.stop(20)
+    await operator.stop(PATIENCE_SECONDS)
     cluster.kubectl(stack.kubeconfig, "delete", "namespace", namespace, "--wait=false")
 
     async def without_credentials() -> bool:
         return not (await api.get(paths.secrets(namespace)))["items"]
 
-    await eventually(without_credentials, seconds=30, what="the credentials are gone")
+    await eventually(without_credentials, what="the credentials are gone")
     await operator.start()
-    await eventually(lambda: ended(api, namespace), seconds=60, what="the namespace is gone")
+    await eventually(lambda: ended(api, namespace), what="the namespace is gone")
     role = role_name(resource, "ro")
     assert f"role {role} was left behind" in operator.said()
     await drop(admin, role, database)

@@ -16,6 +16,7 @@ from hoop_operator.errors import ObjectNotFound
 from hoop_operator.naming import role_name
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
+from integration.server_log import logged, looks
 from integration.tenant import Tenant, eventually, ready, roles_of
 from local.postgresql import Server
 
@@ -31,24 +32,6 @@ def conditions(plan: Mapping[str, Any]) -> dict[str, str]:
 
 async def applied(tenant: Tenant, plan: str) -> dict[str, Any]:
     return (await tenant.until_plans([plan]))[plan]
-
-
-def logged(server: Server, offset: int) -> list[str]:
-    """What the server has logged beyond an offset."""
-    with server.log.open("rb") as log:
-        log.seek(offset)
-        return log.read().decode(errors="replace").splitlines()
-
-
-async def looks(server: Server, database: str, times: int) -> None:
-    """Wait until the operator has looked at a database so many times more."""
-    offset = server.log.stat().st_size
-
-    async def enough() -> bool:
-        begun = [line for line in logged(server, offset) if f"@{database} " in line and "BEGIN" in line]
-        return len(begun) >= times
-
-    await eventually(enough, seconds=10 * times, what=f"{times} looks at database {database}")
 
 
 async def grants(admin: Administrator, database: str, role: str) -> set[tuple[str, str]]:
@@ -151,7 +134,7 @@ async def test_an_external_plan_is_a_member_of_its_source_role_and_its_database_
     async def events() -> list[tuple[str, str]]:
         return [(kind, reason) for kind, reason, _ in await tenant.events("ext")]
 
-    assert await eventually(events, seconds=10, what="an event") == [("Warning", "BroadSourceRole")]
+    assert await eventually(events, what="an event") == [("Warning", "BroadSourceRole")]
 
 
 async def test_a_secret_template_adds_keys_labels_and_annotations(
@@ -219,7 +202,7 @@ async def test_an_advertised_endpoint_goes_into_the_secret_and_its_change_reache
         secret = await tenant.secret("ro")
         return (secret["host"], secret["port"]) == ("pooler.example.com", "6432")
 
-    await eventually(told, seconds=10, what="the advertised endpoint is in the Secret")
+    await eventually(told, what="the advertised endpoint is in the Secret")
 
 
 async def test_a_look_that_finds_all_in_order_writes_nothing_to_either_side(
@@ -232,7 +215,7 @@ async def test_a_look_that_finds_all_in_order_writes_nothing_to_either_side(
     async def counted() -> bool:
         return bool((await tenant.resources())[resource]["status"]["plans"] == 2)
 
-    await eventually(counted, seconds=10, what="the resource counts its plans")
+    await eventually(counted, what="the resource counts its plans")
 
     async def versions() -> list[str]:
         bodies = [
@@ -263,9 +246,12 @@ async def test_what_somebody_changed_on_the_server_is_repaired_on_the_drift_cloc
     first = await applied(tenant, "ro")
     role = sql.Identifier(first["status"]["role"])
     session = await admin.connect(database)
-    await session.execute(sql.SQL("REVOKE SELECT ON orders FROM {}").format(role))
-    await session.execute(sql.SQL("GRANT DELETE ON customers TO {}").format(role))
-    await session.execute(sql.SQL("ALTER ROLE {} NOLOGIN CREATEDB CONNECTION LIMIT 1").format(role))
+    # Between two looks and all at once: one that meets half of it would repair that with an event of its own.
+    await looks(postgres, database)
+    async with session.transaction():
+        await session.execute(sql.SQL("REVOKE SELECT ON orders FROM {}").format(role))
+        await session.execute(sql.SQL("GRANT DELETE ON customers TO {}").format(role))
+        await session.execute(sql.SQL("ALTER ROLE {} NOLOGIN CREATEDB CONNECTION LIMIT 1").format(role))
 
     def repaired(plan: Mapping[str, Any]) -> bool:
         return bool(plan["status"]["sid"] != first["status"]["sid"])
@@ -282,7 +268,7 @@ async def test_what_somebody_changed_on_the_server_is_repaired_on_the_drift_cloc
     async def told() -> bool:
         return bool(await tenant.events("ro"))
 
-    await eventually(told, seconds=5, what="an event about the repair")
+    await eventually(told, what="an event about the repair")
     ((kind, reason, note),) = await tenant.events("ro")
     assert (kind, reason) == ("Normal", "DriftRepaired")
     assert 'extra DELETE on table "public"."customers" in database' in note
@@ -305,7 +291,7 @@ async def test_a_changed_spec_is_applied_with_a_normal_event_and_takes_back_what
     async def told() -> bool:
         return [kind for kind, _, _ in await tenant.events("rw")] == ["Normal"]
 
-    await eventually(told, seconds=5, what="one event about the change")
+    await eventually(told, what="one event about the change")
 
 
 async def test_a_new_generation_has_its_outcome_written_even_where_nothing_was_to_be_done(
@@ -331,12 +317,12 @@ async def test_ignored_fields_are_pointed_out_once_for_each_generation(
     async def warned(times: int) -> bool:
         return [reason for _, reason, _ in await tenant.events("ro")].count("IgnoredField") == times
 
-    await eventually(lambda: warned(1), seconds=5, what="a warning")
+    await eventually(lambda: warned(1), what="a warning")
     await tenant.annotate("ro", reconcile_at="1")
     await tenant.until_plans(["ro"])
     await tenant.change("ro", sourceRole="pg_signal_backend")
     await tenant.until_plans(["ro"])
-    await eventually(lambda: warned(2), seconds=5, what="a second warning")
+    await eventually(lambda: warned(2), what="a second warning")
     assert all("spec.sourceRole" in note for _, _, note in await tenant.events("ro"))
 
 
@@ -402,10 +388,10 @@ async def test_the_resource_counts_the_plans_that_use_it(
     await tenant.plan("broken", resource, scopes=["no_such_database"], privileges=["SELECT"])
     await tenant.until_plans(["a", "b"])
     await tenant.until_plans(["broken"], "DatabaseNotFound")
-    await eventually(lambda: is_count(2), seconds=10, what="two plans counted")
+    await eventually(lambda: is_count(2), what="two plans counted")
     await tenant.delete("a")
     await tenant.until_gone("a")
-    await eventually(lambda: is_count(1), seconds=10, what="one plan counted")
+    await eventually(lambda: is_count(1), what="one plan counted")
 
 
 async def test_of_two_plans_that_mean_one_role_one_has_it_and_the_other_is_told_whose_it_is(
@@ -419,7 +405,7 @@ async def test_of_two_plans_that_mean_one_role_one_has_it_and_the_other_is_told_
         winners = [name for name, reason in reasons.items() if reason == "Applied"]
         return winners if sorted(reasons.values()) == ["Applied", "RoleConflict"] else []
 
-    (winner,) = await eventually(settled, seconds=20, what="one plan Applied, one RoleConflict")
+    (winner,) = await eventually(settled, what="one plan Applied, one RoleConflict")
     (loser,) = {"first", "second"} - {winner}
     plan = (await tenant.plans())[loser]
     assert f"default/{tenant.namespace}/{winner}" in ready(plan)[1]
@@ -484,7 +470,7 @@ async def test_what_somebody_wiped_off_the_object_is_put_back_and_nothing_is_don
     def is_held(plan: Mapping[str, Any]) -> bool:
         return bool(plan["metadata"].get("finalizers"))
 
-    await tenant.until_plan("ro", is_held, "the finalizer is back", seconds=5)
+    await tenant.until_plan("ro", is_held, "the finalizer is back")
     await tenant.annotate("ro", rotate_at="1", reconcile_at="now")
     await tenant.until_plans(["ro"])
     assert await tenant.secret("ro") == before
@@ -520,7 +506,7 @@ async def test_a_role_that_may_create_has_its_future_objects_covered_for_the_oth
         )
         return bool(await rows.fetchall())
 
-    await eventually(covered, seconds=10, what="default privileges for the maker's tables")
+    await eventually(covered, what="default privileges for the maker's tables")
     async with await tenant.log_in("maker", postgres) as session_of_maker:
         await session_of_maker.execute("CREATE TABLE made (id int)")
     async with await tenant.log_in("reader", postgres) as session_of_reader:

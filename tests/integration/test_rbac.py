@@ -82,22 +82,30 @@ def test_the_operator_may_be_elected_by_its_own_lease(
     assert may(stack, who, verb, f"leases.coordination.k8s.io{lease}", "hoop-system") is allowed
 
 
+AGGREGATED = {
+    "view": [("get", "hooproleplans")],
+    "edit": [("create", "hooproleplans")],
+    "admin": [("create", "hooproleplans"), ("create", "hoopresources")],
+}
+"""What of ours is to be in each of Kubernetes' roles for people: one thing of each of our roles."""
+
+
 @pytest.fixture
-def people(stack: Stack, namespace: str) -> str:
-    """Bind users named after Kubernetes' roles for people; wait until our rules are in those roles."""
-    for role in ("view", "edit", "admin"):
-        cluster.kubectl(
-            stack.kubeconfig,
-            f"--namespace={namespace}",
-            "create",
-            "rolebinding",
-            role,
-            f"--clusterrole={role}",
-            f"--user={role}",
-        )
-    deadline = time.monotonic() + 30
-    while not may(stack, ("--as=admin",), "create", "hoopresources.hoop.dev", namespace):
-        assert time.monotonic() < deadline
+def people(stack: Stack, namespace: str, role: str) -> str:
+    """Bind a user named after one of Kubernetes' roles for people; wait until our rules are in that role."""
+    cluster.kubectl(
+        stack.kubeconfig,
+        f"--namespace={namespace}",
+        "create",
+        "rolebinding",
+        role,
+        f"--clusterrole={role}",
+        f"--user={role}",
+    )
+    deadline = time.monotonic() + 60
+    for verb, resource in AGGREGATED[role]:
+        while not may(stack, (f"--as={role}",), verb, f"{resource}.hoop.dev", namespace):
+            assert time.monotonic() < deadline
     return namespace
 
 
@@ -138,6 +146,6 @@ def test_an_owned_secret_goes_with_its_owner_and_a_namespace_ends(stack: Stack, 
     }
     kubectl("create", "--filename=-", manifest=json.dumps(owned))
     kubectl("delete", "configmap", "owner")
-    kubectl("wait", "--for=delete", "secret/owned", "--timeout=60s")
+    kubectl("wait", "--for=delete", "secret/owned", "--timeout=120s")
     cluster.kubectl(stack.kubeconfig, "create", "namespace", f"{namespace}-2")
-    cluster.kubectl(stack.kubeconfig, "delete", "namespace", f"{namespace}-2", "--wait", "--timeout=60s")
+    cluster.kubectl(stack.kubeconfig, "delete", "namespace", f"{namespace}-2", "--wait", "--timeout=120s")

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from hoop_operator.cluster import paths
-from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.cluster.api import KubernetesApi, connect
 from hoop_operator.errors import ObjectNotFound
 from hoop_operator.naming import role_name
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
-from integration.tenant import Tenant, eventually, roles_of
+from integration.tenant import Tenant, eventually, ready, roles_of
 from local import cluster
 from local.postgresql import Server
 from local.stack import Stack
@@ -90,7 +90,7 @@ async def test_a_rebuilt_cluster_takes_up_its_roles_with_the_passwords_that_were
                 return owners == [again[name]["metadata"]["uid"]]
             return False
 
-        await eventually(is_the_plans, seconds=20, what="the Secret is the plan's")
+        await eventually(is_the_plans, what="the Secret is the plan's")
         async with await tenant.log_in(name, postgres):
             pass
     kept = await tenant.secret("ownerless")
@@ -99,6 +99,105 @@ async def test_a_rebuilt_cluster_takes_up_its_roles_with_the_passwords_that_were
         await tenant.delete(name)
         await tenant.until_gone(name)
         assert await roles_of(session, namespace, name) == []
+
+
+@pytest.fixture
+async def other_cluster(tmp_path: Path) -> AsyncIterator[tuple[Path, KubernetesApi]]:
+    """The kubeconfig and the API server of a second control plane, which has our kinds and nothing else."""
+    stack = Stack(tmp_path / "other")
+    stack.start_control_plane()
+    stack.apply_manifests()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("KUBECONFIG", str(stack.kubeconfig))
+        async with connect() as api:
+            yield stack.kubeconfig, api
+    stack.destroy()
+
+
+async def rows_of_roles(admin: Administrator, database: str, *names: str) -> list[tuple[Any, ...]]:
+    """What the server has on roles, with the transactions that wrote it: no write goes unseen that changes nothing."""
+    found: list[tuple[Any, ...]] = []
+    for query in (
+        "SELECT r.*, r.xmin::text, d.description, d.xmin::text FROM pg_authid r JOIN pg_shdescription d"
+        " ON d.objoid = r.oid AND d.classoid = 'pg_authid'::regclass WHERE r.rolname = ANY (%s) ORDER BY r.oid",
+        "SELECT c.relname, c.relacl::text FROM pg_class c WHERE c.relacl::text LIKE ANY"
+        " (SELECT '%%' || name || '=%%' FROM unnest(%s::text[]) name) ORDER BY 1",
+    ):
+        rows = await (await admin.connect(database)).execute(query, ([*names],))
+        found += await rows.fetchall()
+    return found
+
+
+@pytest.mark.version_independent
+async def test_a_copy_of_a_cluster_with_another_instance_touches_no_role_of_the_original(
+    api: KubernetesApi,
+    namespace: str,
+    own_operator: Operators,
+    other_cluster: tuple[Path, KubernetesApi],
+    admin: Administrator,
+    database: str,
+    postgres: Server,
+    tmp_path: Path,
+) -> None:
+    settings = {"HOOP_DRIFT_INTERVAL_SECONDS": "1", "HOOP_RETRY_SECONDS_MAX": "1"}
+    operator = own_operator(settings)
+    await operator.start()
+    original = Tenant(api, namespace, operator.agent_id)
+    resource = await original.resource(postgres, user=postgres.user, password=postgres.password)
+    names = ["bare", "with-status", "eager"]
+    for name in names:
+        await original.plan(name, resource, scopes=[database], privileges=["SELECT"])
+    plans = await original.until_plans(names)
+    secrets = {name: await original.secret(name) for name in names}
+    roles = [role_name(resource, name) for name in names]
+    before = await rows_of_roles(admin, database, *roles)
+    assert len(before) > len(roles)
+
+    kubeconfig, other_api = other_cluster
+    copy = Tenant(other_api, namespace, operator.agent_id)
+    cluster.kubectl(kubeconfig, "create", "namespace", namespace)
+    for secret in (f"{resource}-admin", *(f"{name}-credentials" for name in names)):
+        await other_api.create(
+            paths.secrets(namespace), saved(await api.get(paths.secret(namespace, secret)))
+        )
+    registered = (await original.resources())[resource]
+    await other_api.create(paths.hoop_resources(namespace), saved(registered))
+    for name in names:
+        await other_api.create(paths.hoop_role_plans(namespace), saved(plans[name]))
+    with_status = paths.status(paths.hoop_role_plan(namespace, "with-status"))
+    await other_api.merge_patch(with_status, {"status": plans["with-status"]["status"]})
+    await copy.change("eager", privileges=["INSERT"], rotatePassword=True)
+    await copy.annotate("eager", adopt="true", rotate_at="now")
+
+    # The objects name the agent id of the original, as what is restored does.
+    of_the_copy = {**settings, "HOOP_INSTANCE": "copy", "HOOP_AGENT_ID": operator.agent_id}
+    second = OperatorProcess(kubeconfig, tmp_path / "copy.log", of_the_copy)
+    try:
+        for life in ("first", "second"):
+            await second.start()
+            for name in names:
+                await copy.annotate(name, reconcile_at=f"{life} life")
+            for name, plan in (await copy.until_plans(names, "RoleConflict")).items():
+                assert f"belongs to the plan default/{namespace}/{name}" in ready(plan)[1]
+            for process in (operator, second):
+                process.kill()
+            await operator.start()
+        for name in names:
+            await original.annotate(name, reconcile_at="beside the copy")
+        await original.until_plans(names)
+        await second.start()
+        for name in names:
+            await copy.delete(name)
+            await copy.until_gone(name)
+    finally:
+        second.bury()
+    assert await rows_of_roles(admin, database, *roles) == before
+    for name in names:
+        assert await original.secret(name) == secrets[name]
+        async with await original.log_in(name, postgres):
+            pass
+        await original.delete(name)
+        await original.until_gone(name)
 
 
 async def as_in_git(tenant: Tenant, plan: str) -> str:
@@ -123,7 +222,7 @@ async def test_a_replaced_object_gets_its_finalizer_back_and_rotates_nothing_aga
     def is_held(plan: Mapping[str, Any]) -> bool:
         return bool(plan["metadata"].get("finalizers"))
 
-    after = await tenant.until_plan("ro", is_held, "the finalizer is back", seconds=10)
+    after = await tenant.until_plan("ro", is_held, "the finalizer is back")
     assert after["metadata"]["uid"] == before["metadata"]["uid"]
     assert after["status"]["history"] == before["status"]["history"]
     await tenant.annotate("ro", reconcile_at="now")

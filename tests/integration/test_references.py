@@ -16,7 +16,7 @@ from integration.aws import OTHER_REGION, POD_IDENTITY, REGION, ROLE, Aws
 from integration.namespaces import Namespaces
 from integration.operator_process import OperatorProcess
 from integration.registrant import CONFIDENTIAL, Registrant
-from integration.tenant import eventually, ready, roles_of
+from integration.tenant import PATIENCE_SECONDS, eventually, ready, roles_of
 from local.postgresql import Server
 
 pytestmark = pytest.mark.version_independent
@@ -224,7 +224,7 @@ async def test_what_aws_takes_no_requests_for_keeps_the_secret_that_there_is(
         status = (await registrant.see("thing"))["status"]
         return "ThrottlingException" in status["message"]
 
-    await eventually(throttled, seconds=20, what="the throttled secret is unresolved")
+    await eventually(throttled, what="the throttled secret is unresolved")
     found = await registrant.read_secret("thing-app-connection")
     assert found is not None
     assert found["data"] == {"X": CONFIDENTIAL}
@@ -244,7 +244,7 @@ async def test_a_password_rotated_at_its_source_is_looked_up_when_the_server_ref
     async def looked_up() -> bool:
         return aws.reads[prefix] == 2
 
-    await eventually(looked_up, seconds=20, what="the secret is read again")
+    await eventually(looked_up, what="the secret is read again")
     await registrant.until("db", "Registered")
     assert await registrant.resource_events("db") == []
 
@@ -279,7 +279,7 @@ async def test_a_change_at_the_source_is_noticed_on_the_drift_clock(
         found = [await registrant.read_secret(f"{name}-app-connection") for name in ("db", "thing")]
         return all(secret and secret["data"] == {"X": f"{CONFIDENTIAL} after"} for secret in found)
 
-    await eventually(hold_the_new_value, seconds=30, what="both Secrets hold the new value")
+    await eventually(hold_the_new_value, what="both Secrets hold the new value")
     assert set(aws.pod_tokens) == {TOKEN}
     await no_value_was_told(process, api, namespace)
 
@@ -337,12 +337,12 @@ async def test_an_aws_that_does_not_answer_keeps_nobody_else_waiting(
     async def asked() -> bool:
         return bool(aws.silent.intersection(aws.reads))
 
-    await eventually(asked, seconds=20, what="AWS is asked")
+    await eventually(asked, what="AWS is asked")
     await registrant.register("other", **THING)
     await registrant.until("other", "Registered", seconds=5)
     answered = {"envvar:X": f"_aws:{prefix}/answered:SecretString"}
     await neighbour.register("neighbour", **THING, roles=[{"name": "app", "secret": answered}])
     await neighbour.until("neighbour", "Registered", seconds=5)
-    await registrant.until("silent-0", "CredentialsUnresolved", f"secret {prefix}/0: AWS", seconds=40)
-    assert await process.alive()
-    assert await process.stop(10) == 0
+    await registrant.until("silent-0", "CredentialsUnresolved", f"secret {prefix}/0: AWS")
+    await eventually(process.alive, what="it is alive")
+    assert await process.stop(PATIENCE_SECONDS) == 0

@@ -131,7 +131,7 @@ class Account:
             answer = await self.api.create(REVIEWS, review)
             return bool(answer["status"]["allowed"] is allowed)
 
-        await eventually(in_force, seconds=10, what=f"{right} is in force")
+        await eventually(in_force, what=f"{right} is in force")
 
 
 class Scene:
@@ -176,7 +176,7 @@ class Scene:
         async def rotated() -> bool:
             return bool((await near.plans())[label]["status"].get("observedRotateAt"))
 
-        await eventually(rotated, seconds=20, what="the password is rotated")
+        await eventually(rotated, what="the password is rotated")
         for tenant in (near, far):
             await tenant.delete(label)
             await tenant.until_gone(label)
@@ -204,7 +204,7 @@ class Scene:
                 [await tenant.plans() or await tenant.resources() for tenant in (self.near, self.far)]
             )
 
-        await eventually(gone, seconds=30, what="nothing is left")
+        await eventually(gone, what="nothing is left")
 
 
 @pytest.fixture(scope="module")
@@ -264,9 +264,7 @@ async def test_without_any_of_its_rights_the_operator_cannot_do_its_work_and_say
     async def complained() -> bool:
         return f'cannot {right.verb} resource "{right.resource}"' in process.said()[said_before:]
 
-    complaint = asyncio.create_task(
-        eventually(complained, seconds=30, what=f"it says that it may not {right}")
-    )
+    complaint = asyncio.create_task(eventually(complained, what=f"it says that it may not {right}"))
     work = asyncio.create_task(scene.work_on())
     try:
         await complaint
@@ -276,6 +274,10 @@ async def test_without_any_of_its_rights_the_operator_cannot_do_its_work_and_say
         await account.restore(right, rules, namespace, name)
         process.settings.pop("HOOP_LEASE_NAMESPACE", None)
     assert process.running
+    if right.resource == "leases":
+        # One that is elected ends when a busy machine keeps it from renewing its lease in time.
+        process.kill()
+        process.spawn()
 
 
 async def test_an_object_that_waits_for_a_right_has_an_event_that_names_it(scene: Scene) -> None:
@@ -295,7 +297,7 @@ async def test_an_object_that_waits_for_a_right_has_an_event_that_names_it(scene
         ]
 
     try:
-        (note,) = await eventually(told, seconds=20, what="an event")
+        (note,) = await eventually(told, what="an event")
     finally:
         await account.restore(right, rules, near.namespace)
     assert 'cannot get resource "configmaps"' in note

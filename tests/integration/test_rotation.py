@@ -11,15 +11,16 @@ from psycopg.rows import TupleRow
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.postgres.capabilities import read_capabilities
 from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.session import open_sessions
-from hoop_operator.postgres.snapshot import read_capabilities
 from hoop_operator.reconcile.former_sessions import end_former_sessions
 from hoop_operator.reconcile.turn import look
 from integration.administrator import Administrator
 from integration.operator_process import OperatorProcess
 from integration.roles import LIMITS, Roles, quoted
-from integration.tenant import Tenant, eventually, ready
+from integration.scrape import Series, scrape, series
+from integration.tenant import PATIENCE_SECONDS, Tenant, eventually, ready
 from local.postgresql import Server
 
 SETTINGS = {"HOOP_DRIFT_INTERVAL_SECONDS": "3600", "HOOP_RETRY_SECONDS_MAX": "1"}
@@ -113,10 +114,10 @@ async def test_an_old_password_is_rotated_by_itself_and_once_however_long_nobody
     async def told() -> bool:
         return any("rotated, due by spec.rotationInterval" in note for _, _, note in await asker.events("ro"))
 
-    await eventually(told, seconds=5, what="the event")
+    await eventually(told, what="the event")
 
     former = (await asker.secret("ro"))["password"]
-    await process.stop(20)
+    await process.stop(PATIENCE_SECONDS)
     await asker.let_password_age("ro", ago(days=3))
     await process.start()
     runs = (await until_rotated(asker, former))["history"]
@@ -125,6 +126,30 @@ async def test_an_old_password_is_rotated_by_itself_and_once_however_long_nobody
     assert await looked_again(asker) == kept
     async with await asker.log_in("ro", postgres):
         pass
+    await asker.delete("ro")
+    await asker.until_gone("ro")
+    assert_counted_since_the_start(await scrape(process.port))
+
+
+def assert_counted_since_the_start(found: Series) -> None:
+    """See that the metrics tell of one rotation that was due, one run that was asked for, and one deletion."""
+    success = {("outcome", "success"), ("reason", "Applied")}
+    assert series(found, "hoop_plan_runs_total") == {
+        frozenset({*success, ("trigger", trigger)}): 1 for trigger in ("rotation", "annotation")
+    }
+    assert series(found, "hoop_plan_run_duration_seconds_count") == {frozenset(): 2}
+    assert series(found, "hoop_password_rotations_total") == {frozenset({("trigger", "rotation")}): 1}
+    assert series(found, "hoop_plan_removals_total") == {frozenset({("outcome", "dropped")}): 1}
+    # The turn of the deletion may be about to end.
+    assert series(found, "hoop_turn_duration_seconds_count")[frozenset()] >= 2
+    for name in ("hoop_plan_run_duration_seconds_sum", "hoop_turn_duration_seconds_sum"):
+        assert series(found, name)[frozenset()] > 0
+    requests = series(found, "hoop_kubernetes_requests_total", status="200")
+    assert {dict(labels)["method"] for labels, count in requests.items() if count} >= {"GET", "PATCH"}
+    for mode in ("read", "write"):
+        committed = series(found, "hoop_sql_transactions_total", mode=mode, outcome="committed")
+        assert committed[frozenset()] > 0
+    assert series(found, "hoop_leader") == {frozenset(): 1}
 
 
 @pytest.mark.version_independent
@@ -156,7 +181,7 @@ async def test_a_plan_that_lost_its_status_learns_from_its_secret_what_was_rotat
     )["status"]
     rotated = (await asker.secret("ro"))["password"]
     assert rotated != aging
-    await process.stop(20)
+    await process.stop(PATIENCE_SECONDS)
     path = paths.status(paths.hoop_role_plan(asker.namespace, "ro"))
     await asker.api.merge_patch(path, {"status": None})
     await process.start()
@@ -165,7 +190,7 @@ async def test_a_plan_that_lost_its_status_learns_from_its_secret_what_was_rotat
         assert after[name] == before[name]
     assert (await asker.secret("ro"))["password"] == rotated
 
-    await process.stop(20)
+    await process.stop(PATIENCE_SECONDS)
     await asker.api.merge_patch(path, {"status": None})
     await mark(asker, f'{{"since":"{LONG_AGO}"}}')
     await process.start()
@@ -201,10 +226,10 @@ async def test_sessions_that_a_run_left_open_which_was_cut_short_are_ended_by_th
     async def a_second_later() -> bool:
         return datetime.now(UTC) - opened > timedelta(seconds=1)
 
-    await eventually(a_second_later, seconds=5, what="the next second, for the Secret has whole ones")
+    await eventually(a_second_later, what="the next second, for the Secret has whole ones")
     since = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     await mark(tenant, f'{{"since":"{since}","replaces":"{told}"}}')
-    await eventually(lambda: is_over(former), seconds=10, what="the former session is ended")
+    await eventually(lambda: is_over(former), what="the former session is ended")
     await former.close()
     settled = (
         await tenant.until_plan("ro", lambda plan: plan["status"]["lastRotationTime"] == since, "settled")
@@ -275,7 +300,7 @@ async def test_sessions_that_began_before_a_moment_are_ended_and_later_ones_are_
         server, _ = await look(sessions, capabilities, [desired])
         fence = Fence(sessions, server, [desired])
         assert await end_former_sessions(sessions, fence, capabilities, desired, moment) == ""
-    await eventually(lambda: is_over(early), seconds=5, what="the early session is ended")
+    await eventually(lambda: is_over(early), what="the early session is ended")
     assert not await is_over(late)
     assert await members(roles, desired.name) == granted
     await late.close()
@@ -344,7 +369,7 @@ async def test_a_rotation_ends_sessions_where_the_setting_asks_for_it_and_stands
         )
         current = await tenant.log_in("ext", postgres)
         if ending == "on":
-            await eventually(lambda: is_over(former), seconds=5, what="the former session is ended")
+            await eventually(lambda: is_over(former), what="the former session is ended")
         else:
             assert not await is_over(former)
 
@@ -353,11 +378,11 @@ async def test_a_rotation_ends_sessions_where_the_setting_asks_for_it_and_stands
             return [event for event in events if event[1] == "SessionsNotEnded"]
 
         if ending == "out of reach":
-            ((kind, _, note),) = await eventually(warnings, seconds=5, what="the warning")
+            ((kind, _, note),) = await eventually(warnings, what="the warning")
             assert kind == "Warning"
             assert role in note
             await superuser.execute(note.partition(" run: ")[2].encode())
-            await eventually(lambda: is_over(former), seconds=5, what="the SQL of the warning helps")
+            await eventually(lambda: is_over(former), what="the SQL of the warning helps")
         else:
             assert await warnings() == []
         await tenant.annotate("ext", reconcile_at="again")

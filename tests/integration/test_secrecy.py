@@ -17,7 +17,8 @@ from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
 from integration.operator_process import PROGRAM, OperatorProcess
 from integration.proxy import Proxy
-from integration.tenant import Tenant, eventually, ready, roles_of
+from integration.scrape import exposition
+from integration.tenant import PATIENCE_SECONDS, Tenant, eventually, ready, roles_of
 from local.postgresql import Server
 
 FINALIZER = "hoop.dev/operator"
@@ -124,7 +125,7 @@ async def test_no_password_is_anywhere_but_in_its_secret_over_a_whole_life(
     await tenant.until_plan("ro", lambda plan: ready(plan)[0] == "ApplyFailed", "a refused rotation")
     await holder.execute("ROLLBACK")
     await tenant.until_plan(
-        "ro", lambda plan: plan["status"].get("observedRotateAt") == "refused", "the rotation", seconds=30
+        "ro", lambda plan: plan["status"].get("observedRotateAt") == "refused", "the rotation"
     )
     passwords.add((await tenant.secret("ro"))["password"])
 
@@ -138,30 +139,34 @@ async def test_no_password_is_anywhere_but_in_its_secret_over_a_whole_life(
     async def taken_over() -> bool:
         return chosen in (await tenant.secret("ro")).get("pgpass", "")
 
-    await eventually(taken_over, seconds=30, what="the edited password is taken over")
+    await eventually(taken_over, what="the edited password is taken over")
     await tenant.until_plans(["ro"])
     async with await tenant.log_in("ro", postgres):
         pass
     said = await objects_without_secrets(api, namespace)
+    metrics = await exposition(process.port)
     await tenant.delete("ro")
     await tenant.until_gone("ro")
+    metrics += await exposition(process.port)
     said += await objects_without_secrets(api, namespace)
 
     places = {
         "the server's log": postgres.log.read_text(errors="replace"),
         "the operator's log": process.said(),
         "objects and events": said,
+        "the metrics": metrics,
         "process list and environment": shown_by_the_system(process.pid),
     }
     assert "DEBUG" in places["the operator's log"]
     assert role in places["the server's log"]
+    assert f'hoop_drift_total{{kind="grant_extra",name="ro",namespace="{namespace}"' in metrics
     assert "RoleConflict" not in said
     for place, content in places.items():
         for secret in passwords:
             for spelling in spellings(secret):
                 assert spelling not in content, place
     assert "t0ken-" not in places["the operator's log"]
-    assert "SCRAM-SHA-256$" not in said + places["the operator's log"]
+    assert "SCRAM-SHA-256$" not in said + metrics + places["the operator's log"]
 
 
 def _encoded(value: str) -> str:
@@ -220,9 +225,9 @@ async def test_it_ends_within_ten_seconds_while_a_server_hangs(
         )
         await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
         await process.start()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await hangs.wait()
-        assert await process.alive()
+        await eventually(process.alive, what="it is alive")
         assert await process.stop(10) == 0
         assert "Traceback" not in process.said()
         assert "never awaited" not in process.said()
@@ -244,8 +249,8 @@ async def test_it_is_alive_and_ready_while_the_databases_are_down(
     await process.start()
     resource = await tenant.resource(postgres, user="nobody", password="none", port=proxy.port)
     await tenant.until_resource(resource, "ServerUnreachable")
-    assert await process.alive()
-    assert await process.ready()
+    await eventually(process.alive, what="it is alive")
+    await eventually(process.ready, what="it is ready")
 
 
 @pytest.mark.version_independent

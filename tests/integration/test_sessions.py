@@ -22,14 +22,14 @@ from hoop_operator.errors import (
     StatementFailed,
 )
 from hoop_operator.postgres.establish import establish
-from hoop_operator.postgres.session import Limits, Sessions, Transaction, open_sessions
+from hoop_operator.postgres.session import IDLE_SECONDS, Limits, Sessions, Transaction, open_sessions
 from integration.administrator import Administrator
 from integration.proxy import Proxy
 from integration.registrant import CONFIDENTIAL, Registrant
-from integration.tenant import eventually
+from integration.tenant import PATIENCE_SECONDS, eventually
 from local.postgresql import Server
 
-LIMITS = Limits(sessions=2, connect_seconds=2, lock_seconds=0.2, statement_seconds=1)
+LIMITS = Limits(sessions=2, connect_seconds=10, lock_seconds=0.2, statement_seconds=10)
 PASSWORD = f"{CONFIDENTIAL}-Zr4"
 
 Session = psycopg.AsyncConnection[TupleRow]
@@ -229,7 +229,7 @@ async def test_every_transaction_says_who_it_is_and_what_it_may_do(
     postgres: Server, trapped: tuple[str, str]
 ) -> None:
     database, _ = trapped
-    limits = Limits(sessions=1, connect_seconds=2, lock_seconds=3, statement_seconds=4)
+    limits = Limits(sessions=1, connect_seconds=10, lock_seconds=3, statement_seconds=4)
     expected = {
         "role": "none",
         "search_path": "pg_catalog, pg_temp",
@@ -298,7 +298,7 @@ async def test_a_session_outlives_the_idle_timeout_that_an_owner_has_set(
             )
             return bool(((await rows.fetchone()) or (True,))[0])
 
-        await eventually(idle, seconds=10, what="twice the timeout has passed")
+        await eventually(idle, what="twice the timeout has passed")
         async with sessions.transaction() as transaction:
             assert await ask(transaction, "SELECT pg_catalog.pg_backend_pid()") == pid
 
@@ -315,7 +315,7 @@ async def test_a_database_can_be_dropped_as_soon_as_a_transaction_in_it_has_ende
         async def unused() -> bool:
             return await count(observer, database) == 0
 
-        await eventually(unused, seconds=5, what="the session in another database is closed")
+        await eventually(unused, seconds=IDLE_SECONDS / 2, what="the session in another database is closed")
 
 
 async def test_a_transaction_that_does_not_write_cannot(sessions: Sessions) -> None:
@@ -351,7 +351,7 @@ async def test_connections_stay_within_the_limit_and_are_gone_when_closed(
             (row,) = await transaction.fetch(
                 sql.SQL(
                     "SELECT pg_catalog.count(*) AS open FROM pg_catalog.pg_stat_activity"
-                    " WHERE datname = ANY (%(names)s)"
+                    " WHERE datname = ANY (%(names)s) AND backend_type = 'client backend'"
                 ),
                 {"names": databases},
             )
@@ -365,7 +365,7 @@ async def test_connections_stay_within_the_limit_and_are_gone_when_closed(
     async def gone() -> bool:
         return not [name for name in [own, *databases] if await count(observer, name)]
 
-    await eventually(gone, seconds=5, what="all sessions are gone")
+    await eventually(gone, what="all sessions are gone")
 
 
 async def test_nothing_is_left_that_would_block_dropping_or_copying_a_database(
@@ -382,7 +382,7 @@ async def test_nothing_is_left_that_would_block_dropping_or_copying_a_database(
     async def quiet() -> bool:
         return await count(observer, database) + await count(observer, "template1") == 0
 
-    await eventually(quiet, seconds=30, what="no session is left idle")
+    await eventually(quiet, what="no session is left idle")
     await observer.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(database)))
     copy = await admin.create_database()
     assert copy
@@ -446,13 +446,13 @@ async def test_a_server_that_falls_silent_is_unreachable_after_the_limit(
     proxy = Proxy(postgres.port)
     await proxy.open()
     try:
-        limits = Limits(sessions=1, connect_seconds=1, lock_seconds=1, statement_seconds=0.2)
+        limits = Limits(sessions=1, connect_seconds=2, lock_seconds=1, statement_seconds=1)
         async with open_sessions(connection_to(postgres, port=proxy.port), limits, anywhere) as sessions:
             async with sessions.transaction():
                 pass
             proxy.silent = True
             with pytest.raises(ServerUnreachable, match="does not answer any more"):
-                async with asyncio.timeout(20), sessions.transaction():
+                async with asyncio.timeout(PATIENCE_SECONDS), sessions.transaction():
                     pass
             proxy.silent = False
             async with sessions.transaction():

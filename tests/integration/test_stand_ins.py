@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 
-from exploration import snapshot as stand_in_snapshot
+from exploration import snapshot as stand_in
 from exploration.api_server import ApiClient, ApiServer
 from exploration.postgresql import DATABASE, OTHER_SCHEMA, OWNER, PostgreSQL
 from exploration.postgresql import Sessions as StandInSessions
@@ -23,14 +23,18 @@ from hoop_operator.errors import ClusterError, StatementFailed
 from hoop_operator.planner.model import DesiredRole, Identity
 from hoop_operator.planner.plan import databases_of, plan_role
 from hoop_operator.planner.scopes import parse_scope
-from hoop_operator.postgres import scram, snapshot
+from hoop_operator.postgres import scram
+from hoop_operator.postgres.capabilities import read_capabilities
+from hoop_operator.postgres.database_snapshot import read_database
 from hoop_operator.postgres.executor import execute_singly
+from hoop_operator.postgres.server_snapshot import read_server
 from hoop_operator.postgres.session import open_sessions
 from hoop_operator.reconcile.objects import FINALIZER
 from integration.roles import LIMITS, Roles
-from integration.tenant import eventually
+from integration.tenant import PATIENCE_SECONDS, eventually
 
 Object = dict[str, Any]
+Readers = tuple[Any, Any, Any]
 
 
 @pytest.fixture
@@ -222,7 +226,7 @@ class Party:
     async def outcome(self) -> str:
         assert self.under_way is not None
         try:
-            await asyncio.wait_for(self.under_way, 10)
+            await asyncio.wait_for(self.under_way, PATIENCE_SECONDS)
         except StatementFailed as failure:
             return failure.sqlstate
         return "done"
@@ -241,7 +245,7 @@ class _RollBackError(Exception):
 class Real:
     """The real server, with the objects of the stand-in in a database of another name, and an owner of another name."""
 
-    readers: Any = snapshot
+    readers: Readers = (read_capabilities, read_server, read_database)
 
     def __init__(self, roles: Roles, sessions: Any, database: str, owner: str) -> None:
         self.sessions = sessions
@@ -250,25 +254,26 @@ class Real:
         self._roles = roles
 
     async def waits(self, party: Party) -> bool:
-        """Wait until the server says that one of the operator's sessions waits."""
+        """Wait until the server says that one of the sessions in our database waits."""
         del party
 
         async def look() -> bool:
             return bool(
                 await self._roles.rows(
                     "postgres",
-                    "SELECT FROM pg_stat_activity"
-                    " WHERE wait_event_type = 'Lock' AND application_name = 'hoop-operator'",
+                    "SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                    " AND application_name = 'hoop-operator' AND datname = %(name)s",
+                    name=self.database,
                 )
             )
 
-        return await eventually(look, seconds=20, what="somebody waits for a lock")
+        return await eventually(look, what="somebody waits for a lock")
 
 
 class StandIn:
     """The stand-in, which tells by itself who waits."""
 
-    readers: Any = stand_in_snapshot
+    readers: Readers = (stand_in.read_capabilities, stand_in.read_server, stand_in.read_database)
     database = DATABASE
     owner = OWNER
 
@@ -393,16 +398,19 @@ async def test_what_does_not_clash_goes_on(
 
 async def plan_and_apply(server: Real | StandIn, desired: DesiredRole) -> list[str]:
     """The statements that the planner makes of what the readers find, applied."""
-    readers, run_statements = server.readers, cast("Any", execute_singly)
+    (read_capabilities, read_server, read_database), run_statements = (
+        server.readers,
+        cast("Any", execute_singly),
+    )
     async with server.sessions.transaction() as transaction:
-        capabilities = await readers.read_capabilities(transaction)
-        seen = await readers.read_server(transaction, capabilities, [desired.name], [])
+        capabilities = await read_capabilities(transaction)
+        seen = await read_server(transaction, capabilities, [desired.name], [])
     oids = [role.oid for role in seen.roles.values()]
     states = {}
     for name in databases_of(desired, seen):
         schemas = [scope.schema for scope in desired.scopes if scope.database == name]
         async with server.sessions.transaction(name) as transaction:
-            states[name] = await readers.read_database(transaction, name, oids, [], schemas)
+            states[name] = await read_database(transaction, name, oids, [], schemas)
     planned = plan_role(desired, seen, states)
     assert planned.problems == ()
     for place in dict.fromkeys(statement.database for statement in planned.statements):

@@ -107,7 +107,7 @@ async def tls(
         await session.close()
         return True
 
-    await eventually(encrypts, seconds=10, what="the server has TLS")
+    await eventually(encrypts, what="the server has TLS")
     yield TlsServer(server, authority, server.log)
     postgresql.stop(directory, version)
     postgresql.remove(directory, version)
@@ -223,7 +223,7 @@ async def test_a_client_certificate_logs_in_without_a_password_and_leaves_no_fil
     def no_files() -> bool:
         return not [*files.glob("hoop-tls-*")]
 
-    await eventually(lambda: asyncio.to_thread(no_files), seconds=10, what="no key is left in a file")
+    await eventually(lambda: asyncio.to_thread(no_files), what="no key is left in a file")
 
 
 @pytest.fixture

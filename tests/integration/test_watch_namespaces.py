@@ -71,7 +71,7 @@ async def test_it_serves_its_namespaces_with_the_roles_that_the_chart_makes_ther
     async def restored() -> bool:
         return bool(await near.secret("ro"))
 
-    await eventually(restored, seconds=20, what="the lost Secret is there again")
+    await eventually(restored, what="the lost Secret is there again")
     for tenant, plan in ((near, "ro"), (far, "guest")):
         await tenant.delete(plan)
         await tenant.until_gone(plan)
@@ -111,7 +111,7 @@ async def test_a_namespace_without_its_role_keeps_no_other_from_being_served_and
 
     restored = {**json.loads(binding), "metadata": {"name": account}}
     cluster.kubectl(*kubectl, "create", "--filename=-", manifest=json.dumps(restored))
-    await tenants[1].until_plans(["ro"], seconds=40)
+    await tenants[1].until_plans(["ro"])
     for tenant in tenants:
         await tenant.delete("ro")
         await tenant.until_gone("ro")

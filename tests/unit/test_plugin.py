@@ -80,7 +80,8 @@ def text(*trees: Any) -> str:
 
 
 def test_a_plan_in_order_is_told_with_its_secret_drift_rotation_and_run() -> None:
-    run = {"trigger": "drift", "statementCount": 2, "finishedAt": "2026-11-01T00:00:00Z"}
+    repaired = {"repaired": ["grant_missing", "password"], "finishedAt": "2026-11-01T00:00:00Z"}
+    waiting = {"trigger": "drift", "statementCount": 2, "finishedAt": "2026-11-03T00:00:00Z"}
     in_order = plan(
         condition("Ready", "True", "Applied"),
         condition("SecretReady", "True", "Written"),
@@ -88,13 +89,13 @@ def test_a_plan_in_order_is_told_with_its_secret_drift_rotation_and_run() -> Non
         secretName="ro-credentials",
         lastRotationTime="2026-11-02T00:00:00Z",
         nextRotationTime="2026-12-01T00:00:00Z",
-        history=[{"trigger": "spec", "statementCount": 1, "finishedAt": "2026-11-03T00:00:00Z"}, run],
+        history=[waiting, repaired],
     )
     assert text(*as_trees([resource()], [in_order])) == (
         "HoopResource shop/pg  Ready Registered  database/postgres  PostgreSQL 18.6\n"
         "└── HoopRolePlan shop/ro  Ready Applied  role hoopdev_pg_ro_1\n"
         "    ├── Secret ro-credentials  written\n"
-        "    ├── drift last repaired 2026-11-01T00:00:00Z\n"
+        "    ├── drift last repaired 2026-11-01T00:00:00Z: grant_missing, password\n"
         "    ├── password of 2026-11-02T00:00:00Z, next rotation 2026-12-01T00:00:00Z\n"
         "    └── last run 5f0a"
     )

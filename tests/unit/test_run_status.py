@@ -14,7 +14,8 @@ from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.planner.statements import Phase, Statement
 from hoop_operator.reconcile.objects import Plan
 from hoop_operator.reconcile.rotation import UNKNOWN, Cause, rotation_due
-from hoop_operator.reconcile.run import Run, status_of
+from hoop_operator.reconcile.run import Run
+from hoop_operator.reconcile.status import status_of
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 LATER = NOW + timedelta(hours=1)
@@ -193,6 +194,15 @@ def test_a_condition_that_stays_as_it_is_keeps_its_time() -> None:
     before = written(succeeded(plan()))
     after = written(succeeded(plan(before)), LATER)
     assert {entry["lastTransitionTime"] for entry in after["conditions"]} == {"2030-01-01T12:00:00Z"}
+
+
+def test_the_history_tells_what_had_drifted_of_the_runs_that_repaired_it() -> None:
+    before = written(succeeded(plan()))
+    repairing = Run(plan(before), "drift", new_input=False)
+    repairing.password_set = repairing.applied = repairing.secret_ready = True
+    (newest, first) = written(repairing, LATER)["history"]
+    assert newest["repaired"] == ["password"]
+    assert "repaired" not in first
 
 
 def test_the_history_has_the_last_ten_runs_newest_first() -> None:

@@ -26,10 +26,10 @@ def test_a_verifier_matches_the_password_it_was_made_from_and_no_other(password:
 
 def test_a_verifier_that_would_take_minutes_to_try_is_no_match_at_once() -> None:
     kept = scram.make_verifier("secret").replace(f"${scram.ITERATIONS}:", "$2147483647:")
-    begun = time.monotonic()
+    begun = time.process_time()
     assert scram.matches("secret", kept) is False
     assert scram.matches("gehe\u00efm", kept) is False
-    assert time.monotonic() - begun < 1
+    assert time.process_time() - begun < 1
 
 
 def test_a_verifier_without_iterations_or_that_cannot_be_decoded_is_no_match() -> None:

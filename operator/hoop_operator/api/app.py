@@ -4,7 +4,7 @@ import logging
 from importlib.metadata import version
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, HTTPException, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security import HTTPBearer
@@ -56,16 +56,13 @@ _MEANINGS = {
     413: "The body is too large",
     415: "The body is not said to be JSON",
     422: "It cannot be done to a resource like this, or a parameter is out of range",
+    500: "Something that nobody foresaw; the log has it under the id of the request",
     503: "The Kubernetes API or the operator does not answer",
 }
 
 
 def _refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    always = {401, 403, 408, 413, 415, 422, 503}
-    return {
-        status: {"model": Message, "description": _MEANINGS[status]}
-        for status in sorted({*always, *statuses})
-    }
+    return {status: {"model": Message, "description": _MEANINGS[status]} for status in statuses}
 
 
 def _session(request: Request) -> Session:
@@ -75,11 +72,89 @@ def _session(request: Request) -> Session:
     return Session(request.app.state.cluster.with_token(token), request.app.state.settings)
 
 
-_BEARER = [Depends(HTTPBearer(auto_error=False, description="Token of the Kubernetes API"))]
-"""For the document: `Caller` is what reads the token."""
-
 Caller = Annotated[Session, Depends(_session)]
 Name = Annotated[str, Path(description="Name of a resource", min_length=1, max_length=128)]
+
+routes = APIRouter(
+    prefix="/api/resources",
+    # For the document: `Caller` is what reads the token.
+    dependencies=[Depends(HTTPBearer(auto_error=False, description="Token of the Kubernetes API"))],
+    responses=_refusals(401, 403, 408, 413, 415, 422, 500, 503),
+)
+
+
+@routes.post("", status_code=201, responses=_refusals(400, 409), tags=["Resources"])
+async def create_resource(caller: Caller, request: ResourceRequest) -> Resource:
+    """Make a resource."""
+    return await resources.create(caller, request)
+
+
+@routes.get("", tags=["Resources"])
+async def list_resources(
+    caller: Caller,
+    page: Annotated[int | None, Query(ge=1, le=2**31)] = None,
+    page_size: Annotated[int | None, Query(ge=1, le=100)] = None,
+) -> list[Resource] | ResourcePage:
+    """List resources by name; with page or page_size, one page of them."""
+    if page is None and page_size is None:
+        return [resources.shown(body) for body in await resources.bodies(caller)]
+    return await resources.page_of(caller, page or 1, page_size or PAGE_SIZE)
+
+
+@routes.post("/health", responses=_refusals(400), tags=["Resources"])
+async def health_of_resources(caller: Caller, request: HealthRequest) -> HealthResults:
+    """Tell the health of several resources."""
+    return HealthResults(results=await health.health_of(caller, request.names))
+
+
+@routes.get("/{name}", responses=_refusals(404), tags=["Resources"])
+async def get_resource(caller: Caller, name: Name) -> Resource:
+    """Read a resource."""
+    return resources.shown(await resources.find(caller, name))
+
+
+@routes.put("/{name}", responses=_refusals(400, 404, 409), tags=["Resources"])
+async def replace_resource(caller: Caller, name: Name, change: ResourceReplacement) -> Resource:
+    """Replace the credentials of a resource."""
+    return await resources.replace(caller, name, change)
+
+
+@routes.delete("/{name}", status_code=204, responses=_refusals(404), tags=["Resources"])
+async def delete_resource(caller: Caller, name: Name) -> Response:
+    """Delete a resource."""
+    await deletion.remove(caller, name)
+    return Response(status_code=204)
+
+
+@routes.get("/{name}/health", responses=_refusals(404), tags=["Resources"])
+async def health_of_resource(caller: Caller, name: Name) -> Health:
+    """Tell the health of a resource."""
+    return await health.health(caller, name)
+
+
+# The batches first: "plan" and "apply" would be taken for names otherwise.
+@routes.post("/plan", responses=_refusals(400), tags=["Plans"])
+async def plan_several(caller: Caller, request: PlanBatch) -> PlanResults:
+    """Plan several roles at the same time."""
+    return PlanResults(results=await batches.plan_all(caller, request.items))
+
+
+@routes.post("/apply", responses=_refusals(400), tags=["Plans"])
+async def apply_several(caller: Caller, request: ApplyBatch) -> ApplyResults:
+    """Apply several plans at the same time."""
+    return ApplyResults(results=await batches.apply_all(caller, request.items))
+
+
+@routes.post("/{name}/plan", responses=_refusals(400, 404, 409), tags=["Plans"])
+async def plan_role(caller: Caller, name: Name, request: PlanRequest) -> PlanResult:
+    """Plan a role on a resource."""
+    return await plans.plan(caller, name, request)
+
+
+@routes.post("/{name}/apply", responses=_refusals(400, 404, 409), tags=["Plans"])
+async def apply_plan(caller: Caller, name: Name, request: ApplyRequest) -> ApplyResult:
+    """Apply a plan."""
+    return await plans.apply(caller, name, request)
 
 
 def application(settings: Settings, cluster: KubernetesApi) -> FastAPI:
@@ -98,8 +173,7 @@ def application(settings: Settings, cluster: KubernetesApi) -> FastAPI:
     app.state.settings, app.state.cluster = settings, cluster
     app.add_middleware(Entrance, introduce=lambda token: _introduce(cluster, token))
     _tell_what_is_wrong(app)
-    _serve_resources(app)
-    _serve_plans(app)
+    app.include_router(routes)
     _serve_probes(app, cluster)
     return app
 
@@ -112,130 +186,6 @@ async def _introduce(cluster: KubernetesApi, token: str) -> None:
         # Who is known, and may not know the version, may do other things.
         if error.status == 401:
             raise
-
-
-def _serve_resources(app: FastAPI) -> None:
-    @app.post(
-        "/api/resources",
-        status_code=201,
-        summary="Make a resource",
-        responses=_refusals(400, 409),
-        dependencies=_BEARER,
-        tags=["Resources"],
-    )
-    async def create_resource(caller: Caller, request: ResourceRequest) -> Resource:
-        return await resources.create(caller, request)
-
-    @app.get(
-        "/api/resources",
-        summary="List resources by name; with page or page_size, one page of them",
-        responses=_refusals(),
-        dependencies=_BEARER,
-        tags=["Resources"],
-    )
-    async def list_resources(
-        caller: Caller,
-        page: Annotated[int | None, Query(ge=1, le=2**31)] = None,
-        page_size: Annotated[int | None, Query(ge=1, le=100)] = None,
-    ) -> list[Resource] | ResourcePage:
-        if page is None and page_size is None:
-            return [resources.shown(body) for body in await resources.bodies(caller)]
-        return await resources.page_of(caller, page or 1, page_size or PAGE_SIZE)
-
-    @app.post(
-        "/api/resources/health",
-        summary="Tell the health of several resources",
-        responses=_refusals(400),
-        dependencies=_BEARER,
-        tags=["Resources"],
-    )
-    async def health_of_resources(caller: Caller, request: HealthRequest) -> HealthResults:
-        return HealthResults(results=await health.health_of(caller, request.names))
-
-    @app.get(
-        "/api/resources/{name}",
-        summary="Read a resource",
-        responses=_refusals(404),
-        dependencies=_BEARER,
-        tags=["Resources"],
-    )
-    async def get_resource(caller: Caller, name: Name) -> Resource:
-        return resources.shown(await resources.find(caller, name))
-
-    @app.put(
-        "/api/resources/{name}",
-        summary="Replace the credentials of a resource",
-        responses=_refusals(400, 404, 409),
-        dependencies=_BEARER,
-        tags=["Resources"],
-    )
-    async def replace_resource(caller: Caller, name: Name, change: ResourceReplacement) -> Resource:
-        return await resources.replace(caller, name, change)
-
-    @app.delete(
-        "/api/resources/{name}",
-        status_code=204,
-        summary="Delete a resource",
-        responses=_refusals(404),
-        dependencies=_BEARER,
-        tags=["Resources"],
-    )
-    async def delete_resource(caller: Caller, name: Name) -> Response:
-        await deletion.remove(caller, name)
-        return Response(status_code=204)
-
-    @app.get(
-        "/api/resources/{name}/health",
-        summary="Tell the health of a resource",
-        responses=_refusals(404),
-        dependencies=_BEARER,
-        tags=["Resources"],
-    )
-    async def health_of_resource(caller: Caller, name: Name) -> Health:
-        return await health.health(caller, name)
-
-
-def _serve_plans(app: FastAPI) -> None:
-    # The batches first: "plan" and "apply" would be taken for names otherwise.
-    @app.post(
-        "/api/resources/plan",
-        summary="Plan several roles at the same time",
-        responses=_refusals(400),
-        dependencies=_BEARER,
-        tags=["Plans"],
-    )
-    async def plan_several(caller: Caller, request: PlanBatch) -> PlanResults:
-        return PlanResults(results=await batches.plan_all(caller, request.items))
-
-    @app.post(
-        "/api/resources/apply",
-        summary="Apply several plans at the same time",
-        responses=_refusals(400),
-        dependencies=_BEARER,
-        tags=["Plans"],
-    )
-    async def apply_several(caller: Caller, request: ApplyBatch) -> ApplyResults:
-        return ApplyResults(results=await batches.apply_all(caller, request.items))
-
-    @app.post(
-        "/api/resources/{name}/plan",
-        summary="Plan a role on a resource",
-        responses=_refusals(400, 404, 409),
-        dependencies=_BEARER,
-        tags=["Plans"],
-    )
-    async def plan_role(caller: Caller, name: Name, request: PlanRequest) -> PlanResult:
-        return await plans.plan(caller, name, request)
-
-    @app.post(
-        "/api/resources/{name}/apply",
-        summary="Apply a plan",
-        responses=_refusals(400, 404, 409),
-        dependencies=_BEARER,
-        tags=["Plans"],
-    )
-    async def apply_plan(caller: Caller, name: Name, request: ApplyRequest) -> ApplyResult:
-        return await plans.apply(caller, name, request)
 
 
 def _serve_probes(app: FastAPI, cluster: KubernetesApi) -> None:

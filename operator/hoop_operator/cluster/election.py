@@ -39,8 +39,8 @@ class Election:
     namespace, name
         Of the Lease.
     lease_seconds
-        How long it holds after it was renewed. It is renewed seven times as often; who has not succeeded for two
-        thirds of it leads no more, and is ended before the whole of it has passed.
+        How long it holds after it was renewed. It is renewed seven times meanwhile, but at most once a second; who has
+        not succeeded for two thirds of it leads no more, and is ended before the whole of it has passed.
     on_elected, on_lost
         Called once each, by the election's thread.
     """

@@ -385,6 +385,15 @@ class HistoryEntry(KubernetesModel):
     statement_count: NonNegative = 0
     """How many statements its plan had."""
 
+    repaired: (
+        Annotated[
+            tuple[Annotated[str, Field(max_length=32)], ...],
+            Field(max_length=16, json_schema_extra=ATOMIC),
+        ]
+        | None
+    ) = None
+    """What had drifted and it repaired, each kind once: as `hoop_drift_total` has them, such as `grant_missing`."""
+
     started_at: Timestamp
     """When it began."""
 

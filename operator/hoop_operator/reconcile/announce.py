@@ -4,7 +4,7 @@ from typing import Literal, NamedTuple
 
 from hoop_operator.crd import PlanType
 from hoop_operator.errors import PlanReason
-from hoop_operator.reconcile.drift import drift_of, is_drift, repaired_in_words
+from hoop_operator.reconcile.drift import in_words, repaired_drift, waiting_drift
 from hoop_operator.reconcile.objects import ABANDON, Plan
 from hoop_operator.reconcile.run import Run
 
@@ -26,7 +26,9 @@ def plan_events(run: Run) -> list[Announcement]:
     before = plan.condition("Ready")
     events: list[Announcement] = []
     if run.waiting is not None and not _was_told(run):
-        events.append(Announcement("Normal", PlanReason.PENDING_APPROVAL, run.waiting))
+        drifted = waiting_drift(run)
+        found = [f"drift: {in_words(drifted)}"] if drifted else []
+        events.append(Announcement("Normal", PlanReason.PENDING_APPROVAL, "; ".join([*found, run.waiting])))
     if run.failed:
         if (before.get("reason"), before.get("message")) != (run.reason, run.message):
             events.append(Announcement("Warning", run.reason, run.message))
@@ -35,10 +37,8 @@ def plan_events(run: Run) -> list[Announcement]:
         events.append(
             Announcement("Normal", run.reason, "; ".join([healed, *_what_became_of_the_password(run)]))
         )
-    elif run.applied and is_drift(run):
-        events.append(
-            Announcement("Normal", "DriftRepaired", f"drift repaired: {repaired_in_words(drift_of(run))}")
-        )
+    elif repaired := repaired_drift(run):
+        events.append(Announcement("Normal", "DriftRepaired", f"drift repaired: {in_words(repaired)}"))
     elif before and run.applied:
         events.append(Announcement("Normal", PlanReason.APPLIED, _what_changed(run)))
     if run.taken_over:

@@ -1,10 +1,10 @@
 """Drift, in words: what differs from a plan although nobody asked for anything new since it was applied."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-from hoop_operator.planner.statements import Change, ChangeKind
+from hoop_operator.planner.statements import Change, ChangeKind, Statement
 from hoop_operator.reconcile.run import Run
 
 DRIFT = "drift"
@@ -30,11 +30,19 @@ class DriftKind(StrEnum):
     SECRET = "secret"
 
 
+class DriftOutcome(StrEnum):
+    """What came of it in the run that found it, as the metric has it."""
+
+    REPAIRED = "repaired"
+    WAITING = "waiting"
+
+
 class Drift(NamedTuple):
-    """One difference, and how it is told once it is repaired."""
+    """One difference, and how it is told: as gone again, or as still there."""
 
     kind: DriftKind
-    repaired: str
+    outcome: DriftOutcome
+    words: str
 
 
 def is_drift(run: Run) -> bool:
@@ -46,55 +54,80 @@ def is_drift(run: Run) -> bool:
     return ready and not run.new_input and run.trigger in {DRIFT, SECRET, RETRY}
 
 
-def drift_of(run: Run) -> list[Drift]:
-    """What a run found to differ on the server and in the Secret; without what waits for approval."""
-    changes = [statement.change for statement in run.due if statement.change is not None]
-    if any(change.kind is ChangeKind.ROLE for change in changes):
-        return [_role_gone(run)]
-    told = [
-        _change(statement.change, taken_away=statement.phase.takes_away)
-        for statement in run.due
-        if statement.change is not None
-    ]
+def repaired_drift(run: Run) -> list[Drift]:
+    """The drift that a run found on the server and in the Secret, and repaired."""
+    if not (run.applied and is_drift(run)):
+        return []
+    if any(change.kind is ChangeKind.ROLE for change, _ in _changes(run.due)):
+        return [_role_made_anew(run)]
+    told = [_repaired(change, taken_away=taken_away) for change, taken_away in _changes(run.due)]
     return [*dict.fromkeys(told), *_credentials(run)]
 
 
-def repaired_in_words(drifts: list[Drift]) -> str:
-    """Differences that are gone again."""
-    return _shortened([drift.repaired for drift in drifts])
+def waiting_drift(run: Run) -> list[Drift]:
+    """The drift that a run found on the server and left as it is, because to repair it waits for approval.
+
+    It is found once: a plan that waits is not ready any more.
+    """
+    if run.waiting is None or not is_drift(run):
+        return []
+    changes = [*_changes(run.statements or ())]
+    if any(change.kind is ChangeKind.ROLE for change, _ in changes):
+        return [Drift(DriftKind.ROLE, DriftOutcome.WAITING, "the role is gone")]
+    return [*dict.fromkeys(_waiting(change, taken_away=taken_away) for change, taken_away in changes)]
 
 
-def _shortened(texts: list[str]) -> str:
+def in_words(drifts: list[Drift]) -> str:
+    """Differences, one by one as long as they are not too many."""
+    texts = [drift.words for drift in drifts]
     more = [f"and {len(texts) - SHOWN_MAX} more"] if len(texts) > SHOWN_MAX else []
     return "; ".join([*texts[:SHOWN_MAX], *more])
 
 
-def _role_gone(run: Run) -> Drift:
-    if run.secret_lost:
-        return Drift(
-            DriftKind.ROLE,
-            "the role and its Secret were gone and were created anew with another password",
-        )
-    return Drift(DriftKind.ROLE, "the role was gone and was created anew with its password")
+def _changes(statements: Iterable[Statement]) -> Iterator[tuple[Change, bool]]:
+    """What statements change, and whether they take it away."""
+    for statement in statements:
+        if statement.change is not None:
+            yield statement.change, statement.phase.takes_away
 
 
-def _change(change: Change, *, taken_away: bool) -> Drift:
-    what = change.what
+def _kind(change: Change, *, taken_away: bool) -> DriftKind:
+    match change.kind:
+        case ChangeKind.GRANT:
+            return DriftKind.GRANT_EXTRA if taken_away else DriftKind.GRANT_MISSING
+        case kind:
+            return DriftKind(kind.value)
+
+
+def _role_made_anew(run: Run) -> Drift:
+    words = (
+        "the role and its Secret were gone and were created anew with another password"
+        if run.secret_lost
+        else "the role was gone and was created anew with its password"
+    )
+    return Drift(DriftKind.ROLE, DriftOutcome.REPAIRED, words)
+
+
+def _repaired(change: Change, *, taken_away: bool) -> Drift:
     match change.kind:
         case ChangeKind.COMMENT:
-            return Drift(
-                DriftKind.COMMENT,
-                "its ownership comment was gone and was written again",
-            )
+            words = "its ownership comment was gone and was written again"
         case ChangeKind.ATTRIBUTE:
-            return Drift(DriftKind.ATTRIBUTE, f"{what} set again")
-        case ChangeKind.MEMBERSHIP:
-            kinds = (DriftKind.MEMBERSHIP, DriftKind.MEMBERSHIP)
+            words = f"{change.what} set again"
         case _:
-            kinds = (DriftKind.GRANT_MISSING, DriftKind.GRANT_EXTRA)
-    if taken_away:
-        return Drift(kinds[1], f"extra {what} revoked")
-    return Drift(kinds[0], f"{what} granted again")
+            words = f"extra {change.what} revoked" if taken_away else f"{change.what} granted again"
+    return Drift(_kind(change, taken_away=taken_away), DriftOutcome.REPAIRED, words)
+
+
+def _waiting(change: Change, *, taken_away: bool) -> Drift:
+    match change.kind:
+        case ChangeKind.COMMENT:
+            words = "its ownership comment is gone"
+        case ChangeKind.ATTRIBUTE:
+            words = f"{change.what} is not set"
+        case _:
+            words = f"extra {change.what}" if taken_away else f"{change.what} is missing"
+    return Drift(_kind(change, taken_away=taken_away), DriftOutcome.WAITING, words)
 
 
 def _credentials(run: Run) -> Iterator[Drift]:
@@ -105,26 +138,31 @@ def _credentials(run: Run) -> Iterator[Drift]:
         if run.secret_lost:
             yield Drift(
                 DriftKind.SECRET,
+                DriftOutcome.REPAIRED,
                 "its Secret was gone and was made anew with another password",
             )
         else:
             yield Drift(
                 DriftKind.SECRET,
+                DriftOutcome.REPAIRED,
                 "its Secret held no password any more and was given another one",
             )
     elif run.password_set:
         if run.secret_edited or run.trigger == SECRET:
             yield Drift(
                 DriftKind.SECRET,
+                DriftOutcome.REPAIRED,
                 "the password in its Secret had been edited and was given to the server",
             )
         else:
             yield Drift(
                 DriftKind.PASSWORD,
+                DriftOutcome.REPAIRED,
                 "its password had been changed on the server and was set back",
             )
     elif run.secret_written:
         yield Drift(
             DriftKind.SECRET,
+            DriftOutcome.REPAIRED,
             "its Secret had been edited and was put right",
         )

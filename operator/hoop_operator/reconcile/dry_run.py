@@ -21,8 +21,8 @@ from hoop_operator.planner.adoption import account_of
 from hoop_operator.planner.model import DesiredRole
 from hoop_operator.planner.plan import plan_role
 from hoop_operator.planner.statements import Statement
+from hoop_operator.postgres.capabilities import read_capabilities
 from hoop_operator.postgres.session import Sessions, open_sessions
-from hoop_operator.postgres.snapshot import read_capabilities
 from hoop_operator.reconcile import approval
 from hoop_operator.reconcile.admission import admit, check_secret_name, deciding_selector, not_ready, usable
 from hoop_operator.reconcile.adoption import still_there

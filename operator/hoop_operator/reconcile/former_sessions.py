@@ -9,10 +9,11 @@ from hoop_operator.errors import ServerError
 from hoop_operator.planner.model import DesiredRole
 from hoop_operator.planner.removal import lend_rights
 from hoop_operator.planner.statements import render
+from hoop_operator.postgres.capabilities import Capabilities
 from hoop_operator.postgres.executor import end_sessions_before, execute_singly
 from hoop_operator.postgres.fence import Fence
+from hoop_operator.postgres.server_snapshot import read_server
 from hoop_operator.postgres.session import Sessions
-from hoop_operator.postgres.snapshot import Capabilities, read_server
 from hoop_operator.reconcile.contention import persist
 
 logger = logging.getLogger(__name__)

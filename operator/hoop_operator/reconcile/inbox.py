@@ -17,8 +17,8 @@ from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import ServerError, ServerUnreachable
 from hoop_operator.logs import about
 from hoop_operator.postgres.addresses import knock
+from hoop_operator.postgres.capabilities import Capabilities, read_capabilities
 from hoop_operator.postgres.session import Limits, open_sessions
-from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile.clock import Clock
 from hoop_operator.reconcile.objects import Key
 

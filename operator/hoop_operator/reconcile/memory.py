@@ -28,13 +28,9 @@ class Memory:
         self._readers: dict[Reading, set[Key]] = defaultdict(set)
 
     def see_resource(self, resource: Resource) -> bool:
-        """Keep a resource unless a newer version is known; tell whether it was kept."""
+        """Keep a resource unless a newer one is known, of its own or of a later uid; tell whether it was kept."""
         known = self.resources.get(resource.key)
-        if (
-            known is not None
-            and known.uid == resource.uid
-            and known.resource_version > resource.resource_version
-        ):
+        if known is not None and known.resource_version > resource.resource_version:
             return False
         if known is not None:
             self._forget_readings(known)
@@ -45,9 +41,9 @@ class Memory:
         return True
 
     def see_plan(self, plan: Plan) -> bool:
-        """Keep a plan unless a newer version is known; tell whether it was kept."""
+        """Keep a plan unless a newer one is known, of its own or of a later uid; tell whether it was kept."""
         known = self.plans.get(plan.key)
-        if known is not None and known.uid == plan.uid and known.resource_version > plan.resource_version:
+        if known is not None and known.resource_version > plan.resource_version:
             return False
         if known is not None:
             self._forget_relations(known)

@@ -29,8 +29,8 @@ from hoop_operator.errors import (
 from hoop_operator.logs import about, object_reference
 from hoop_operator.naming import role_name
 from hoop_operator.planner.model import DesiredRole, Identity
+from hoop_operator.postgres.capabilities import Capabilities, read_capabilities
 from hoop_operator.postgres.session import Sessions, open_sessions
-from hoop_operator.postgres.snapshot import Capabilities, read_capabilities
 from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
@@ -55,8 +55,9 @@ from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.remove import Removal, RemovalOutcome, remove_roles
 from hoop_operator.reconcile.retries import is_tried_again
 from hoop_operator.reconcile.rotation import TRIGGER, Schedule
-from hoop_operator.reconcile.run import Run, status_of
+from hoop_operator.reconcile.run import Run
 from hoop_operator.reconcile.single import SingleFlight
+from hoop_operator.reconcile.status import status_of
 from hoop_operator.reconcile.turn import Agreements, Turn, carry_out
 
 UNFORESEEN = "an error that nobody foresaw, the operator's log has it; it will be tried again"
@@ -107,10 +108,10 @@ class Plans:
         self._rotations.note(plan)
         return True
 
-    def gone(self, key: Key) -> None:
-        """Take note that a plan does not exist any more."""
+    def gone(self, key: Key, uid: str) -> None:
+        """Take note that a plan does not exist any more, be it that no watch told of it; another of its name stays."""
         plan = self._context.memory.plans.get(key)
-        if plan is None:
+        if plan is None or plan.uid != uid:
             return
         self._context.memory.forget_plan(key)
         self._rotations.forget(key)
@@ -301,17 +302,12 @@ class Plans:
             if self._exists(plan):
                 self._see(Plan.parse(body))
         except ObjectNotFound:
-            self._vanished(plan)
+            self.gone(plan.key, plan.uid)
 
     def _exists(self, plan: Plan) -> bool:
         """Whether a plan has not been told to be gone, be it that another one has its name now."""
         known = self._context.memory.plans.get(plan.key)
         return known is not None and known.uid == plan.uid
-
-    def _vanished(self, plan: Plan) -> None:
-        """Take note that a plan does not exist any more, although no watch has told of it: one may have broken then."""
-        if self._exists(plan):
-            self.gone(plan.key)
 
     async def take_turn(self, resource_key: Key, waiting: Mapping[Key, str]) -> None:
         """Carry out the plans of one resource that wait in a server's inbox.
@@ -597,7 +593,7 @@ class Plans:
                         api, plan.body, type=kind, reason=reason, message=message, action="Apply"
                     )
         except ObjectNotFound:
-            self._vanished(plan)
+            self.gone(plan.key, plan.uid)
         except ObjectConflict:
             await self._read_anew(plan)
         except ClusterError as error:
@@ -618,7 +614,7 @@ class Plans:
         try:
             self.seen(Plan.parse(await self._context.api.get(paths.custom_object(plan.body))))
         except ObjectNotFound:
-            self._vanished(plan)
+            self.gone(plan.key, plan.uid)
             return
         except (ClusterError, ValidationError) as error:
             logger.warning("Plan %s cannot be read: %s", plan.key, error)

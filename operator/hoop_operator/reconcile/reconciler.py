@@ -90,7 +90,7 @@ class Reconciler:
 
     def resource_gone(self, body: Mapping[str, Any]) -> None:
         """A HoopResource does not exist any more."""
-        self._resources.gone(_key(body))
+        self._resources.gone(_key(body), body["metadata"]["uid"])
 
     def plan_seen(self, body: Mapping[str, Any]) -> None:
         """A HoopRolePlan exists, as given."""
@@ -99,7 +99,7 @@ class Reconciler:
 
     def plan_gone(self, body: Mapping[str, Any]) -> None:
         """A HoopRolePlan does not exist any more."""
-        self._plans.gone(_key(body))
+        self._plans.gone(_key(body), body["metadata"]["uid"])
 
     async def _learn(
         self, path: str, parse: Callable[[Mapping[str, Any]], T], see: Callable[[T], bool]

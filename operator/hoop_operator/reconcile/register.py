@@ -37,7 +37,7 @@ from hoop_operator.errors import (
 )
 from hoop_operator.naming import FILES, connection_secret_name
 from hoop_operator.planner.statements import render
-from hoop_operator.postgres.snapshot import Capabilities
+from hoop_operator.postgres.capabilities import Capabilities
 from hoop_operator.reconcile.objects import Reading, Resource
 
 ENV_VARS_FROM = "spec.envVarsFrom"

@@ -14,6 +14,7 @@ from hoop_operator.planner.adoption import conflict
 from hoop_operator.planner.model import DatabaseState, DesiredRole, Server
 from hoop_operator.planner.roles import alteration_problem
 from hoop_operator.planner.statements import Statement, merge, render
+from hoop_operator.postgres.capabilities import Capabilities
 from hoop_operator.postgres.executor import end_sessions, execute_singly
 from hoop_operator.postgres.fence import Fence
 from hoop_operator.postgres.removal import (
@@ -23,7 +24,6 @@ from hoop_operator.postgres.removal import (
     read_sessions,
 )
 from hoop_operator.postgres.session import LOCK_NOT_AVAILABLE, Sessions, Transaction
-from hoop_operator.postgres.snapshot import Capabilities
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another
 from hoop_operator.reconcile.run import failure_of
 from hoop_operator.reconcile.turn import INSUFFICIENT_PRIVILEGE, look

@@ -19,7 +19,7 @@ from hoop_operator.errors import (
     ServerError,
 )
 from hoop_operator.logs import about, object_reference
-from hoop_operator.postgres.snapshot import Capabilities
+from hoop_operator.postgres.capabilities import Capabilities
 from hoop_operator.reconcile.announce import Announcement
 from hoop_operator.reconcile.context import Context
 from hoop_operator.reconcile.denied import tell_trouble
@@ -72,8 +72,11 @@ class Resources:
             self._handled[resource.key] = resource.fingerprint
             self.wake(resource.key, "spec")
 
-    def gone(self, key: Key) -> None:
-        """Take note that a resource does not exist any more; its plans have to hear of it."""
+    def gone(self, key: Key, uid: str) -> None:
+        """Take note that a resource does not exist any more, and tell its plans; another of its name stays."""
+        known = self._context.memory.resources.get(key)
+        if known is not None and known.uid != uid:
+            return
         self._context.memory.forget_resource(key)
         self._context.clock.settle(("resource", key))
         self._context.clock.cancel(("references", key))
@@ -123,9 +126,7 @@ class Resources:
             else:
                 await self._tell(known)
         except ObjectNotFound:
-            # No watch has told of its end: one may have broken then.
-            if (now := memory.resources.get(key)) is not None and now.uid == resource.uid:
-                self.gone(key)
+            self.gone(key, resource.uid)  # no watch may have told of it: one may have broken then
         except ClusterError as error:
             what = f"Resource {key} waits for the Kubernetes API"
             await tell_trouble(self._context, ("resource", key), resource.body, what, error)
@@ -267,6 +268,7 @@ class Resources:
             f"{registration.reason} {outcome}".rstrip(),
             extra={
                 "reason": registration.reason,
+                "sid": registration.sid,
                 "server": str(connection.endpoint) if connection is not None else None,
             },
         )

@@ -46,10 +46,12 @@ from hoop_operator.planner.removal import end_sessions_by_hand
 from hoop_operator.planner.roles import alteration_problem, password_statement
 from hoop_operator.planner.statements import Statement, merge
 from hoop_operator.postgres import scram
+from hoop_operator.postgres.capabilities import Capabilities
+from hoop_operator.postgres.database_snapshot import read_database
 from hoop_operator.postgres.executor import execute, execute_singly, server_time
 from hoop_operator.postgres.fence import Fence
+from hoop_operator.postgres.server_snapshot import read_server
 from hoop_operator.postgres.session import LOCK_NOT_AVAILABLE, Sessions
-from hoop_operator.postgres.snapshot import Capabilities, read_database, read_server
 from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another, persist
