@@ -161,6 +161,24 @@ async def test_a_plan_that_waits_for_its_server_has_it_tried_when_somebody_asks_
     assert not clock._timers
 
 
+async def test_a_resource_hears_that_it_lost_a_plan_whose_successor_has_another_resource(
+    plans: Plans,
+) -> None:
+    counted: list[Key] = []
+    plans._count_users = counted.append
+    body = plan().body
+    plans.seen(
+        Plan.parse(
+            {
+                **body,
+                "metadata": {**body["metadata"], "uid": "another", "resourceVersion": "2"},
+                "spec": {**body["spec"], "resourceRef": {"name": "elsewhere"}},
+            }
+        )
+    )
+    assert counted == [PG]
+
+
 async def test_a_role_that_is_to_stay_stays_although_its_plan_was_deleted_while_it_waited_to_be_changed(
     plans: Plans, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:

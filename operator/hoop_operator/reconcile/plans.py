@@ -98,6 +98,7 @@ class Plans:
             return
         if known is not None and known.uid != plan.uid:
             self._agreements.forget(known)
+            self._count_users(known.resource_key)
         if self._handled.get(plan.key) != plan.fingerprint or (known and _was_wiped(known, plan)):
             self.wake(plan.key, "spec")
 
