@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from hoop_operator.health import PortUnavailable
 from hoop_operator.logs import configure_logging
-from hoop_operator.postgres.session import forget_libpq_environment
+from hoop_operator.postgres.libpq import forget_libpq_environment
 from hoop_operator.postgres.tls_files import remove_leftover_tls_files
 from hoop_operator.reconcile.dry_run import preview_plans
 from hoop_operator.reconcile.manifests import read_manifests

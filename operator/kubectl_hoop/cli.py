@@ -9,7 +9,7 @@ import click
 from pydantic import ValidationError
 
 from hoop_operator.errors import AccessDenied, ClusterUnavailable, HoopError
-from hoop_operator.postgres.session import forget_libpq_environment
+from hoop_operator.postgres.libpq import forget_libpq_environment
 from kubectl_hoop.actions import approve, reconcile, resume, rotate, suspend
 from kubectl_hoop.completion import VARIABLE, complete_for_kubectl, completion
 from kubectl_hoop.doctor import doctor

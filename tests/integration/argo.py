@@ -267,6 +267,16 @@ class Argo:
             name, lambda app: annotation not in app["metadata"].get("annotations", {}), "it is compared"
         )
 
+    async def in_sync(self, name: str) -> dict[str, Any]:
+        """Have Git and cluster compared until all is as Git says: Argo CD may not have seen yet what it has applied."""
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            app = await self.compare(name)
+            others = [item for item in app["status"]["resources"] if item["status"] != "Synced"]
+            if state(app)[0] == "Synced" and not others:
+                return app
+            assert time.monotonic() < deadline, f"{name} is {state(app)[0]}: {others}"
+
     async def until_healthy(self, name: str, health: str = "Healthy") -> dict[str, Any]:
         """Wait until an Application is as Git says, with a health."""
         return await self.until(

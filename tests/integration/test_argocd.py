@@ -383,9 +383,7 @@ async def test_the_chart_is_in_sync_and_leaves_the_kinds_when_its_application_is
     }
     argo.apply(application)
     await argo.until(namespace, lambda app: operation(app).get("phase") == "Succeeded", "a sync")
-    app = await argo.compare(namespace)
-    out_of_sync = [item for item in app["status"]["resources"] if item["status"] != "Synced"]
-    assert (state(app)[0], out_of_sync) == ("Synced", [])
+    app = await argo.in_sync(namespace)
     kinds = {
         item["name"] for item in app["status"]["resources"] if item["kind"] == "CustomResourceDefinition"
     }

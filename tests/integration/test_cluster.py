@@ -7,6 +7,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from hoop_operator.cluster.namespaces import namespace_labels
 from hoop_operator.cluster.secrets import (
     Owner,
     Secret,
+    SecretContents,
     create_secret,
     delete_secret,
     read_config_map,
@@ -62,21 +64,19 @@ class Writer:
         self._namespace = namespace
 
     async def create(self, name: str = "creds", **changes: Any) -> Secret:
-        contents = {"type": "Opaque"} | self._contents() | changes
-        return await create_secret(self._api, namespace=self._namespace, name=name, **contents)
+        return await create_secret(self._api, self._namespace, name, self._contents("Opaque", changes))
 
     async def update(self, current: Secret, **changes: Any) -> Secret:
-        contents = {"type": current.type} | self._contents() | changes
-        return await update_secret(self._api, current, **contents)
+        return await update_secret(self._api, current, self._contents(current.type, changes))
 
     async def read(self, name: str = "creds") -> Secret:
         secret = await read_secret(self._api, self._namespace, name)
         assert secret is not None
         return secret
 
-    def _contents(self) -> dict[str, Any]:
-        data = {"username": "ro", "password": PASSWORD}
-        return {"data": data, "owner": self.owner, "labels": {}, "annotations": {}}
+    def _contents(self, secret_type: str, changes: Mapping[str, Any]) -> SecretContents:
+        contents = SecretContents(secret_type, self.owner, {"username": "ro", "password": PASSWORD})
+        return replace(contents, **changes)
 
 
 @pytest.fixture

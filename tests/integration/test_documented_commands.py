@@ -36,6 +36,7 @@ OF_OTHERS = {
     "external-secrets.io/v1",
     "external-secrets.io/v1alpha1",
     "argoproj.io/v1alpha1",
+    "monitoring.coreos.com/v1",
 }
 """APIs that the API server of the tests does not serve."""
 

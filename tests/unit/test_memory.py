@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from hoop_operator.credentials.connection import Connection, Endpoint, SslMode
 from hoop_operator.errors import ResourceReason
 from hoop_operator.reconcile.memory import Memory
@@ -113,7 +115,10 @@ def test_a_plan_that_was_refused_from_the_start_uses_nothing_whatever_finalizer_
     assert [found.key for found in memory.users_of(PG)] == [later.key]
 
 
-def test_how_to_reach_a_server_is_kept_for_the_plans_that_a_resource_leaves_behind_and_no_longer() -> None:
+@pytest.mark.parametrize("end", ["it is gone", "another has its name"])
+def test_how_to_reach_a_server_is_kept_for_the_plans_that_a_resource_leaves_behind_and_no_longer(
+    end: str,
+) -> None:
     memory = Memory()
     memory.see_resource(resource())
     memory.see_plan(plan())
@@ -121,7 +126,10 @@ def test_how_to_reach_a_server_is_kept_for_the_plans_that_a_resource_leaves_behi
     memory.forget_resource(PG)
     assert memory.last_good[PG] == CONNECTION
     assert memory.former_resources[PG].uid == "r"
-    memory.forget_plan(RO)
+    if end == "it is gone":
+        memory.forget_plan(RO)
+    else:
+        memory.see_plan(plan(version=2, uid="another", resource=Key("team", "elsewhere")))
     assert memory.last_good == {}
     assert memory.former_resources == {}
 

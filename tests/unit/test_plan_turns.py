@@ -5,19 +5,23 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
 from hoop_operator.credentials.connection import Connection, SslMode
 from hoop_operator.credentials.follow import Follower
 from hoop_operator.errors import ResourceReason
+from hoop_operator.planner.statements import Phase, Statement
 from hoop_operator.reconcile import plans as plans_module
 from hoop_operator.reconcile.clock import Clock
 from hoop_operator.reconcile.context import Context
+from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.memory import Memory
 from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Key, Plan, Resource
 from hoop_operator.reconcile.plans import Plans
 from hoop_operator.reconcile.register import Registration
+from hoop_operator.reconcile.run import Run
 from hoop_operator.settings import Settings
 
 PG, RO = Key("shop", "pg"), Key("shop", "ro")
@@ -57,12 +61,13 @@ def metadata(key: Key) -> dict[str, Any]:
     }
 
 
-def plan() -> Plan:
+def plan(key: Key = RO, **spec: Any) -> Plan:
+    asked = spec or {"type": "external", "sourceRole": "readers"}
     body = {
         "apiVersion": "hoop.dev/v1alpha1",
         "kind": "HoopRolePlan",
-        "metadata": metadata(RO),
-        "spec": {"resourceRef": {"name": "pg"}, "type": "external", "role": "ro", "sourceRole": "readers"},
+        "metadata": metadata(key),
+        "spec": {"resourceRef": {"name": "pg"}, "role": key.name, **asked},
     }
     return Plan.parse(body)
 
@@ -159,6 +164,50 @@ async def test_a_plan_that_waits_for_its_server_has_it_tried_when_somebody_asks_
     assert cluster.reasons == ["ResourceNotReady"]
     assert woken == [PG]
     assert not clock._timers
+
+
+async def test_who_looks_first_at_a_plan_beside_a_new_creator_knows_why_it_has_something_to_do(
+    plans: Plans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    maker, rw = (
+        plan(Key("shop", name), type="managed", scopes=["orders"], privileges=[privilege])
+        for name, privilege in (("maker", "CREATE"), ("rw", "SELECT"))
+    )
+    for one in (maker, rw):
+        plans._context.memory.see_plan(Plan.parse({**one.body, "status": {"observedGeneration": 1}}))
+    triggers: list[tuple[str, str]] = []
+
+    async def change(_: object, connection: object, runs: list[Run]) -> None:
+        del connection
+        for run in runs:
+            triggers.append((run.plan.key.name, run.trigger))
+            run.due = run.statements = (Statement(Phase.GRANT, "orders", "GRANT", ("it",)),)
+
+    monkeypatch.setattr(plans, "_change", change)
+    monkeypatch.setattr(plans, "_inbox_of", lambda _: Mock(Inbox))
+    await plans.take_turn(PG, {maker.key: "retry"})
+    await plans.take_turn(PG, {rw.key: "drift"})
+    await ended(plans)
+    await plans.take_turn(PG, {rw.key: "drift"})
+    assert triggers == [("maker", "retry"), ("rw", "creators"), ("rw", "drift")]
+
+
+async def test_a_resource_hears_that_it_lost_a_plan_whose_successor_has_another_resource(
+    plans: Plans,
+) -> None:
+    counted: list[Key] = []
+    plans._count_users = counted.append
+    body = plan().body
+    plans.seen(
+        Plan.parse(
+            {
+                **body,
+                "metadata": {**body["metadata"], "uid": "another", "resourceVersion": "2"},
+                "spec": {**body["spec"], "resourceRef": {"name": "elsewhere"}},
+            }
+        )
+    )
+    assert counted == [PG]
 
 
 async def test_a_role_that_is_to_stay_stays_although_its_plan_was_deleted_while_it_waited_to_be_changed(

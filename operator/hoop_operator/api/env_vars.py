@@ -9,7 +9,7 @@ from typing import Any
 from hoop_operator.api.problems import Problem
 from hoop_operator.api.waiting import Body
 from hoop_operator.cluster.api import KubernetesApi
-from hoop_operator.cluster.secrets import Owner, create_secret, delete_secret, read_secret
+from hoop_operator.cluster.secrets import Owner, SecretContents, create_secret, delete_secret, read_secret
 from hoop_operator.crd import HOOP_RESOURCE, EnvFrom, LocalRef
 from hoop_operator.credentials.env import decode, references_in
 from hoop_operator.errors import ClusterError
@@ -56,7 +56,7 @@ async def write_secret(api: KubernetesApi, body: Body, name: str, credentials: C
             )
         # A former resource's goes any moment.
         await delete_secret(api, current)
-    await create_secret(api, namespace=namespace, name=name, **contents_of(body, credentials))
+    await create_secret(api, namespace, name, contents_of(body, credentials))
 
 
 def owner_of(body: Body) -> Owner:
@@ -64,15 +64,10 @@ def owner_of(body: Body) -> Owner:
     return Owner(HOOP_RESOURCE.kind, body["metadata"]["name"], body["metadata"]["uid"])
 
 
-def contents_of(body: Body, credentials: Credentials) -> dict[str, Any]:
+def contents_of(body: Body, credentials: Credentials) -> SecretContents:
     """What a Secret of a resource's is made of."""
-    return {
-        "type": "Opaque",
-        "data": credentials.secret,
-        "owner": owner_of(body),
-        "labels": {},
-        "annotations": {FILES: ",".join(credentials.files)} if credentials.files else {},
-    }
+    annotations = {FILES: ",".join(credentials.files)} if credentials.files else {}
+    return SecretContents("Opaque", owner_of(body), credentials.secret, annotations=annotations)
 
 
 async def lacks_secret(api: KubernetesApi, body: Body) -> bool:

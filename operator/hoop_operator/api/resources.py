@@ -157,7 +157,7 @@ async def replace(session: Session, name: str, change: ResourceReplacement) -> R
     secret = None
     if credentials.secret:
         secret = await create_secret(
-            session.api, namespace=session.namespace, name=secret_name, **contents_of(body, credentials)
+            session.api, session.namespace, secret_name, contents_of(body, credentials)
         )
     try:
         patched = await _patch(

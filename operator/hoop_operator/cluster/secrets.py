@@ -72,7 +72,19 @@ class Secret:
 
 
 @dataclass(frozen=True)
-class _Contents:
+class SecretContents:
+    """What we put into a Secret, beside what others add to it."""
+
+    type: str
+    owner: Owner
+    """Who controls it."""
+    data: Mapping[str, str | bytes] = field(repr=False)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Stored:
     data: dict[str, bytes] = field(repr=False)
     labels: dict[str, str]
     annotations: dict[str, str]
@@ -107,32 +119,12 @@ def config_map_data(body: Mapping[str, Any]) -> dict[str, bytes]:
     return text | _decoded(body.get("binaryData"))
 
 
-async def create_secret(
-    api: KubernetesApi,
-    *,
-    namespace: str,
-    name: str,
-    type: str,  # noqa: A002 -- the field's name in the API
-    data: Mapping[str, str | bytes],
-    owner: Owner,
-    labels: Mapping[str, str],
-    annotations: Mapping[str, str],
-) -> Secret:
-    """Create a Secret that `owner` controls; raises `ObjectConflict` when there is one of that name."""
-    contents = _ours(data, labels, annotations)
-    return await _create(api, namespace, name, type, contents, [owner.reference()])
+async def create_secret(api: KubernetesApi, namespace: str, name: str, contents: SecretContents) -> Secret:
+    """Create a Secret; raises `ObjectConflict` when there is one of that name."""
+    return await _create(api, namespace, name, contents, _ours(contents), [])
 
 
-async def update_secret(
-    api: KubernetesApi,
-    current: Secret,
-    *,
-    type: str,  # noqa: A002 -- the field's name in the API
-    data: Mapping[str, str | bytes],
-    owner: Owner,
-    labels: Mapping[str, str],
-    annotations: Mapping[str, str],
-) -> Secret:
+async def update_secret(api: KubernetesApi, current: Secret, contents: SecretContents) -> Secret:
     """Make a Secret hold what is given, beside what others added to it, and return it as stored.
 
     Keys, labels and annotations that an earlier call gave and this one does not are removed. Nothing is sent
@@ -141,24 +133,22 @@ async def update_secret(
 
     Raises `ObjectConflict` when the Secret is no longer the one in `current`, or another object controls it.
     """
-    if current.owner is not None and current.owner.uid != owner.uid:
+    if current.owner is not None and current.owner.uid != contents.owner.uid:
         controller = f"{current.owner.kind} {current.owner.name}"
         raise ObjectConflict(
             f"Secret {current.namespace}/{current.name} is controlled by {controller}", status=409
         )
-    if type != current.type:
-        return await replace_secret(
-            api, current, type=type, data=data, owner=owner, labels=labels, annotations=annotations
-        )
-    contents = _beside_additions(current, _ours(data, labels, annotations))
+    if contents.type != current.type:
+        return await replace_secret(api, current, contents)
+    wanted = _beside_additions(current, _ours(contents))
     patch: dict[str, Any] = {}
-    if labels_patch := _difference(current.labels, contents.labels):
+    if labels_patch := _difference(current.labels, wanted.labels):
         patch["labels"] = labels_patch
-    if annotations_patch := _difference(current.annotations, contents.annotations):
+    if annotations_patch := _difference(current.annotations, wanted.annotations):
         patch["annotations"] = annotations_patch
     if current.owner is None:
-        patch["ownerReferences"] = [*current.owner_references, owner.reference()]
-    data_patch = _difference(_encoded(current.data), _encoded(contents.data))
+        patch["ownerReferences"] = [*current.owner_references, contents.owner.reference()]
+    data_patch = _difference(_encoded(current.data), _encoded(wanted.data))
     if not patch and not data_patch:
         return current
     patch["resourceVersion"] = current.resource_version
@@ -166,25 +156,15 @@ async def update_secret(
     return decode(await api.merge_patch(paths.secret(current.namespace, current.name), body))
 
 
-async def replace_secret(
-    api: KubernetesApi,
-    current: Secret,
-    *,
-    type: str,  # noqa: A002 -- the field's name in the API
-    data: Mapping[str, str | bytes],
-    owner: Owner,
-    labels: Mapping[str, str],
-    annotations: Mapping[str, str],
-) -> Secret:
-    """Put another Secret that `owner` controls in the place of one, with what others added to that.
+async def replace_secret(api: KubernetesApi, current: Secret, contents: SecretContents) -> Secret:
+    """Put another Secret in the place of one, with what others added to that.
 
     Raises `ObjectConflict` when the Secret is no longer the one in `current`; that it is gone is fine.
     """
-    contents = _beside_additions(current, _ours(data, labels, annotations))
+    wanted = _beside_additions(current, _ours(contents))
     others = [reference for reference in current.owner_references if not reference.get("controller")]
     await delete_secret(api, current)
-    references = [*others, owner.reference()]
-    return await _create(api, current.namespace, current.name, type, contents, references)
+    return await _create(api, current.namespace, current.name, contents, wanted, others)
 
 
 async def delete_secret(api: KubernetesApi, secret: Secret) -> None:
@@ -217,9 +197,9 @@ async def _create(
     api: KubernetesApi,
     namespace: str,
     name: str,
-    secret_type: str,
-    contents: _Contents,
-    owner_references: Sequence[Mapping[str, Any]],
+    contents: SecretContents,
+    wanted: _Stored,
+    other_owners: Sequence[Mapping[str, Any]],
 ) -> Secret:
     body = {
         "apiVersion": "v1",
@@ -227,33 +207,32 @@ async def _create(
         "metadata": {
             "name": name,
             "namespace": namespace,
-            "labels": contents.labels,
-            "annotations": contents.annotations,
-            "ownerReferences": owner_references,
+            "labels": wanted.labels,
+            "annotations": wanted.annotations,
+            "ownerReferences": [*other_owners, contents.owner.reference()],
         },
-        "type": secret_type,
-        "data": _encoded(contents.data),
+        "type": contents.type,
+        "data": _encoded(wanted.data),
     }
     return decode(await api.create(paths.secrets(namespace), body))
 
 
-def _ours(
-    data: Mapping[str, str | bytes], labels: Mapping[str, str], annotations: Mapping[str, str]
-) -> _Contents:
+def _ours(contents: SecretContents) -> _Stored:
     """Return what we put into a Secret, the record of it included."""
-    labels = {**labels, **MANAGED_BY}
+    data, annotations = contents.data, contents.annotations
+    labels = {**contents.labels, **MANAGED_BY}
     record = {"annotations": sorted(annotations), "data": sorted(data), "labels": sorted(labels)}
-    return _Contents(
+    return _Stored(
         data={key: value.encode() if isinstance(value, str) else value for key, value in data.items()},
         labels=labels,
         annotations={**annotations, MANAGED_ANNOTATION: json.dumps(record, separators=(",", ":"))},
     )
 
 
-def _beside_additions(current: Secret, ours: _Contents) -> _Contents:
+def _beside_additions(current: Secret, ours: _Stored) -> _Stored:
     """Return `ours` together with what others added to `current`."""
     record = _record(current)
-    return _Contents(
+    return _Stored(
         data=_without(current.data, record.get("data")) | ours.data,
         labels=_without(current.labels, record.get("labels")) | ours.labels,
         annotations=_without(current.annotations, record.get("annotations")) | ours.annotations,

@@ -23,6 +23,7 @@ MAY_GRANT: LiteralString = """
 MAY_REVOKE: LiteralString = """
        pg_catalog.pg_has_role(m.roleid, 'MEMBER WITH ADMIN OPTION') AND pg_catalog.pg_has_role(m.grantor, 'USAGE')
 """
+"""From version 16 on a membership is revoked as its grantor, whose rights the admin needs."""
 
 MAY_ASSUME: LiteralString = """
        pg_catalog.pg_has_role(

@@ -23,8 +23,9 @@ from hoop_operator.planner.model import DesiredRole, Server
 from hoop_operator.planner.roles import alteration_problem
 from hoop_operator.planner.statements import chunks, render
 from hoop_operator.postgres.executor import STATEMENTS_PER_QUERY
+from hoop_operator.postgres.server_errors import LOCK_NOT_AVAILABLE
 from hoop_operator.postgres.server_snapshot import RoleVersion, read_versions
-from hoop_operator.postgres.session import LOCK_NOT_AVAILABLE, Sessions, Transaction
+from hoop_operator.postgres.session import Sessions, Transaction
 
 UNDEFINED_OBJECT = "42704"
 

@@ -11,9 +11,8 @@ afterwards. So nothing is set for longer than a transaction, and nothing is expe
 import asyncio
 import contextlib
 import json
-import os
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -29,51 +28,26 @@ from hoop_operator.errors import (
     AuthenticationFailed,
     DatabaseUnavailable,
     NoLongerLeading,
-    ServerError,
     ServerUnreachable,
     StatementFailed,
 )
 from hoop_operator.metrics import SQL_TRANSACTIONS
 from hoop_operator.postgres.addresses import no_answer, not_resolved, resolve
-from hoop_operator.postgres.establish import TOO_MUCH_TO_COMPUTE, establish, try_login
+from hoop_operator.postgres.establish import establish, try_login
+from hoop_operator.postgres.libpq import libpq_parameters
+from hoop_operator.postgres.server_errors import (
+    LOCK_NOT_AVAILABLE,
+    OTHER_PASSWORD,
+    TOO_MANY_SESSIONS,
+    connection_error,
+    translate_errors,
+)
 from hoop_operator.postgres.tls_files import tls_files
 
 T = TypeVar("T")
 
-WRONG_PASSWORD_MESSAGES = ("password authentication failed", "SASL authentication failed")
-"""What the server and PgBouncer say in English of a password, and of a user, that are not theirs."""
-
-AUTHENTICATION_MESSAGES = (
-    *WRONG_PASSWORD_MESSAGES,
-    "authentication method requirement",
-    "no password supplied",
-    "no pg_hba.conf entry",
-    "pg_hba.conf rejects",
-    "certificate authentication failed",
-    "is not permitted to log in",
-    "requires a valid client certificate",
-    "no such user",
-    "SCRAM",
-)
-"""What libpq, the server and PgBouncer say in English of refused credentials.
-
-libpq gives no SQLSTATE for a failed connection.
-"""
-
-UNKNOWN_ROLE = re.compile(r'role ".*" does not exist')
-"""What a server that needs no password says of a user that it does not have."""
-
-TOO_MANY_SESSIONS = "too many connections for role"
-"""What the server says in English to a role that is at its CONNECTION LIMIT."""
-
-OTHER_PASSWORD = (*WRONG_PASSWORD_MESSAGES, "invalid iteration count", TOO_MUCH_TO_COMPUTE)
-"""What tells that a role's verifier is none of ours: one of no iterations, or of very many, it has set for itself."""
-
 LOGIN_START_SECONDS = 5
 """How much longer a login may take than a connection: a process has to start first."""
-
-CONNECT_SECONDS_MIN = 2
-"""libpq takes no shorter `connect_timeout`; it holds for every address of a host by itself."""
 
 IDLE_SECONDS = 20.0
 """How long a session is kept for the next transaction."""
@@ -81,15 +55,6 @@ IDLE_SECONDS = 20.0
 TEXT_TYPES = ("text", "name", "varchar", "bpchar")
 
 TEMPLATES = frozenset({"template0", "template1"})
-
-NO_FILE = "/dev/null/none"
-"""A path at which nothing can ever be: an unset parameter would mean a file in the home directory."""
-
-DATABASE_MESSAGES = re.compile(
-    r'database ".*" does not exist|is not currently accepting connections|permission denied for database|'
-    r"cannot connect to invalid database|no such database"
-)
-"""What the server says in English when it is one database that cannot be connected to."""
 
 STARTUP_OPTIONS = "-c idle_session_timeout=0"
 """What has to hold between transactions as well; an owner's setting could be shorter than the way to the first one."""
@@ -99,14 +64,6 @@ OPTIONS_REFUSED = re.compile("unsupported startup parameter|command-line options
 
 SELF_GRANT_SINCE = 160000
 TRANSACTION_TIMEOUT_SINCE = 170000
-
-ANY_AUTHENTICATION = "none,password,md5,scram-sha-256"
-"""`none` is a client certificate, or trust; to libpq an empty list would mean none of them."""
-
-VERIFYING_SSL_MODES = frozenset({"verify-ca", "verify-full"})
-
-DEADLOCK = "40P01"
-LOCK_NOT_AVAILABLE = "55P03"
 
 CONFIGURATION_LIMIT_EXCEEDED = "53400"
 
@@ -119,20 +76,6 @@ locks that others wait for, and who is silent for longer may be frozen and never
 
 LOCK_SECONDS_MIN = 0.1
 """The shortest time for which locks are waited for."""
-
-CONNECTION_LOST = frozenset(
-    {
-        *("57P01", "57P02", "57P03", "57P04", "57P05", "53300", "25006", "25P03", "25P04"),
-        *("08000", "08003", "08006", "08P01"),
-    }
-)
-"""SQLSTATEs that speak of the server, not of the statement: shutting down, out of connections or time, read-only.
-
-08P01, a protocol violation, is what PgBouncer says whatever is wrong between it and the server.
-"""
-
-NO_TRANSACTIONS = "statement pooling mode"
-"""What PgBouncer says to who begins a transaction where it allows none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -421,11 +364,11 @@ class Sessions:
             async with asyncio.timeout(seconds):
                 addresses = await resolve(who.host, who.port, self._address_allowed)
                 with tls_files(who) as paths:
-                    parameters = _libpq_parameters(who, database, addresses, paths, seconds)
+                    parameters = libpq_parameters(who, database, addresses, paths, seconds)
                     try:
                         return await enter(parameters)
                     except psycopg.Error as error:
-                        raise _connection_error(error, who, paths) from None
+                        raise connection_error(error, who, paths) from None
         except TimeoutError as error:
             silent = no_answer(who.host, who.port, seconds) if addresses else not_resolved(who.host, seconds)
             raise silent from error
@@ -464,29 +407,6 @@ async def open_sessions(
         await sessions.close()
 
 
-def forget_libpq_environment() -> None:
-    """Take every `PG*` variable out of this process's environment; libpq would fall back on them."""
-    for name in [name for name in os.environ if name.startswith("PG")]:
-        del os.environ[name]
-
-
-@contextlib.contextmanager
-def translate_errors() -> Iterator[None]:
-    """Raise psycopg's errors as ours.
-
-    Raises
-    ------
-    StatementFailed, ServerUnreachable
-        In place of what psycopg raised.
-    """
-    try:
-        yield
-    except psycopg.Error as error:
-        raise _statement_error(error) from None
-    except TimeoutError:
-        raise ServerUnreachable("the server does not answer any more") from None
-
-
 class _TextLoader(Loader):
     """Reads text that may not be in UTF-8: a database of another encoding can put such into shared catalogs.
 
@@ -500,69 +420,3 @@ class _TextLoader(Loader):
 def _load_json(value: str | bytes) -> Any:
     """Read JSON in which names are not all in UTF-8, as `_TextLoader` does."""
     return json.loads(value.decode(errors="replace") if isinstance(value, bytes) else value)
-
-
-def _statement_error(error: psycopg.Error) -> ServerError:
-    message = error.diag.message_primary or _one_line(error)
-    if error.sqlstate is None or error.sqlstate in CONNECTION_LOST:
-        read_only = "the server is read-only (a standby?): " if error.sqlstate == "25006" else ""
-        pooler = (
-            "; what stands before the server has to pool by transaction or by session, or HOST has to name the server"
-            if NO_TRANSACTIONS in message
-            else ""
-        )
-        return ServerUnreachable(f"{read_only}{message}{pooler}")
-    # A deadlock's detail names processes: the same failure would look like another one each time.
-    detail = "" if error.sqlstate == DEADLOCK else error.diag.message_detail or ""
-    return StatementFailed(message, sqlstate=error.sqlstate, detail=detail)
-
-
-def _connection_error(error: psycopg.Error, who: Connection, paths: Mapping[str, str]) -> ServerError:
-    message = _one_line(error)
-    for name, path in paths.items():
-        # The user knows the variable, and a path is another one every time.
-        message = message.replace(path, name.upper())
-    if any(known in message for known in AUTHENTICATION_MESSAGES) or UNKNOWN_ROLE.search(message):
-        if "authentication method requirement" in message:
-            message += " (a cleartext password is sent only over TLS with sslmode verify-ca or verify-full)"
-        return AuthenticationFailed(message)
-    if DATABASE_MESSAGES.search(message):
-        return DatabaseUnavailable(message)
-    return ServerUnreachable(f"{who.host}:{who.port}: {message}")
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def _libpq_parameters(
-    who: Connection, database: str, addresses: Sequence[str], paths: dict[str, str], seconds: int
-) -> dict[str, Any]:
-    """Every parameter for which libpq would otherwise ask its environment, a service file or the home directory."""
-    verified = who.sslmode in VERIFYING_SSL_MODES
-    client_certificate = "sslcert" in paths
-    return {
-        "host": ",".join([who.host] * len(addresses)),
-        "hostaddr": ",".join(addresses),
-        "port": str(who.port),
-        "user": who.user,
-        "password": who.password or "",
-        "dbname": database,
-        "sslmode": str(who.sslmode),
-        "sslrootcert": paths.get("sslrootcert", "system" if who.sslmode == "verify-full" else NO_FILE),
-        "sslcert": paths.get("sslcert", NO_FILE),
-        "sslkey": paths.get("sslkey", NO_FILE),
-        "sslcertmode": "allow" if client_certificate else "disable",
-        "sslcrl": NO_FILE,
-        "gssencmode": "disable",
-        "require_auth": ANY_AUTHENTICATION if verified else "!password",
-        "passfile": NO_FILE,
-        "connect_timeout": str(max(CONNECT_SECONDS_MIN, seconds // len(addresses))),
-        "keepalives_idle": "10",
-        "keepalives_interval": "5",
-        "keepalives_count": "3",
-        "tcp_user_timeout": "20000",
-        "application_name": "hoop-operator",
-        "client_encoding": "utf8",
-        "target_session_attrs": "any",
-    }

@@ -106,7 +106,7 @@ def may_take_over(plan: Plan, secret: Secret, adoption: Adoption | None, readers
     return (
         predecessor is not None
         and predecessor.namespace == plan.key.namespace
-        and replace(secret.owner, uid="") == replace(plan.owner, name=predecessor.plan, uid="")
+        and replace(plan.owner, name=predecessor.plan).is_successor_of(secret.owner)
     )
 
 

@@ -50,6 +50,8 @@ class Memory:
         self.plans[plan.key] = plan
         self._plans_with_secret[Key(plan.key.namespace, plan.secret_name)].add(plan.key)
         self._plans_of[plan.resource_key].add(plan.key)
+        if known is not None:
+            self._forget_former(known.resource_key)
         return True
 
     def forget_resource(self, key: Key) -> None:

@@ -60,6 +60,9 @@ from hoop_operator.reconcile.single import SingleFlight
 from hoop_operator.reconcile.status import status_of
 from hoop_operator.reconcile.turn import Agreements, Turn, carry_out
 
+CREATORS = "creators"
+"""What wakes plans in whose scopes another role can create objects by now."""
+
 UNFORESEEN = "an error that nobody foresaw, the operator's log has it; it will be tried again"
 
 logger = logging.getLogger(__name__)
@@ -85,6 +88,7 @@ class Plans:
         self._in_turn: dict[Key, str | None] = {}
         self._secret_versions: dict[Key, str | None] = {}
         self._told_in_turn: dict[Key, str | None] = {}
+        self._beside_creators: set[Key] = set()
         self._endings: dict[Key, asyncio.Task[None]] = {}
         self._flight = SingleFlight(self._see_to, self._retry)
         self._rotations = Schedule(
@@ -98,6 +102,7 @@ class Plans:
             return
         if known is not None and known.uid != plan.uid:
             self._agreements.forget(known)
+            self._count_users(known.resource_key)
         if self._handled.get(plan.key) != plan.fingerprint or (known and _was_wiped(known, plan)):
             self.wake(plan.key, "spec")
 
@@ -119,6 +124,7 @@ class Plans:
         self._agreements.forget(plan)
         for known in (self._handled, self._reported, self._secret_versions, self._told_in_turn):
             known.pop(key, None)
+        self._beside_creators.discard(key)
         metrics.DRIFT.remove_by_labels(key._asdict())
         self._count_users(plan.resource_key)
 
@@ -323,7 +329,11 @@ class Plans:
         plans = self._take(resource_key, waiting)
         self._in_turn.update((plan.key, None) for plan, _ in plans)
         self._handled.update((plan.key, plan.fingerprint) for plan, _ in plans)
-        changes = [self._new_run(plan, trigger) for plan, trigger in plans if not plan.deleting]
+        changes = [
+            self._new_run(plan, self._cause(plan.key, trigger))
+            for plan, trigger in plans
+            if not plan.deleting
+        ]
         removals = [self._new_run(plan, trigger) for plan, trigger in plans if plan.deleting]
         registration = self._context.memory.registrations.get(resource_key)
         connection = registration.connection if registration is not None and registration.ready else None
@@ -341,7 +351,26 @@ class Plans:
             if (former := self._endings.get(resource_key)) is not None:
                 await asyncio.wait([former])
             ended = [plan for plan, _ in plans]
-            self._endings[resource_key] = asyncio.create_task(self._end_turn(resource_key, ended, changes))
+            neighbours = self._neighbours(resource_key, changes)
+            self._beside_creators.update(neighbours)
+            self._endings[resource_key] = asyncio.create_task(
+                self._end_turn(resource_key, ended, changes, neighbours)
+            )
+
+    def _cause(self, key: Key, trigger: str) -> str:
+        """What a plan is carried out for: a look for drift may come before what the end of a turn wakes it for."""
+        if key not in self._beside_creators:
+            return trigger
+        self._beside_creators.remove(key)
+        return CREATORS if trigger == DRIFT else trigger
+
+    def _neighbours(self, resource_key: Key, changes: Sequence[Run]) -> list[Key]:
+        """The plans that a turn left with something to do, for other roles can create objects in their scopes now."""
+        registration = self._context.memory.registrations.get(resource_key)
+        if registration is None or registration.connection is None:
+            return []
+        endpoint = registration.connection.endpoint
+        return list(neighbours_of_creators(self._context.memory, endpoint, changes))
 
     def _take(self, resource_key: Key, waiting: Mapping[Key, str]) -> list[tuple[Plan, str]]:
         """The plans of a turn, one for each role; others that name the same role are for a later turn to refuse."""
@@ -374,8 +403,14 @@ class Plans:
             registration.resource.generation,
         )
 
-    async def _end_turn(self, resource_key: Key, plans: Sequence[Plan], changes: Sequence[Run]) -> None:
-        """Say how the runs of a turn ended, and see to plans that changed meanwhile."""
+    async def _end_turn(
+        self,
+        resource_key: Key,
+        plans: Sequence[Plan],
+        changes: Sequence[Run],
+        neighbours: Sequence[Key],
+    ) -> None:
+        """Say how the runs of a turn ended, and see to plans that changed meanwhile or have a new neighbour."""
         try:
             results = await asyncio.gather(*map(self._finish, changes), return_exceptions=True)
             for run, result in zip(changes, results, strict=True):
@@ -399,11 +434,8 @@ class Plans:
                 plan = self._context.memory.plans.get(key)
                 if plan is not None and (again or self._handled.get(key) != plan.fingerprint):
                     self.wake(key, again or "spec")
-            registration = self._context.memory.registrations.get(resource_key)
-            if registration is not None and registration.connection is not None:
-                endpoint = registration.connection.endpoint
-                for neighbour in neighbours_of_creators(self._context.memory, endpoint, changes):
-                    self.wake(neighbour, "creators")
+            for neighbour in neighbours:
+                self.wake(neighbour, CREATORS)
             self._count_users(resource_key)
             if self._endings.get(resource_key) is asyncio.current_task():
                 del self._endings[resource_key]

@@ -13,6 +13,7 @@ from psycopg import sql
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.conditions import condition, merge_conditions, said
 from hoop_operator.cluster.secrets import (
+    SecretContents,
     create_secret,
     delete_secret,
     read_config_map,
@@ -280,13 +281,12 @@ async def _write_connection_secret(
             # It belongs to a former resource of this name, and the garbage collector would take it away any moment.
             await delete_secret(api, current)
             current = None
-    write = (
-        partial(create_secret, api, namespace=resource.key.namespace, name=name)
-        if current is None
-        else partial(update_secret, api, current)
-    )
+    contents = SecretContents(CONNECTION_SECRET_TYPE, owner, data, annotations=annotations)
     try:
-        await write(type=CONNECTION_SECRET_TYPE, data=data, owner=owner, labels={}, annotations=annotations)
+        if current is None:
+            await create_secret(api, resource.key.namespace, name, contents)
+        else:
+            await update_secret(api, current, contents)
     except ObjectRejected:
         # Of what is sent only what others added can be at fault. The API server's words may quote anything.
         raise ResourceFailure(

@@ -23,7 +23,8 @@ from hoop_operator.postgres.removal import (
     read_prepared,
     read_sessions,
 )
-from hoop_operator.postgres.session import LOCK_NOT_AVAILABLE, Sessions, Transaction
+from hoop_operator.postgres.server_errors import LOCK_NOT_AVAILABLE
+from hoop_operator.postgres.session import Sessions, Transaction
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another
 from hoop_operator.reconcile.run import failure_of
 from hoop_operator.reconcile.turn import INSUFFICIENT_PRIVILEGE, look

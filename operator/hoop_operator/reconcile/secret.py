@@ -8,6 +8,7 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.secrets import (
     Secret,
+    SecretContents,
     create_secret,
     delete_secret,
     read_secret,
@@ -115,32 +116,19 @@ async def write(
         The API server failed us.
     """
     template = plan.spec.secret_template or SecretTemplate()
-    secret_type = template.type or DEFAULT_TYPE
-    annotations = {**template.annotations, **record.annotations}
+    contents = SecretContents(
+        template.type or DEFAULT_TYPE,
+        plan.owner,
+        data,
+        template.labels,
+        {**template.annotations, **record.annotations},
+    )
     current = found.current
     if current is None:
-        secret = await create_secret(
-            api,
-            namespace=plan.key.namespace,
-            name=plan.secret_name,
-            type=secret_type,
-            data=data,
-            owner=plan.owner,
-            labels=template.labels,
-            annotations=annotations,
-        )
-        return secret, True
+        return await create_secret(api, plan.key.namespace, plan.secret_name, contents), True
     owned_by_other = current.owner is not None and current.owner.uid != plan.uid
     change = replace_secret if owned_by_other else update_secret
-    secret = await change(
-        api,
-        current,
-        type=secret_type,
-        data=data,
-        owner=plan.owner,
-        labels=template.labels,
-        annotations=annotations,
-    )
+    secret = await change(api, current, contents)
     return secret, secret is not current
 
 

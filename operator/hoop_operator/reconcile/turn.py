@@ -50,8 +50,9 @@ from hoop_operator.postgres.capabilities import Capabilities
 from hoop_operator.postgres.database_snapshot import read_database
 from hoop_operator.postgres.executor import execute, execute_singly, server_time
 from hoop_operator.postgres.fence import Fence
+from hoop_operator.postgres.server_errors import LOCK_NOT_AVAILABLE
 from hoop_operator.postgres.server_snapshot import read_server
-from hoop_operator.postgres.session import LOCK_NOT_AVAILABLE, Sessions
+from hoop_operator.postgres.session import Sessions
 from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another, persist
