@@ -35,6 +35,8 @@ PATIENCE_SECONDS = 2.5
 GATES_MAX = 20_000
 """More than any story needs to come to its end: what takes longer goes round in circles."""
 
+logger = logging.getLogger("hoop_operator")
+
 SETTINGS = Settings(watch_namespaces=[NAMESPACE], drift_interval_seconds=DRIFT_SECONDS)
 
 
@@ -49,7 +51,7 @@ class World:
         self.promises = Promises(self.cluster, self.server)
         self._born = 0
         self._log = _Unforeseen(self.promises.broken)
-        logging.getLogger("hoop_operator").addHandler(self._log)
+        logger.addHandler(self._log)
         self.cluster.create("/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
         values = {"host": "db", "username": "postgres", "password": "admin's own"}
         self.cluster.create(
@@ -339,7 +341,10 @@ async def _tell(
         if before is not None:
             await before
         await api.hear(event)
-        (gone if event["type"] == "DELETED" else seen)(event["object"])
+        try:
+            (gone if event["type"] == "DELETED" else seen)(event["object"])
+        except Exception:
+            logger.exception("What a watch told was not understood")
 
     async for event in api.changes(path, listed["metadata"]["resourceVersion"]):
         uid = event["object"]["metadata"]["uid"]

@@ -197,9 +197,11 @@ class Terminal:
 def cluster_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """A control plane without our kinds."""
     stack = Stack(tmp_path_factory.mktemp("installation"))
-    stack.start_control_plane()
-    yield stack
-    stack.destroy()
+    try:
+        stack.start_control_plane()
+        yield stack
+    finally:
+        stack.destroy()
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,13 +105,16 @@ async def test_a_rebuilt_cluster_takes_up_its_roles_with_the_passwords_that_were
 async def other_cluster(tmp_path: Path) -> AsyncIterator[tuple[Path, KubernetesApi]]:
     """The kubeconfig and the API server of a second control plane, which has our kinds and nothing else."""
     stack = Stack(tmp_path / "other")
-    stack.start_control_plane()
-    stack.apply_manifests()
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv("KUBECONFIG", str(stack.kubeconfig))
-        async with connect() as api:
+    try:
+        stack.start_control_plane()
+        stack.apply_manifests()
+        async with AsyncExitStack() as opened:
+            with pytest.MonkeyPatch.context() as environment:
+                environment.setenv("KUBECONFIG", str(stack.kubeconfig))
+                api = await opened.enter_async_context(connect())
             yield stack.kubeconfig, api
-    stack.destroy()
+    finally:
+        stack.destroy()
 
 
 async def rows_of_roles(admin: Administrator, database: str, *names: str) -> list[tuple[Any, ...]]:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from hoop_operator import metrics
+from hoop_operator.errors import PlanFailure, PlanReason
 from hoop_operator.planner.statements import Change, ChangeKind, Phase, Statement
 from hoop_operator.reconcile.announce import plan_events
 from hoop_operator.reconcile.drift import in_words, is_drift, repaired_drift, waiting_drift
@@ -33,12 +34,21 @@ def run(
     status = {"conditions": [{"type": "Ready", "status": ready}], **status}
     metadata = {"name": "ro", "namespace": "shop", "uid": "u", "generation": 1, "resourceVersion": "1"}
     plan = Plan.parse({"metadata": metadata, "spec": spec, "status": status})
-    return Run(plan, trigger, new_input, statements=statements, due=statements, applied=bool(statements))
+    return Run(
+        plan,
+        trigger,
+        new_input,
+        statements=statements,
+        due=statements,
+        done=statements,
+        applied=bool(statements),
+    )
 
 
 def waits(run: Run) -> Run:
     """The run of a plan under approval Manual."""
-    run.due, run.waiting, run.applied, run.checksum = (), WAITS, False, CHECKSUM
+    run.due = run.done = ()
+    run.waiting, run.applied, run.checksum = WAITS, False, CHECKSUM
     return run
 
 
@@ -105,6 +115,33 @@ def test_drift_that_waits_for_approval_is_told_with_the_wait_and_as_it_is() -> N
     )
     gone = waits(run("drift", statement(Phase.ROLE, Change(ChangeKind.ROLE)), *DRIFTED))
     assert in_words(waiting_drift(gone)) == "the role is gone"
+
+
+def test_much_drift_does_not_push_the_command_that_approves_out_of_the_event() -> None:
+    many = (statement(Phase.GRANT, Change(ChangeKind.GRANT, "x" * 100)) for _ in range(12))
+    (event,) = plan_events(waits(run("drift", *many)))
+    assert len(event.message) < 400
+    assert event.message.endswith(WAITS)
+
+
+def test_of_a_run_that_failed_only_what_was_committed_is_told_as_repaired() -> None:
+    failed = run("drift", *DRIFTED)
+    failed.done = failed.due[3:]
+    failed.fail(PlanFailure(PlanReason.APPLY_FAILED, "the connection was lost"))
+    assert plan_events(failed) == [
+        ("Warning", "ApplyFailed", "the connection was lost"),
+        ("Normal", "DriftRepaired", "drift repaired: INSERT on 3 tables granted again"),
+    ]
+
+
+def test_what_an_earlier_attempt_committed_is_told_although_nothing_was_left_for_the_last_one() -> None:
+    retried = run("drift", *DRIFTED)
+    retried.due = ()
+    assert [event.reason for event in plan_events(retried)] == ["DriftRepaired"]
+    asked = run("spec", *DRIFTED, new_input=True, observedGeneration=1)
+    asked.due = ()
+    (event,) = plan_events(asked)
+    assert event.message.startswith("statements were applied: SQL; SQL; SQL and 1 more")
 
 
 def test_what_was_asked_for_waits_without_a_word_of_drift() -> None:

@@ -181,7 +181,7 @@ async def test_who_looks_first_at_a_plan_beside_a_new_creator_knows_why_it_has_s
         del connection
         for run in runs:
             triggers.append((run.plan.key.name, run.trigger))
-            run.due = run.statements = (Statement(Phase.GRANT, "orders", "GRANT", ("it",)),)
+            run.done = (Statement(Phase.GRANT, "orders", "GRANT", ("it",)),)
 
     monkeypatch.setattr(plans, "_change", change)
     monkeypatch.setattr(plans, "_inbox_of", lambda _: Mock(Inbox))

@@ -132,7 +132,6 @@ async def health_of_resource(caller: Caller, name: Name) -> Health:
     return await health.health(caller, name)
 
 
-# The batches first: "plan" and "apply" would be taken for names otherwise.
 @routes.post("/plan", responses=_refusals(400), tags=["Plans"])
 async def plan_several(caller: Caller, request: PlanBatch) -> PlanResults:
     """Plan several roles at the same time."""

@@ -1,6 +1,7 @@
 """What an admin may do about a role or an object, as expressions for the queries of the snapshots.
 
-They are about the admin `a`, a role `r`, a membership `m` or an object `c`, as the query around them names these.
+Those about roles are about the admin `a`, a role `r` and a membership `m`, and the others about an object `c`, as the
+query around them names these.
 """
 
 from collections import defaultdict

@@ -51,8 +51,12 @@ DATABASE_MESSAGES = re.compile(
 )
 """What the server says in English when it is one database that cannot be connected to."""
 
+OPTIONS_REFUSED = re.compile("unsupported startup parameter|command-line options")
+"""What PgBouncer and Amazon RDS Proxy say of options that they do not know."""
+
 DEADLOCK = "40P01"
 LOCK_NOT_AVAILABLE = "55P03"
+CONFIGURATION_LIMIT_EXCEEDED = "53400"
 
 CONNECTION_LOST = frozenset(
     {

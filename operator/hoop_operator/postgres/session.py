@@ -11,7 +11,6 @@ afterwards. So nothing is set for longer than a transaction, and nothing is expe
 import asyncio
 import contextlib
 import json
-import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
@@ -36,7 +35,9 @@ from hoop_operator.postgres.addresses import no_answer, not_resolved, resolve
 from hoop_operator.postgres.establish import establish, try_login
 from hoop_operator.postgres.libpq import libpq_parameters
 from hoop_operator.postgres.server_errors import (
+    CONFIGURATION_LIMIT_EXCEEDED,
     LOCK_NOT_AVAILABLE,
+    OPTIONS_REFUSED,
     OTHER_PASSWORD,
     TOO_MANY_SESSIONS,
     connection_error,
@@ -57,15 +58,13 @@ TEXT_TYPES = ("text", "name", "varchar", "bpchar")
 TEMPLATES = frozenset({"template0", "template1"})
 
 STARTUP_OPTIONS = "-c idle_session_timeout=0"
-"""What has to hold between transactions as well; an owner's setting could be shorter than the way to the first one."""
+"""What has to hold between transactions as well; an owner's setting could be shorter than the way to the first one.
 
-OPTIONS_REFUSED = re.compile("unsupported startup parameter|command-line options")
-"""What PgBouncer and Amazon RDS Proxy say of `STARTUP_OPTIONS`; it is for them to keep sessions alive, then."""
+A pooler that refuses them has to keep sessions alive by itself.
+"""
 
 SELF_GRANT_SINCE = 160000
 TRANSACTION_TIMEOUT_SINCE = 170000
-
-CONFIGURATION_LIMIT_EXCEEDED = "53400"
 
 SCRAM_ITERATIONS_MAX = 100_000
 """Of a verifier, for which libpq takes the server at its word from version 16 on: a fraction of a second."""

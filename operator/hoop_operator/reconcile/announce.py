@@ -1,5 +1,6 @@
 """What is worth an event: a failure, a recovery, a later change; neither the first success nor a repetition."""
 
+from textwrap import shorten
 from typing import Literal, NamedTuple
 
 from hoop_operator.crd import PlanType
@@ -7,6 +8,9 @@ from hoop_operator.errors import PlanReason
 from hoop_operator.reconcile.drift import in_words, repaired_drift, waiting_drift
 from hoop_operator.reconcile.objects import ABANDON, Plan
 from hoop_operator.reconcile.run import Run
+
+DRIFT_SHOWN = 300
+"""Of the drift that waits for approval, in characters: an event is cut at its end, where the command stands."""
 
 READS_VERIFIERS = "pg_read_all_data"
 """A source role that is allowed, but reads the password verifiers of everybody."""
@@ -24,10 +28,11 @@ def plan_events(run: Run) -> list[Announcement]:
     """What a run whose outcome was written gives to announce."""
     plan = run.plan
     before = plan.condition("Ready")
+    repaired = repaired_drift(run)
     events: list[Announcement] = []
     if run.waiting is not None and not _was_told(run):
         drifted = waiting_drift(run)
-        found = [f"drift: {in_words(drifted)}"] if drifted else []
+        found = [shorten(f"drift: {in_words(drifted)}", DRIFT_SHOWN, placeholder=" …")] if drifted else []
         events.append(Announcement("Normal", PlanReason.PENDING_APPROVAL, "; ".join([*found, run.waiting])))
     if run.failed:
         if (before.get("reason"), before.get("message")) != (run.reason, run.message):
@@ -37,10 +42,10 @@ def plan_events(run: Run) -> list[Announcement]:
         events.append(
             Announcement("Normal", run.reason, "; ".join([healed, *_what_became_of_the_password(run)]))
         )
-    elif repaired := repaired_drift(run):
-        events.append(Announcement("Normal", "DriftRepaired", f"drift repaired: {in_words(repaired)}"))
-    elif before and run.applied:
+    elif before and run.applied and not repaired:
         events.append(Announcement("Normal", PlanReason.APPLIED, _what_changed(run)))
+    if repaired:
+        events.append(Announcement("Normal", "DriftRepaired", f"drift repaired: {in_words(repaired)}"))
     if run.taken_over:
         events.append(Announcement("Normal", "Adopted", "; ".join(run.taken_over)))
     if run.sessions_left:
@@ -80,9 +85,9 @@ def role_left_behind(plan: Plan, why: str) -> Announcement:
 
 def _what_changed(run: Run) -> str:
     parts = []
-    if run.due:
-        shown = "; ".join(statement.text for statement in run.due[:3])
-        more = f" and {len(run.due) - 3} more" if len(run.due) > 3 else ""
+    if run.done:
+        shown = "; ".join(statement.text for statement in run.done[:3])
+        more = f" and {len(run.done) - 3} more" if len(run.done) > 3 else ""
         parts.append(f"statements were applied: {shown}{more}")
     parts += _what_became_of_the_password(run)
     return "; ".join(parts) or "the Secret was brought up to date"

@@ -12,6 +12,8 @@ DRIFT = "drift"
 SECRET = "secret"
 """What wakes a plan whose Secret was changed or deleted."""
 RETRY = "retry"
+CREATORS = "creators"
+"""What wakes a plan in whose scopes another role can create objects by now."""
 
 SHOWN_MAX = 10
 """How many differences are told one by one."""
@@ -58,9 +60,9 @@ def repaired_drift(run: Run) -> list[Drift]:
     """The drift that a run found on the server and in the Secret, and repaired."""
     if not (run.applied and is_drift(run)):
         return []
-    if any(change.kind is ChangeKind.ROLE for change, _ in _changes(run.due)):
+    if any(change.kind is ChangeKind.ROLE for change, _ in _changes(run.done)):
         return [_role_made_anew(run)]
-    told = [_repaired(change, taken_away=taken_away) for change, taken_away in _changes(run.due)]
+    told = [_repaired(change, taken_away=taken_away) for change, taken_away in _changes(run.done)]
     return [*dict.fromkeys(told), *_credentials(run)]
 
 

@@ -26,7 +26,7 @@ def neighbours_of_creators(memory: Memory, endpoint: Endpoint, runs: Sequence[Ru
     """
     creators: dict[Scope, set[Key]] = defaultdict(set)
     for run in runs:
-        if run.succeeded and run.due and Privilege.CREATE in run.plan.spec.privileges:
+        if run.done and Privilege.CREATE in run.plan.spec.privileges:
             for scope in _scopes(run.plan):
                 creators[scope].add(run.plan.key)
     if not creators:

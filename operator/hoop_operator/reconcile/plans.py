@@ -46,7 +46,7 @@ from hoop_operator.reconcile.deletion import (
 )
 from hoop_operator.reconcile.denied import tell_trouble
 from hoop_operator.reconcile.desired import desired_role, secret_contents
-from hoop_operator.reconcile.drift import DRIFT, RETRY, SECRET
+from hoop_operator.reconcile.drift import CREATORS, DRIFT, RETRY, SECRET
 from hoop_operator.reconcile.inbox import Inbox
 from hoop_operator.reconcile.neighbours import neighbours_of_creators
 from hoop_operator.reconcile.objects import ABANDON, FINALIZER, Fingerprint, Key, Plan, Reading, Resource
@@ -59,9 +59,6 @@ from hoop_operator.reconcile.run import Run
 from hoop_operator.reconcile.single import SingleFlight
 from hoop_operator.reconcile.status import status_of
 from hoop_operator.reconcile.turn import Agreements, Turn, carry_out
-
-CREATORS = "creators"
-"""What wakes plans in whose scopes another role can create objects by now."""
 
 UNFORESEEN = "an error that nobody foresaw, the operator's log has it; it will be tried again"
 
@@ -100,16 +97,16 @@ class Plans:
         known = self._context.memory.plans.get(plan.key)
         if not self._see(plan):
             return
-        if known is not None and known.uid != plan.uid:
-            self._agreements.forget(known)
-            self._count_users(known.resource_key)
         if self._handled.get(plan.key) != plan.fingerprint or (known and _was_wiped(known, plan)):
             self.wake(plan.key, "spec")
 
     def _see(self, plan: Plan) -> bool:
         """Keep a plan, and when its password is due, unless a newer version is known; tell whether it was kept."""
+        former = self._context.memory.plans.get(plan.key)
         if not self._context.memory.see_plan(plan):
             return False
+        if former is not None and former.uid != plan.uid:
+            self._forget(former)
         self._rotations.note(plan)
         return True
 
@@ -119,6 +116,11 @@ class Plans:
         if plan is None or plan.uid != uid:
             return
         self._context.memory.forget_plan(key)
+        self._forget(plan)
+
+    def _forget(self, plan: Plan) -> None:
+        """Keep nothing of a plan that does not exist any more, and have its resource count without it."""
+        key = plan.key
         self._rotations.forget(key)
         self._context.clock.settle(("plan", key))
         self._agreements.forget(plan)
@@ -329,11 +331,8 @@ class Plans:
         plans = self._take(resource_key, waiting)
         self._in_turn.update((plan.key, None) for plan, _ in plans)
         self._handled.update((plan.key, plan.fingerprint) for plan, _ in plans)
-        changes = [
-            self._new_run(plan, self._cause(plan.key, trigger))
-            for plan, trigger in plans
-            if not plan.deleting
-        ]
+        changes = [self._new_run(plan, trigger) for plan, trigger in plans if not plan.deleting]
+        self._know_from_drift(changes)
         removals = [self._new_run(plan, trigger) for plan, trigger in plans if plan.deleting]
         registration = self._context.memory.registrations.get(resource_key)
         connection = registration.connection if registration is not None and registration.ready else None
@@ -351,26 +350,23 @@ class Plans:
             if (former := self._endings.get(resource_key)) is not None:
                 await asyncio.wait([former])
             ended = [plan for plan, _ in plans]
-            neighbours = self._neighbours(resource_key, changes)
+            neighbours = (
+                list(neighbours_of_creators(self._context.memory, connection.endpoint, changes))
+                if connection is not None
+                else []
+            )
             self._beside_creators.update(neighbours)
             self._endings[resource_key] = asyncio.create_task(
                 self._end_turn(resource_key, ended, changes, neighbours)
             )
 
-    def _cause(self, key: Key, trigger: str) -> str:
-        """What a plan is carried out for: a look for drift may come before what the end of a turn wakes it for."""
-        if key not in self._beside_creators:
-            return trigger
-        self._beside_creators.remove(key)
-        return CREATORS if trigger == DRIFT else trigger
-
-    def _neighbours(self, resource_key: Key, changes: Sequence[Run]) -> list[Key]:
-        """The plans that a turn left with something to do, for other roles can create objects in their scopes now."""
-        registration = self._context.memory.registrations.get(resource_key)
-        if registration is None or registration.connection is None:
-            return []
-        endpoint = registration.connection.endpoint
-        return list(neighbours_of_creators(self._context.memory, endpoint, changes))
+    def _know_from_drift(self, runs: Sequence[Run]) -> None:
+        """Say what runs are for that come before they are woken for what the end of another one's turn left to do."""
+        for run in runs:
+            if run.plan.key in self._beside_creators:
+                self._beside_creators.remove(run.plan.key)
+                if run.trigger in {DRIFT, RETRY}:
+                    run.trigger = CREATORS
 
     def _take(self, resource_key: Key, waiting: Mapping[Key, str]) -> list[tuple[Plan, str]]:
         """The plans of a turn, one for each role; others that name the same role are for a later turn to refuse."""

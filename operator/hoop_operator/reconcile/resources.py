@@ -66,8 +66,12 @@ class Resources:
 
     def seen(self, resource: Resource) -> None:
         """Take note of a resource as the API server has it now; see to it if it asks for something new."""
+        former = self._context.memory.resources.get(resource.key)
         if not self._context.memory.see_resource(resource):
             return
+        if former is not None and former.uid != resource.uid:
+            self._context.memory.registrations.pop(former.key, None)
+            self._forget(former.key)
         if self._handled.get(resource.key) != resource.fingerprint:
             self._handled[resource.key] = resource.fingerprint
             self.wake(resource.key, "spec")
@@ -78,11 +82,15 @@ class Resources:
         if known is not None and known.uid != uid:
             return
         self._context.memory.forget_resource(key)
+        self._forget(key)
+        self._wake_plans(key, "resource")
+
+    def _forget(self, key: Key) -> None:
+        """Keep nothing of a resource that does not exist any more."""
         self._context.clock.settle(("resource", key))
         self._context.clock.cancel(("references", key))
         self._handled.pop(key, None)
         self._to_register.pop(key, None)
-        self._wake_plans(key, "resource")
 
     def wake(self, key: Key, trigger: str) -> None:
         """Have a resource registered anew, soon."""

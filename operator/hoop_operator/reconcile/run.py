@@ -15,7 +15,7 @@ from hoop_operator.reconcile.rotation import Cause
 
 @dataclass(slots=True)
 class Run:
-    """What becomes of one plan in one turn. Nothing of it lasts but what `status_of` makes of it."""
+    """What becomes of one plan in one turn. Nothing of it lasts but what `status.status_of` makes of it."""
 
     plan: Plan
     trigger: str
@@ -34,6 +34,8 @@ class Run:
     """The checksum of `statements`; None where there are none."""
     due: tuple[Statement, ...] = ()
     """Those of `statements` that may be sent: all, or none while they wait for approval."""
+    done: tuple[Statement, ...] = ()
+    """Those that were committed, also in an attempt before the last one, or before the run failed."""
     waiting: str | None = None
     """What waits for approval, in words; None where nothing does."""
     approved: frozenset[Statement] = frozenset()

@@ -442,6 +442,7 @@ async def _apply(turn: Turn, fence: Fence, works: Sequence[Work]) -> None:
                 work.run.committing = True
         for work in concerned:
             work.run.applied = True
+            work.run.done += tuple(s for s in work.run.due if s.database == database)
 
     if None in by_database:
         await run_in(None)
