@@ -13,7 +13,7 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from integration.administrator import Administrator
 from integration.aws import OTHER_REGION, POD_IDENTITY, REGION, ROLE, Aws
-from integration.namespaces import Namespaces
+from integration.namespaces import CLUSTER_WIDE, Namespaces
 from integration.operator_process import OperatorProcess
 from integration.registrant import CONFIDENTIAL, Registrant
 from integration.tenant import PATIENCE_SECONDS, eventually, ready, roles_of
@@ -284,6 +284,7 @@ async def test_a_change_at_the_source_is_noticed_on_the_drift_clock(
     await no_value_was_told(process, api, namespace)
 
 
+@CLUSTER_WIDE
 async def test_a_role_is_not_left_behind_in_a_namespace_that_goes_while_aws_gives_nothing_out(
     own_operator: Callable[[Mapping[str, str]], OperatorProcess],
     surroundings: Mapping[str, str],
