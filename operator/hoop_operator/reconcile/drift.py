@@ -1,6 +1,6 @@
 """Drift, in words: what differs from a plan although nobody asked for anything new since it was applied."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -43,7 +43,6 @@ class Drift(NamedTuple):
     """One difference, and how it is told: as gone again, or as still there."""
 
     kind: DriftKind
-    outcome: DriftOutcome
     words: str
 
 
@@ -60,10 +59,9 @@ def repaired_drift(run: Run) -> list[Drift]:
     """The drift that a run found on the server and in the Secret, and repaired."""
     if not (run.applied and is_drift(run)):
         return []
-    if any(change.kind is ChangeKind.ROLE for change, _ in _changes(run.done)):
+    if _makes_role(run.done):
         return [_role_made_anew(run)]
-    told = [_repaired(change, taken_away=taken_away) for change, taken_away in _changes(run.done)]
-    return [*dict.fromkeys(told), *_credentials(run)]
+    return [*_differences(run.done, _as_repaired), *_credentials(run)]
 
 
 def waiting_drift(run: Run) -> list[Drift]:
@@ -73,10 +71,10 @@ def waiting_drift(run: Run) -> list[Drift]:
     """
     if run.waiting is None or not is_drift(run):
         return []
-    changes = [*_changes(run.statements or ())]
-    if any(change.kind is ChangeKind.ROLE for change, _ in changes):
-        return [Drift(DriftKind.ROLE, DriftOutcome.WAITING, "the role is gone")]
-    return [*dict.fromkeys(_waiting(change, taken_away=taken_away) for change, taken_away in changes)]
+    statements = run.statements or ()
+    if _makes_role(statements):
+        return [Drift(DriftKind.ROLE, "the role is gone")]
+    return _differences(statements, _as_waiting)
 
 
 def in_words(drifts: list[Drift]) -> str:
@@ -86,11 +84,23 @@ def in_words(drifts: list[Drift]) -> str:
     return "; ".join([*texts[:SHOWN_MAX], *more])
 
 
-def _changes(statements: Iterable[Statement]) -> Iterator[tuple[Change, bool]]:
-    """What statements change, and whether they take it away."""
-    for statement in statements:
-        if statement.change is not None:
-            yield statement.change, statement.phase.takes_away
+def _makes_role(statements: Iterable[Statement]) -> bool:
+    return any(
+        statement.change is not None and statement.change.kind is ChangeKind.ROLE for statement in statements
+    )
+
+
+def _differences(statements: Iterable[Statement], words: Callable[[Change, bool], str]) -> list[Drift]:
+    """What statements change, each difference once; `words` tell one, and whether it is taken away."""
+    told = (
+        Drift(
+            _kind(statement.change, taken_away=statement.phase.takes_away),
+            words(statement.change, statement.phase.takes_away),
+        )
+        for statement in statements
+        if statement.change is not None
+    )
+    return [*dict.fromkeys(told)]
 
 
 def _kind(change: Change, *, taken_away: bool) -> DriftKind:
@@ -107,29 +117,27 @@ def _role_made_anew(run: Run) -> Drift:
         if run.secret_lost
         else "the role was gone and was created anew with its password"
     )
-    return Drift(DriftKind.ROLE, DriftOutcome.REPAIRED, words)
+    return Drift(DriftKind.ROLE, words)
 
 
-def _repaired(change: Change, *, taken_away: bool) -> Drift:
+def _as_repaired(change: Change, taken_away: bool) -> str:
     match change.kind:
         case ChangeKind.COMMENT:
-            words = "its ownership comment was gone and was written again"
+            return "its ownership comment was gone and was written again"
         case ChangeKind.ATTRIBUTE:
-            words = f"{change.what} set again"
+            return f"{change.what} set again"
         case _:
-            words = f"extra {change.what} revoked" if taken_away else f"{change.what} granted again"
-    return Drift(_kind(change, taken_away=taken_away), DriftOutcome.REPAIRED, words)
+            return f"extra {change.what} revoked" if taken_away else f"{change.what} granted again"
 
 
-def _waiting(change: Change, *, taken_away: bool) -> Drift:
+def _as_waiting(change: Change, taken_away: bool) -> str:
     match change.kind:
         case ChangeKind.COMMENT:
-            words = "its ownership comment is gone"
+            return "its ownership comment is gone"
         case ChangeKind.ATTRIBUTE:
-            words = f"{change.what} is not set"
+            return f"{change.what} is not set"
         case _:
-            words = f"extra {change.what}" if taken_away else f"{change.what} is missing"
-    return Drift(_kind(change, taken_away=taken_away), DriftOutcome.WAITING, words)
+            return f"extra {change.what}" if taken_away else f"{change.what} is missing"
 
 
 def _credentials(run: Run) -> Iterator[Drift]:
@@ -140,31 +148,26 @@ def _credentials(run: Run) -> Iterator[Drift]:
         if run.secret_lost:
             yield Drift(
                 DriftKind.SECRET,
-                DriftOutcome.REPAIRED,
                 "its Secret was gone and was made anew with another password",
             )
         else:
             yield Drift(
                 DriftKind.SECRET,
-                DriftOutcome.REPAIRED,
                 "its Secret held no password any more and was given another one",
             )
     elif run.password_set:
         if run.secret_edited or run.trigger == SECRET:
             yield Drift(
                 DriftKind.SECRET,
-                DriftOutcome.REPAIRED,
                 "the password in its Secret had been edited and was given to the server",
             )
         else:
             yield Drift(
                 DriftKind.PASSWORD,
-                DriftOutcome.REPAIRED,
                 "its password had been changed on the server and was set back",
             )
     elif run.secret_written:
         yield Drift(
             DriftKind.SECRET,
-            DriftOutcome.REPAIRED,
             "its Secret had been edited and was put right",
         )

@@ -10,7 +10,7 @@ from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.crd import Outcome
 from hoop_operator.errors import ObjectConflict
 from hoop_operator.reconcile.contention import ATTEMPTS
-from hoop_operator.reconcile.drift import repaired_drift, waiting_drift
+from hoop_operator.reconcile.drift import DriftOutcome, repaired_drift, waiting_drift
 from hoop_operator.reconcile.objects import Plan
 from hoop_operator.reconcile.run import Run
 
@@ -46,6 +46,9 @@ def count_run(run: Run) -> None:
     metrics.PLAN_RUN_DURATION.observe((datetime.now(UTC) - run.started).total_seconds())
     if run.rotated and run.password_set:
         metrics.ROTATIONS.labels(run.trigger).inc()
-    drifts = [*repaired_drift(run), *waiting_drift(run)]
-    for kind, came_of_it in {(drift.kind, drift.outcome) for drift in drifts}:
-        metrics.DRIFT.labels(*run.plan.key, kind, came_of_it).inc()
+    for came_of_it, drifts in (
+        (DriftOutcome.REPAIRED, repaired_drift(run)),
+        (DriftOutcome.WAITING, waiting_drift(run)),
+    ):
+        for kind in {drift.kind for drift in drifts}:
+            metrics.DRIFT.labels(*run.plan.key, kind, came_of_it).inc()
