@@ -21,6 +21,7 @@ from integration.namespaces import Namespaces
 from integration.operator_process import OperatorProcess
 from integration.pooler import PgBouncer, TransactionPooler
 from integration.roles import literal, quoted
+from integration.server_log import logged
 from integration.tenant import Tenant, eventually, ready, roles_of
 from local.postgresql import Server
 
@@ -83,9 +84,7 @@ class Log:
 
     def lines(self, what: str) -> list[str]:
         """The lines with a text in them."""
-        with self.server.log.open("rb") as log:
-            log.seek(self.begins)
-            return [line for line in log.read().decode(errors="replace").splitlines() if what in line]
+        return [line for line in logged(self.server, self.begins) if what in line]
 
 
 @pytest.fixture

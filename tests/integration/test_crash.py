@@ -24,6 +24,7 @@ from integration.administrator import Administrator
 from integration.aftermath import assert_whole, table_grants
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
+from integration.server_log import logged
 from integration.tenant import Tenant, eventually, ready, roles_of
 from local import kubeconfig
 from local.postgresql import Server
@@ -349,7 +350,7 @@ async def test_a_restart_with_unchanged_plans_writes_nothing(
     await process.start()
 
     async def has_looked() -> bool:
-        return "READ ONLY" in said_by(login, postgres.log, log_begins)
+        return "READ ONLY" in said_by(login, postgres, log_begins)
 
     await eventually(has_looked, what="a look at the server")
     await tenant.annotate("plan-0", reconcile_at="now")
@@ -357,8 +358,8 @@ async def test_a_restart_with_unchanged_plans_writes_nothing(
     after = await versions(api, namespace)
     changed = {name for name in before | after if before.get(name) != after.get(name)}
     assert changed == {("HoopRolePlan", "plan-0")}
-    assert not WRITING.search(said_by(login, postgres.log, log_begins).encode())
-    assert "READ WRITE" not in said_by(login, postgres.log, log_begins)
+    assert not WRITING.search(said_by(login, postgres, log_begins).encode())
+    assert "READ WRITE" not in said_by(login, postgres, log_begins)
 
 
 async def versions(api: KubernetesApi, namespace: str) -> dict[tuple[str, str], str]:
@@ -378,12 +379,9 @@ async def versions(api: KubernetesApi, namespace: str) -> dict[tuple[str, str], 
     return found
 
 
-def said_by(login: str, log: Path, begins: int) -> str:
-    """What a login has sent since the log had that length."""
-    with log.open("rb") as file:
-        file.seek(begins)
-        lines = file.read().decode(errors="replace").splitlines()
-    return "\n".join(line for line in lines if f"] {login}@" in line)
+def said_by(login: str, server: Server, begins: int) -> str:
+    """What a login has sent since the server's log had that length."""
+    return "\n".join(line for line in logged(server, begins) if f"] {login}@" in line)
 
 
 async def test_it_loses_nothing_when_its_watches_break(

@@ -21,6 +21,7 @@ from integration.api_proxy import ApiProxy, BrokenOff, PassOn, is_write, kind_of
 from integration.operator_process import OperatorProcess
 from integration.proxy import CommitProxy
 from integration.roles import Grant, Roles
+from integration.server_log import logged
 from integration.tenant import Tenant, eventually, is_answered, ready
 from local.postgresql import Server
 
@@ -308,9 +309,7 @@ async def test_it_may_be_killed_or_lose_the_answer_at_any_side_effect(
             await stage.close()
     passwords = {password for stage in stages for password in stage.passwords}
     assert passwords
-    with postgres.log.open("rb") as log:
-        log.seek(log_begins)
-        told = [log.read().decode(errors="replace"), *(stage.process.said() for stage in stages)]
+    told = ["\n".join(logged(postgres, log_begins)), *(stage.process.said() for stage in stages)]
     objects = (paths.events(namespace), paths.hoop_resources(namespace), paths.hoop_role_plans(namespace))
     told += [json.dumps(await api.get(path)) for path in objects]
     assert not [password for password in passwords for text in told if password in text]

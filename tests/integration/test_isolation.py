@@ -19,6 +19,7 @@ from integration.administrator import Administrator
 from integration.namespaces import Namespaces
 from integration.operator_process import OperatorProcess, free_port
 from integration.proxy import Proxy
+from integration.server_log import logged
 from integration.tenant import PATIENCE_SECONDS, Tenant, eventually, ready
 from local.postgresql import Server
 
@@ -125,7 +126,7 @@ async def test_two_tenants_of_one_server_share_no_session_no_snapshot_and_no_gra
     plans = await tenant.until_plans(["rich", "poor"], seconds=SOON)
     await tenant.until_plans(["trespasser"], "InsufficientPrivilege", seconds=SOON)
 
-    statements = statements_by_login(postgres.log, log_begins)
+    statements = statements_by_login(postgres, log_begins)
     for login, others in ((rich[0], ("poor", "trespasser")), (poor[0], ("rich",))):
         said = "\n".join(statements[login])
         for other in others:
@@ -145,14 +146,11 @@ async def test_two_tenants_of_one_server_share_no_session_no_snapshot_and_no_gra
             assert (await (await logged_in.execute("SELECT id FROM goods")).fetchall()) == [(1,)]
 
 
-def statements_by_login(log: Path, begins: int) -> dict[str, list[str]]:
-    """What each login has sent since the log had that length, continuation lines included."""
-    with log.open("rb") as file:
-        file.seek(begins)
-        lines = file.read().decode(errors="replace").splitlines()
+def statements_by_login(server: Server, begins: int) -> dict[str, list[str]]:
+    """What each login has sent since the server's log had that length, continuation lines included."""
     found: dict[str, list[str]] = {}
     login = ""
-    for line in lines:
+    for line in logged(server, begins):
         if begin := re.match(r"\d{4}-\d\d-\d\d [\d:.]+ \w+ \[\d+\] (?:(\S+)@\S+ )?", line):
             login = begin[1] or ""
             found.setdefault(login, []).append(line)
