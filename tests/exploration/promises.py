@@ -11,7 +11,13 @@ from exploration.postgresql import OWNER, PostgreSQL, RoleRow
 from exploration.schedule import LIFE
 from hoop_operator.cluster import paths
 from hoop_operator.crd import Privilege
-from hoop_operator.naming import APPROVE, ROTATE_AT, default_secret_name, role_name
+from hoop_operator.naming import (
+    APPROVE,
+    ROTATE_AT,
+    connection_secret_name,
+    default_secret_name,
+    role_name,
+)
 from hoop_operator.planner.model import COMMENT_PREFIX, Identity, ObjectKind
 from hoop_operator.planner.privileges import object_privileges
 from hoop_operator.planner.scopes import parse_scope
@@ -85,7 +91,7 @@ class Promises:
     ) -> None:
         if by_operator and before is not None:
             owners = before["metadata"].get("ownerReferences") or ()
-            if [owner["kind"] for owner in owners] != ["HoopRolePlan"]:
+            if [owner["kind"] for owner in owners] not in (["HoopRolePlan"], ["HoopResource"]):
                 self.broken.append(f"{path} was not the operator's to change")
         password = _password(after) if after is not None else None
         if password:
@@ -155,6 +161,9 @@ class Promises:
 
     def check_everything_is_in_order(self) -> None:
         """See that everything is as the plans ask, and nothing is left of those that are gone."""
+        for path, known in self._cluster.objects.items():
+            if "/hoopresources/" in path:
+                self._check_resource(known)
         for plan in self._plans():
             self._check_plan(plan)
         asked_for = {_comment(plan) for plan in self._plans()} | self._left
@@ -162,6 +171,23 @@ class Promises:
             assert row[0] != "comment" or comment in asked_for, (
                 f"a role is left that nobody asks for: {comment}"
             )
+
+    def _check_resource(self, resource: Object) -> None:
+        metadata, spec, status = resource["metadata"], resource["spec"], resource.get("status") or {}
+        assert status.get("observedGeneration") == metadata["generation"], (metadata["name"], status)
+        (ready,) = (entry for entry in status["conditions"] if entry["type"] == "Ready")
+        assert ready["reason"] == "Registered", ready
+        assert status.get("plans", 0) == sum(
+            FINALIZER in (plan["metadata"].get("finalizers") or ()) for plan in self._plans()
+        ), status
+        for role in spec["roles"]:
+            name = connection_secret_name(metadata["name"], role["name"])
+            secret = self._cluster.objects.get(paths.secret(metadata["namespace"], name))
+            assert secret is not None, f"the connection Secret of role {role['name']} is missing"
+            (owner,) = secret["metadata"]["ownerReferences"]
+            assert owner["uid"] == metadata["uid"]
+            held = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
+            assert role["secret"].items() <= held.items(), f"{name} holds {held}"
 
     def _check_plan(self, plan: Object) -> None:
         metadata, spec, status = plan["metadata"], plan["spec"], plan.get("status") or {}

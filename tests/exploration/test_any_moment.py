@@ -81,6 +81,18 @@ def change_grants(world: World) -> None:
     world.annotate(PLAN, "reconcile-at", "now")
 
 
+def edit_resource(world: World) -> None:
+    world.change_resource()
+
+
+def delete_connection_secret(world: World) -> None:
+    world.change_connection_secret(world.delete_secret)
+
+
+def edit_connection_secret(world: World) -> None:
+    world.change_connection_secret(world.change_value)
+
+
 STORIES = [
     create,
     create_another,
@@ -95,6 +107,9 @@ STORIES = [
     drop_role,
     change_password,
     change_grants,
+    edit_resource,
+    delete_connection_secret,
+    edit_connection_secret,
 ]
 
 
@@ -171,6 +186,14 @@ def test_the_next_thing_may_happen_meanwhile(
             second(world)
 
     moments(make_world, story, happen, kept=5)
+
+
+@pytest.mark.parametrize("second", [edit_resource, delete_connection_secret, edit_connection_secret])
+@pytest.mark.parametrize("story", [edit_resource, edit_connection_secret, create])
+def test_the_next_thing_may_happen_to_the_resource_meanwhile(
+    make_world: Callable[[], World], story: Story, second: Story
+) -> None:
+    moments(make_world, story, second)
 
 
 @pytest.mark.parametrize("second", [edit, rotate, delete])

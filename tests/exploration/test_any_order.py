@@ -89,6 +89,16 @@ class AnyOrder(RuleBasedStateMachine):
         """A user does something to a Secret."""
         self.world.change_secret(name, getattr(self.world, change))
 
+    @rule()
+    def change_resource(self) -> None:
+        """A user changes the resource."""
+        self.world.change_resource()
+
+    @rule(change=st.sampled_from(["delete_secret", "change_value"]))
+    def change_connection_secret(self, change: str) -> None:
+        """A user does something to the Secret of the resource's role."""
+        self.world.change_connection_secret(getattr(self.world, change))
+
     @rule(
         name=NAMES,
         change=st.sampled_from(

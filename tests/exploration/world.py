@@ -16,8 +16,8 @@ from exploration.postgresql import DATABASE, OWNER, Grant, PostgreSQL, RoleRow
 from exploration.promises import Promises
 from exploration.schedule import Gate, Life, Schedule
 from hoop_operator.cluster import paths
-from hoop_operator.errors import ClusterError
-from hoop_operator.naming import role_name
+from hoop_operator.errors import ClusterError, ServerUnreachable
+from hoop_operator.naming import connection_secret_name, default_secret_name, role_name
 from hoop_operator.postgres import fence, scram
 from hoop_operator.reconcile import inbox, plans, remove, turn
 from hoop_operator.reconcile.reconciler import Reconciler
@@ -26,6 +26,7 @@ from hoop_operator.settings import Settings
 NAMESPACE = "tenant"
 RESOURCE = "pg"
 ADMIN_SECRET = "admin"
+CONNECTION = "app"
 DRIFT_SECONDS = 300.0
 SETTLED_SECONDS = 2.3 * DRIFT_SECONDS
 """Time enough for two looks at everything, whatever was to be tried again in between."""
@@ -68,6 +69,7 @@ class World:
                     "type": "database",
                     "subtype": "postgres",
                     "envVarsFrom": [{"secretRef": {"name": ADMIN_SECRET}}],
+                    "roles": _roles("0"),
                 },
             },
         )
@@ -224,9 +226,23 @@ class World:
         self.cluster.delete(paths.hoop_role_plan(NAMESPACE, name), {})
         self.schedule.loop.run_until_idle()
 
+    def change_resource(self) -> None:
+        """Change what a role of the resource has in its connection Secret."""
+        value = str(len(self.cluster.changes))
+        self._note(f"change resource: {value}")
+        self.cluster.merge_patch(paths.hoop_resource(NAMESPACE, RESOURCE), {"spec": {"roles": _roles(value)}})
+        self.schedule.loop.run_until_idle()
+
     def change_secret(self, name: str, change: Callable[[str], None]) -> None:
         """Do something to a plan's Secret, if it is there."""
-        path = paths.secret(NAMESPACE, f"{name}-credentials")
+        self._change_secret(default_secret_name(name), change)
+
+    def change_connection_secret(self, change: Callable[[str], None]) -> None:
+        """Do something to the Secret of the resource's role, if it is there."""
+        self._change_secret(connection_secret_name(RESOURCE, CONNECTION), change)
+
+    def _change_secret(self, name: str, change: Callable[[str], None]) -> None:
+        path = paths.secret(NAMESPACE, name)
         if path in self.cluster.objects:
             self._note(f"{change.__name__} {path}")
             change(path)
@@ -244,6 +260,10 @@ class World:
         """Put a password of somebody's own into a Secret."""
         chosen = base64.b64encode(f"chosen {len(self.cluster.changes)}".encode()).decode()
         self.cluster.merge_patch(path, {"data": {"password": chosen}})
+
+    def change_value(self, path: str) -> None:
+        """Put a value of somebody's own into a connection Secret."""
+        self.cluster.merge_patch(path, {"data": {"VALUE": base64.b64encode(b"theirs").decode()}})
 
     def collect_garbage(self) -> None:
         """Have the garbage collector come round."""
@@ -311,6 +331,11 @@ class World:
         self.schedule.trace.append(f"somebody: {what}")
 
 
+def _roles(value: str) -> list[dict[str, Any]]:
+    """The resource's only role, with a value in its connection Secret."""
+    return [{"name": CONNECTION, "secret": {"VALUE": value}}]
+
+
 class _Unforeseen(logging.Handler):
     """Takes what nobody foresaw for a broken promise."""
 
@@ -365,7 +390,12 @@ def worlds() -> Iterator[Callable[[], World]]:
         leading = means[3] if len(means) > 3 else lambda: True
         yield postgresql.Sessions(made[-1].server, made[-1].schedule, leading)
 
+    async def knock(*place: Any) -> None:
+        del place
+        await made[-1].schedule.gate("knock", lambda: ServerUnreachable("db does not answer"))
+
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(inbox, "knock", knock)
         for module in (plans, inbox):
             patch.setattr(module, "open_sessions", open_sessions)
             patch.setattr(module, "read_capabilities", snapshot.read_capabilities)

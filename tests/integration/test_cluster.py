@@ -302,8 +302,35 @@ class TestSecrets:
 
         assert await secrets.read() == second
 
+    async def test_to_update_what_was_deleted_meanwhile_is_a_conflict(
+        self, api: KubernetesApi, secrets: Writer
+    ) -> None:
+        read = await secrets.create()
+        await delete_secret(api, read)
+
+        with pytest.raises(ObjectConflict):
+            await secrets.update(read, data={"password": "new"})
+
 
 class TestFailures:
+    async def test_a_kind_that_is_not_served_is_told_from_an_object_that_does_not_exist(
+        self, api: KubernetesApi, namespace: str
+    ) -> None:
+        never = paths.hoop_role_plan(namespace, "never")
+        other_version = never.replace("v1alpha1", "v1never")
+        other_group = never.replace("hoop.dev", "never.hoop.dev")
+
+        for path in (never, paths.secret(namespace, "never"), paths.namespace("never")):
+            with pytest.raises(ObjectNotFound):
+                await api.get(path)
+        with pytest.raises(ObjectNotFound):
+            await api.create(paths.secrets("never"), {"metadata": {"name": "x"}})
+        with pytest.raises(ObjectNotFound):
+            await api.merge_patch(paths.status(never), {"status": {}})
+        for path in (other_version, other_group):
+            with pytest.raises(ClusterUnavailable, match="the CRDs are not installed"):
+                await api.get(path)
+
     async def test_refused_values_are_quoted_by_the_server_but_not_by_us(
         self, api: KubernetesApi, namespace: str
     ) -> None:

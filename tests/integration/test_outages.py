@@ -13,7 +13,9 @@ import pytest
 from aiohttp import web
 from psycopg import sql
 
+from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.cluster.secrets import read_secret
 from integration.administrator import Administrator
 from integration.aftermath import assert_whole
 from integration.api_proxy import (
@@ -446,3 +448,35 @@ async def test_an_edit_between_the_look_and_the_first_write_is_answered_by_a_run
     finally:
         process.kill()
         await proxy.close()
+
+
+async def test_a_connection_secret_that_is_deleted_while_it_is_being_changed_is_made_anew(
+    scene: Scene,
+) -> None:
+    tenant, resource = scene.tenant, scene.resources["created"]
+    path = paths.secret(tenant.namespace, f"{resource}-app-connection")
+    deleted: list[str] = []
+
+    async def delete(request: web.Request, pass_on: PassOn) -> web.StreamResponse:
+        if request.method == "PATCH" and request.path == path and not deleted:
+            deleted.append(path)
+            await tenant.api.delete(path)
+        return await pass_on()
+
+    async def ask_for(value: str) -> None:
+        roles = [{"name": "app", "secret": {"VALUE": value}}]
+        await tenant.api.merge_patch(
+            paths.hoop_resource(tenant.namespace, resource), {"spec": {"roles": roles}}
+        )
+
+        async def holds_it() -> bool:
+            secret = await read_secret(tenant.api, tenant.namespace, f"{resource}-app-connection")
+            return secret is not None and secret.data == {"VALUE": value.encode()}
+
+        await eventually(holds_it, seconds=SECONDS, what=f"the connection Secret holds {value}")
+
+    await ask_for("first")
+    scene.api_proxy.interfere = delete
+    await ask_for("second")
+    assert deleted
+    await tenant.until_resource(resource, seconds=SECONDS)

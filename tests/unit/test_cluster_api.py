@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 
 from hoop_operator.cluster import paths
@@ -35,14 +37,22 @@ QUOTING = {"reason": "Invalid", "message": f'Invalid value: "{PASSWORD}"'}
     ],
 )
 def test_status_says_what_went_wrong(status: int, expected: type[ClusterError]) -> None:
-    error = failure("GET", "/api/v1/namespaces/a", status, {})
+    error = failure("GET", "/api/v1/namespaces/a", status, {"details": {"name": "a"}})
 
     assert type(error) is expected
     assert error.status == status
 
 
+@pytest.mark.parametrize("answer", [{}, {"reason": "NotFound", "details": {}}, {"details": None}])
+def test_a_path_that_is_not_served_is_no_object_that_is_gone(answer: dict[str, Any]) -> None:
+    error = failure("GET", paths.hoop_role_plan("a", "b"), 404, answer)
+
+    assert type(error) is ClusterUnavailable
+    assert "the CRDs are not installed" in str(error)
+
+
 def test_message_names_request_status_and_the_servers_words() -> None:
-    answer = {"reason": "NotFound", "message": 'namespaces "a" not found'}
+    answer = {"reason": "NotFound", "message": 'namespaces "a" not found', "details": {"name": "a"}}
 
     assert str(failure("GET", "/api/v1/namespaces/a", 404, answer)) == (
         'Kubernetes API: GET /api/v1/namespaces/a: 404 NotFound: namespaces "a" not found'

@@ -351,6 +351,7 @@ def failure(
     """Return the error that a refusal stands for; `answer` is the `Status` object that came with it, if any.
 
     The server's own words are repeated, save where they might quote a credential. `account` is who was refused.
+    A 404 that names no object says nothing of whether there is one.
     """
     text = f"Kubernetes API: {method} {path}: {status} {answer.get('reason', '')}".rstrip()
     message = str(answer.get("message", ""))
@@ -359,7 +360,13 @@ def failure(
     elif message and not _CONFIDENTIAL.intersection(path.split("/")):
         text += f": {message[:_MESSAGE_LENGTH]}"
     error = _ERROR_BY_STATUS.get(status, ClusterUnavailable if status >= 500 else ObjectRejected)
-    causes = (answer.get("details") or {}).get("causes") or ()
+    details = answer.get("details") or {}
+    if error is ObjectNotFound and not details.get("name"):
+        error = ClusterUnavailable
+        text += (
+            "; nothing is served there: the CRDs are not installed, or the API server has only just started"
+        )
+    causes = details.get("causes") or ()
     return error(
         text,
         status=status,

@@ -131,7 +131,7 @@ async def update_secret(api: KubernetesApi, current: Secret, contents: SecretCon
     when nothing differs. Another `type` means another Secret: this one is deleted, and one with the same
     additions takes its place.
 
-    Raises `ObjectConflict` when the Secret is no longer the one in `current`, or another object controls it.
+    Raises `ObjectConflict` when the Secret is gone or no longer the one in `current`, or another object controls it.
     """
     if current.owner is not None and current.owner.uid != contents.owner.uid:
         controller = f"{current.owner.kind} {current.owner.name}"
@@ -153,7 +153,10 @@ async def update_secret(api: KubernetesApi, current: Secret, contents: SecretCon
         return current
     patch["resourceVersion"] = current.resource_version
     body = {"metadata": patch, "data": data_patch}
-    return decode(await api.merge_patch(paths.secret(current.namespace, current.name), body))
+    try:
+        return decode(await api.merge_patch(paths.secret(current.namespace, current.name), body))
+    except ObjectNotFound as error:
+        raise ObjectConflict(str(error), status=409) from None
 
 
 async def replace_secret(api: KubernetesApi, current: Secret, contents: SecretContents) -> Secret:
