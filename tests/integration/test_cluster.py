@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import logging
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -373,6 +374,17 @@ class TestFailures:
                 await api.get(paths.namespace("default"))
 
         assert denied.value.status == 401
+
+    async def test_no_key_of_a_kubeconfig_stays_in_a_file(
+        self, stack: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert all("client-key-data" in user["user"] for user in read_yaml(stack.kubeconfig)["users"])
+        monkeypatch.setenv("KUBECONFIG", str(stack.kubeconfig))
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+
+        async with connect() as api:
+            await api.get(paths.namespace("default"))
+            assert not await asyncio.to_thread(lambda: [*tmp_path.iterdir()])
 
     async def test_missing_kubeconfig_says_what_to_do(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -312,6 +312,10 @@ async def open_api(
         raise ClusterUnavailable(
             f"no cluster to talk to: the certificates or the key for {configuration.host} cannot be used ({error})"
         ) from None
+    finally:
+        # The client has read them by now. It would keep what a kubeconfig holds inline, a key among it, in files until
+        # the process ends in an orderly way.
+        _config.kube_config._cleanup_temp_files()  # noqa: SLF001 -- no other way to them
     renewal = None
     if kubeconfig is not None:
         renewal = asyncio.create_task(_config.refresh_token(kubeconfig, configuration))
