@@ -232,6 +232,26 @@ async def test_a_rotation_that_could_not_be_made_is_reported_once_and_made_once_
     assert await can_log_in(postgres, role, after)
 
 
+async def test_a_secret_that_was_made_immutable_keeps_its_password_until_it_is_deleted(
+    tenant: Tenant, api: KubernetesApi, postgres: Server, role: str
+) -> None:
+    before = await password_of(tenant, "ro")
+    path = paths.secret(tenant.namespace, "ro-credentials")
+    await api.merge_patch(path, {"immutable": True})
+    await tenant.annotate("ro", rotate_at="now")
+    plan = await tenant.until_plan(
+        "ro", lambda plan: ready(plan)[0] == "SecretConflict", "the rotation cannot be made"
+    )
+    assert ready(plan)[1] == (
+        "the API server does not take what belongs into Secret ro-credentials: it was made immutable, or others added "
+        "too much to it; delete it, and it is made anew with another password"
+    )
+    assert await until_agreed(tenant, postgres, role) == before
+    await api.delete(path)
+    await until_agreed(tenant, postgres, role, unlike=before)
+    await tenant.until_plans(["ro"])
+
+
 async def test_a_plan_that_fails_keeps_its_secret_and_its_password_together_all_the_same(
     tenant: Tenant, api: KubernetesApi, admin: Administrator, postgres: Server, database: str, role: str
 ) -> None:

@@ -16,7 +16,7 @@ from hoop_operator.cluster.secrets import (
     update_secret,
 )
 from hoop_operator.crd import SecretTemplate
-from hoop_operator.errors import ObjectConflict, Overtaken, PlanFailure, PlanReason
+from hoop_operator.errors import ObjectConflict, ObjectRejected, Overtaken, PlanFailure, PlanReason
 from hoop_operator.naming import ADOPT
 from hoop_operator.planner.model import Adoption, DesiredRole
 from hoop_operator.reconcile.adoption import UNCLAIMED, is_what_we_wrote, may_take_over
@@ -110,6 +110,8 @@ async def write(
 
     Raises
     ------
+    PlanFailure
+        `SecretConflict`: what somebody did to the Secret keeps it from being changed.
     ObjectConflict
         It has changed since it was read.
     ClusterError
@@ -128,7 +130,15 @@ async def write(
         return await create_secret(api, plan.key.namespace, plan.secret_name, contents), True
     owned_by_other = current.owner is not None and current.owner.uid != plan.uid
     change = replace_secret if owned_by_other else update_secret
-    secret = await change(api, current, contents)
+    try:
+        secret = await change(api, current, contents)
+    except ObjectRejected:
+        # The API server's own words may quote what was sent.
+        raise PlanFailure(
+            PlanReason.SECRET_CONFLICT,
+            f"the API server does not take what belongs into Secret {current.name}: it was made immutable, or others "
+            f"added too much to it; delete it, and it is made anew with another password",
+        ) from None
     return secret, secret is not current
 
 
