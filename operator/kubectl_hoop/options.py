@@ -16,6 +16,7 @@ from hoop_operator.errors import HoopError
 from hoop_operator.reconcile.script import one_line
 from kubectl_hoop.client import Target, reach
 from kubectl_hoop.objects import PLAN_KIND, RESOURCE_KIND, list_plans, list_resources
+from kubectl_hoop.signals import heard_at_once
 
 FINE, WRONG, USAGE, NO_CLUSTER = range(4)
 """Exit codes of every command."""
@@ -93,8 +94,9 @@ def on_cluster(command: Callable[..., Awaitable[int]]) -> Callable[..., int]:
     @functools.wraps(command)
     def run(target: Target, **rest: Any) -> int:
         async def on_it() -> int:
-            async with reach(target) as cluster:
-                return await command(cluster, **rest)
+            with heard_at_once(asyncio.get_running_loop()):
+                async with reach(target) as cluster:
+                    return await command(cluster, **rest)
 
         return asyncio.run(on_it())
 

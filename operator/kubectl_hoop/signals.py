@@ -1,5 +1,6 @@
 """How the plugin takes signals: the files that it has written for a while go with it, whatever it does just then."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -35,10 +36,23 @@ def when_told_to_end(handler: Handler) -> Iterator[None]:
 
 
 @contextmanager
+def heard_at_once(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Have a loop see to what ends the program as soon as it comes, in the moment before a long wait, too."""
+    with ExitStack() as handlers:
+        for signum in ENDING:
+            handler = signal.getsignal(signum)
+            if callable(handler):
+                loop.add_signal_handler(signum, handler, signum, None)
+                handlers.callback(signal.signal, signum, handler)
+                handlers.callback(loop.remove_signal_handler, signum)
+        yield
+
+
+@contextmanager
 def leaving_no_files() -> Iterator[None]:
     """Have all temporary files in a directory of the person's alone that goes with the program, also by a signal.
 
-    The loader of kubeconfigs has the person's private key in a file until the interpreter ends.
+    The loader of kubeconfigs has the person's private key in a file for a moment, and libpq reads keys from files.
     """
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory(prefix="kubectl-hoop-") as directory:

@@ -17,6 +17,7 @@ import pytest
 import yaml
 from psycopg import sql
 
+from hoop_operator.cluster import paths
 from hoop_operator.naming import role_name
 from integration.administrator import Administrator
 from integration.plugin import SCRIPTS, Plugin
@@ -224,20 +225,24 @@ async def test_whatever_ends_it_the_persons_key_does_not_stay_behind(
     await tenant.until_plans(["ro"], "Suspended")
     environment = {"PATH": plugin.path, "KUBECONFIG": str(plugin.kubeconfig), "TMPDIR": str(tmp_path)}
 
-    async def key_written() -> bool:
-        return any(b"PRIVATE KEY" in content for content in contents(tmp_path))
+    async def asked() -> bool:
+        return "hoop.dev/rotate-at" in (await tenant.plans())["ro"]["metadata"].get("annotations", {})
 
-    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
+    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL):
+        forget = {"metadata": {"annotations": {"hoop.dev/rotate-at": None}}}
+        await tenant.api.merge_patch(paths.hoop_role_plan(tenant.namespace, "ro"), forget)
         with subprocess.Popen(  # noqa: ASYNC220, S603 -- our own program
             [plugin.program, "rotate", "ro", "-n", plugin.namespace, "--wait"], env=environment
         ) as process:
             try:
-                await eventually(key_written, what="the key in its file")
+                await eventually(asked, what="the plugin waits for the rotation")
                 process.send_signal(signum)
-                assert process.wait(timeout=30) == 128 + signum
+                code = process.wait(timeout=30)
             finally:
                 process.kill()
-        assert children(tmp_path) == []
+        assert not any(b"PRIVATE KEY" in content for content in contents(tmp_path))
+        if signum is not signal.SIGKILL:
+            assert (code, children(tmp_path)) == (128 + signum, [])
 
 
 def state_of(stat: Path) -> str:
