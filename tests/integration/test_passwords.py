@@ -1,5 +1,6 @@
 """The password of a plan's role: where it is, who may change it, and that Secret and server agree about it."""
 
+import secrets
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -153,6 +154,30 @@ async def test_a_password_changed_on_the_server_is_set_back_with_an_event_that_d
     assert kind == "Normal"
     assert "changed on the server and was set back" in note
     assert before not in note
+
+
+async def test_an_admin_that_reads_no_verifiers_is_told_to_look_and_finds_a_password_changed_on_the_server(
+    tenant: Tenant, admin: Administrator, postgres: Server
+) -> None:
+    name = f"limited_{secrets.token_hex(4)}"
+    session = await admin.connect()
+    await session.execute(
+        f"CREATE ROLE {name} LOGIN CREATEROLE PASSWORD 'limited'; CREATE ROLE {name}_readers;"
+        f"GRANT {name}_readers TO {name} WITH ADMIN OPTION".encode()
+    )
+    try:
+        resource = await tenant.resource(postgres, user=name, password="limited")
+        await tenant.plan("ro", resource, type="external", sourceRole=f"{name}_readers")
+        await tenant.until_plans(["ro"])
+        before, role = await password_of(tenant, "ro"), role_name(resource, "ro")
+        await change_on_server(admin, role, ANOTHER)
+        await tenant.annotate("ro", reconcile_at="now")
+        await tenant.until_plans(["ro"])
+        assert await until_agreed(tenant, postgres, role) == before
+        await tenant.delete("ro")
+        await tenant.until_gone("ro")
+    finally:
+        await session.execute(f"DROP ROLE {name}_readers; DROP ROLE {name}".encode())
 
 
 async def test_a_role_dropped_by_hand_is_made_again_with_the_password_of_its_secret(

@@ -21,6 +21,7 @@ from hoop_operator.errors import (
     ServerUnreachable,
     StatementFailed,
 )
+from hoop_operator.postgres.addresses import knock
 from hoop_operator.postgres.establish import establish
 from hoop_operator.postgres.session import IDLE_SECONDS, Limits, Sessions, Transaction, open_sessions
 from integration.administrator import Administrator
@@ -523,6 +524,34 @@ async def test_one_silent_address_of_a_host_leaves_time_for_the_next(
             assert await ask(transaction, "SELECT 1") == 1
     finally:
         silent.close()
+
+
+async def test_what_the_addresses_of_a_host_say_is_told_in_one_way_whatever_their_order(
+    postgres: Server, resolving: Callable[[str, list[str]], None]
+) -> None:
+    closing = await asyncio.start_server(_never_answer_and_close, "127.0.0.10", postgres.port)
+    connection = connection_to(postgres, host="db.example")
+    told: list[tuple[str, str]] = []
+    try:
+        for addresses in (["127.0.0.10", "127.0.0.11"], ["127.0.0.11", "127.0.0.10"]):
+            resolving("db.example", addresses)
+            with pytest.raises(ServerUnreachable) as knocked:
+                await knock("db.example", postgres.port, 5, anywhere)
+            with pytest.raises(ServerUnreachable) as opened:
+                async with open_sessions(connection, LIMITS, anywhere) as sessions, sessions.transaction():
+                    pass
+            told.append((str(knocked.value), str(opened.value)))
+    finally:
+        closing.close()
+    assert told[0] == told[1]
+    for message in told[0]:
+        assert "refused" in message
+        assert "closed" in message
+
+
+async def _never_answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    del reader
+    writer.close()
 
 
 async def _never_answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -232,6 +232,19 @@ async def test_a_server_that_answers_nobody_is_asked_once_for_all_and_then_knock
     assert told == [ENDPOINT, ENDPOINT]
 
 
+async def test_a_plan_made_anew_for_another_resource_of_the_server_waits_for_both(
+    inbox: Inbox, turns: Turns
+) -> None:
+    other, plan = Key("shop", "other"), Key("shop", "ro")
+    inbox.put(RESOURCE, plan, "retry")
+    inbox.put(other, plan, "spec")
+    await until(lambda: inbox.idle)
+    assert turns.taken == [(RESOURCE, {plan: "retry"}), (other, {plan: "spec"})]
+    assert inbox.ages() == []
+    inbox.put(other, plan, "drift")
+    await until(lambda: len(turns.taken) == 3)
+
+
 async def test_a_knock_that_nobody_foresaw_ends_no_worker(inbox: Inbox, server: Server, turns: Turns) -> None:
     server.failure = ServerUnreachable("gone")
     server.failure_of_knocks = RuntimeError("surprise")

@@ -11,7 +11,8 @@ import pytest
 
 from hoop_operator.credentials.connection import Connection, SslMode
 from hoop_operator.credentials.follow import Follower
-from hoop_operator.errors import ResourceReason
+from hoop_operator.errors import ClusterError, ClusterUnavailable, ResourceReason
+from hoop_operator.metrics import REGISTRY
 from hoop_operator.planner.statements import Phase, Statement
 from hoop_operator.reconcile import plans as plans_module
 from hoop_operator.reconcile.clock import Clock
@@ -33,7 +34,15 @@ class Cluster:
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
+        self.events: list[str] = []
         self.let_go = asyncio.Event()
+        self.refusal: ClusterError | None = None
+        self.resource: dict[str, Any] = {}
+        """The answer to whoever asks for one by name."""
+
+    async def get(self, path: str) -> dict[str, Any]:
+        del path
+        return self.resource
 
     async def merge_patch(self, path: str, patch: dict[str, Any]) -> dict[str, Any]:
         del path
@@ -43,11 +52,14 @@ class Cluster:
 
     async def json_patch(self, path: str, operations: list[dict[str, Any]]) -> dict[str, Any]:
         del path, operations
+        if self.refusal is not None:
+            raise self.refusal
         self.let_go.set()
         return dict(plan().body)
 
     async def create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         del path
+        self.events.append(body["reason"])
         return body
 
 
@@ -210,20 +222,72 @@ async def test_a_resource_hears_that_it_lost_a_plan_whose_successor_has_another_
     assert counted == [PG]
 
 
+def deleted(one: Plan, **annotations: str) -> Plan:
+    metadata = {
+        **one.body["metadata"],
+        "deletionTimestamp": "2030-01-01T00:00:00Z",
+        "finalizers": [FINALIZER],
+        "annotations": annotations,
+        "resourceVersion": "2",
+    }
+    return Plan.parse({**one.body, "metadata": metadata})
+
+
 async def test_a_role_that_is_to_stay_stays_although_its_plan_was_deleted_while_it_waited_to_be_changed(
     plans: Plans, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[object] = []
     monkeypatch.setattr(plans_module, "open_sessions", lambda *asked: opened.append(asked))
-    body = plan().body
-    deleted = {
-        "deletionTimestamp": "2030-01-01T00:00:00Z",
-        "finalizers": [FINALIZER],
-        "annotations": {ABANDON: "true"},
-        "resourceVersion": "2",
-    }
-    plans._context.memory.see_plan(Plan.parse({**body, "metadata": {**body["metadata"], **deleted}}))
+    plans._context.memory.see_plan(deleted(plan(), **{ABANDON: "true"}))
     await plans.take_turn(PG, {RO: "spec"})
     async with asyncio.timeout(5):
         await cluster.let_go.wait()
     assert opened == []
+
+
+async def test_a_plan_made_anew_for_another_resource_is_none_of_the_former_ones(
+    plans: Plans, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(plans_module, "open_sessions", lambda *asked: opened.append(asked))
+    body = plan().body
+    metadata = {**body["metadata"], "uid": "another", "resourceVersion": "2"}
+    spec = {**body["spec"], "resourceRef": {"name": "elsewhere"}}
+    successor = Plan.parse({**body, "metadata": metadata, "spec": spec})
+    for latter in (successor, deleted(successor)):
+        plans._context.memory.see_plan(latter)
+        await plans.take_turn(PG, {RO: "retry"})
+        await ended(plans)
+    assert opened == []
+    assert cluster.reasons == []
+
+
+async def test_what_becomes_of_a_role_is_told_once_however_often_its_plan_cannot_be_let_go(
+    plans: Plans, cluster: Cluster
+) -> None:
+    removals = REGISTRY.get_sample_value
+    labels = {"outcome": "retained"}
+    before = removals("hoop_plan_removals_total", labels) or 0
+    applied = Plan.parse({**plan().body, "status": {"role": "hoopdev_pg_ro"}})
+    plans._context.memory.see_plan(deleted(applied, **{ABANDON: "true"}))
+    cluster.refusal = ClusterUnavailable("no answer")
+    for _ in range(3):
+        await plans._see_to(RO, "spec")
+    assert (cluster.events, removals("hoop_plan_removals_total", labels) or 0) == (["RoleRetained"], before)
+    cluster.refusal = None
+    await plans._see_to(RO, "retry")
+    assert cluster.let_go.is_set()
+    assert (cluster.events, removals("hoop_plan_removals_total", labels)) == (["RoleRetained"], before + 1)
+
+
+async def test_a_resource_that_this_version_does_not_understand_is_not_taken_for_gone(
+    plans: Plans, cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = plans._context.memory
+    memory.forget_resource(PG)
+    memory.see_plan(deleted(plan()))
+    spec = {"type": "database", "subtype": "postgres", "envVarsFrom": "of a later version"}
+    cluster.resource = {"kind": "HoopResource", "metadata": metadata(PG), "spec": spec}
+    await plans._see_to(RO, "spec")
+    assert not cluster.let_go.is_set()
+    assert "does not follow the schema of this version" in caplog.text

@@ -3,16 +3,19 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import kopf
 import pytest
 
 from hoop_operator.handlers import process
 from hoop_operator.handlers.process import introduction, lease_name, lease_namespace, until_all_ended
+from hoop_operator.handlers.registry import Handlers
+from hoop_operator.health import Health
 from hoop_operator.settings import Settings
 
 AGENT = "0b8a3f4e-6a39-4f4e-9f0e-0d1c2b3a4f5e"
@@ -76,6 +79,34 @@ async def test_kopf_is_over_even_if_a_task_of_its_takes_a_cancellation_for_that_
     assert watching.cancelled()
     (line,) = [record for record in caplog.records if record.name == process.__name__]
     assert (line.levelno, line.getMessage().endswith(": watcher of plans")) == (logging.WARNING, True)
+
+
+async def test_a_reconciler_ends_with_the_kopf_that_told_it_whatever_became_of_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ended: list[Handlers] = []
+    end = SimpleNamespace(begun=asyncio.Event(), on_signals=lambda: None)
+
+    async def spawn_tasks(**_: Any) -> list[asyncio.Task[None]]:
+        return []
+
+    async def fail(*_: Any) -> None:
+        end.begun.set()
+        raise ConnectionError("an answer that nobody understands")
+
+    async def stop(handlers: Handlers) -> None:
+        ended.append(handlers)
+
+    @contextlib.asynccontextmanager
+    async def served(*_: Any) -> AsyncIterator[tuple[Settings, asyncio.Event]]:
+        yield Settings(), asyncio.Event()
+
+    monkeypatch.setattr(kopf, "spawn_tasks", spawn_tasks)
+    monkeypatch.setattr(process, "until_all_ended", fail)
+    monkeypatch.setattr(process, "_served", served)
+    monkeypatch.setattr(Handlers, "stop", stop)
+    await process._run_kopf(Settings(), Health(), lambda: True, end)  # type: ignore[arg-type]
+    assert len(ended) == 1
 
 
 async def test_kopf_is_told_to_end_even_if_denied_namespaces_cannot_be_looked_at(

@@ -11,11 +11,12 @@ from hoop_operator.credentials.sources import Source, Variable
 from hoop_operator.errors import ResourceReason
 from hoop_operator.planner.model import DesiredRole, Identity, Role
 from hoop_operator.planner.plan import RolePlan
+from hoop_operator.reconcile.agreements import Agreements
 from hoop_operator.reconcile.objects import Plan, Resource
 from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.run import Run
 from hoop_operator.reconcile.secret import PlanSecret
-from hoop_operator.reconcile.turn import Agreements, Work
+from hoop_operator.reconcile.turn import Work
 
 PASSWORD = "s3cret-w0rd"
 ENCODED = "czNjcmV0LXcwcmQ="

@@ -151,8 +151,9 @@ async def _run_kopf(settings: Settings, health: Health, leading: Callable[[], bo
         try:
             async with _served(settings, end) as (served, over):
                 others = asyncio.all_tasks()
+                handlers = Handlers(served, health, leading)
                 tasks = await kopf.spawn_tasks(
-                    registry=Handlers(served, health, leading).registry(),
+                    registry=handlers.registry(),
                     clusterwide=not settings.watch_namespaces,
                     namespaces=served.watch_namespaces,
                     standalone=True,
@@ -162,7 +163,10 @@ async def _run_kopf(settings: Settings, health: Health, leading: Callable[[], bo
                     stop_flag=over,
                 )
                 end.on_signals()  # kopf has put handlers of its own in their place, which fail at a second signal
-                await until_all_ended(tasks, others)
+                try:
+                    await until_all_ended(tasks, others)
+                finally:
+                    await handlers.stop()  # a kopf whose tasks had to be ended does not do it
                 if over.is_set():
                     continue
         except ClusterError as error:

@@ -56,7 +56,7 @@ async def knock(host: str, port: int, seconds: float, address_allowed: Callable[
             addresses = await resolve(host, port, address_allowed)
     except TimeoutError as error:
         raise not_resolved(host, seconds) from error
-    failure = ""
+    failures: set[str] = set()
     for address in addresses:
         try:
             async with asyncio.timeout(seconds / len(addresses)):
@@ -65,12 +65,14 @@ async def knock(host: str, port: int, seconds: float, address_allowed: Callable[
         except TimeoutError:
             continue
         except OSError as error:
-            failure = os.strerror(error.errno) if error.errno else str(error)
+            failures.add(os.strerror(error.errno) if error.errno else str(error))
         else:
-            failure = "the connection was closed without an answer"
-    if failure:
+            failures.add("the connection was closed without an answer")
+    if failures:
+        # In whatever order the name server gives the addresses, the message stays the same.
         raise ServerUnreachable(
-            f"{host}:{port}: {failure}; check host, port, network policies and whether the server runs"
+            f"{host}:{port}: {'; '.join(sorted(failures))}; check host, port, network policies and whether the server "
+            f"runs"
         )
     raise no_answer(host, port, seconds)
 

@@ -99,7 +99,8 @@ async def establish(parameters: Mapping[str, str]) -> psycopg.AsyncConnection[Tu
             refusals.append(str(refusal))
     if not refusals:
         raise TimeoutError
-    raise psycopg.OperationalError("; ".join(dict.fromkeys(refusals)))
+    # In whatever order the name server gives the addresses, the message stays the same.
+    raise psycopg.OperationalError("; ".join(sorted(set(refusals))))
 
 
 async def try_login(parameters: Mapping[str, Any]) -> None:

@@ -63,7 +63,7 @@ class Inbox:
         self._knock_is_due = False
         self._probes: list[_Probe] = []
         self._waiting: dict[Key, dict[Key, str]] = {}
-        self._waiting_since: dict[Key, float] = {}
+        self._waiting_since: dict[tuple[Key, Key], float] = {}
         self._carried_out: dict[Key, float] = {}
         self._free_sessions = asyncio.Semaphore(limits.sessions)
         self._something = asyncio.Event()
@@ -83,7 +83,7 @@ class Inbox:
     def put(self, resource: Key, plan: Key, trigger: str) -> None:
         """Have a plan of a resource carried out; one that waits already keeps its first trigger."""
         self._waiting.setdefault(resource, {}).setdefault(plan, trigger)
-        self._waiting_since.setdefault(plan, time.monotonic())
+        self._waiting_since.setdefault((resource, plan), time.monotonic())
         self._something.set()
 
     def ages(self) -> list[float]:
@@ -132,9 +132,12 @@ class Inbox:
             if not self._probes:
                 await asyncio.sleep(GATHERING_SECONDS)
             self._something.clear()
-            await self._answer_probes()
-            for resource in list(self._waiting):
-                await self._carry_out(resource)
+            try:
+                await self._answer_probes()
+                for resource in list(self._waiting):
+                    await self._carry_out(resource)
+            except Exception:
+                logger.exception("The worker of %s failed in a way that nobody foresaw", self.endpoint)
 
     async def _carry_out(self, resource: Key) -> None:
         """One turn of one resource; what is left over or came meanwhile waits for the next round of all resources."""
@@ -142,7 +145,7 @@ class Inbox:
         taken = dict(list(waiting.items())[:PLANS_PER_TURN])
         for plan in waiting.keys() - taken.keys():
             self.put(resource, plan, waiting[plan])
-        self._carried_out = {plan: self._waiting_since.pop(plan) for plan in taken}
+        self._carried_out = {plan: self._waiting_since.pop((resource, plan)) for plan in taken}
         try:
             await self._take_turn(resource, taken)
         except Exception:

@@ -35,6 +35,7 @@ from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
 from hoop_operator.reconcile.admission import check_admission, check_secret_name, not_ready, usable
 from hoop_operator.reconcile.adoption import with_predecessor_asked_for
+from hoop_operator.reconcile.agreements import Agreements
 from hoop_operator.reconcile.announce import Announcement, plan_events, role_left_behind, role_retained
 from hoop_operator.reconcile.context import Context, address_allowed
 from hoop_operator.reconcile.deletion import (
@@ -58,7 +59,7 @@ from hoop_operator.reconcile.rotation import TRIGGER, Schedule
 from hoop_operator.reconcile.run import Run
 from hoop_operator.reconcile.single import SingleFlight
 from hoop_operator.reconcile.status import status_of
-from hoop_operator.reconcile.turn import Agreements, Turn, carry_out
+from hoop_operator.reconcile.turn import Turn, carry_out
 
 UNFORESEEN = "an error that nobody foresaw, the operator's log has it; it will be tried again"
 
@@ -86,6 +87,7 @@ class Plans:
         self._secret_versions: dict[Key, str | None] = {}
         self._told_in_turn: dict[Key, str | None] = {}
         self._beside_creators: set[Key] = set()
+        self._farewells: dict[Key, Announcement] = {}
         self._endings: dict[Key, asyncio.Task[None]] = {}
         self._flight = SingleFlight(self._see_to, self._retry)
         self._rotations = Schedule(
@@ -124,7 +126,13 @@ class Plans:
         self._rotations.forget(key)
         self._context.clock.settle(("plan", key))
         self._agreements.forget(plan)
-        for known in (self._handled, self._reported, self._secret_versions, self._told_in_turn):
+        for known in (
+            self._handled,
+            self._reported,
+            self._secret_versions,
+            self._told_in_turn,
+            self._farewells,
+        ):
             known.pop(key, None)
         self._beside_creators.discard(key)
         metrics.DRIFT.remove_by_labels(key._asdict())
@@ -232,8 +240,14 @@ class Plans:
         if key not in memory.resources:
             try:
                 memory.see_resource(Resource.parse(await self._context.api.get(paths.hoop_resource(*key))))
-            except (ObjectNotFound, ValidationError):
+            except ObjectNotFound:
                 pass
+            except ValidationError:
+                # Taken for gone, it would leave the roles of deleted plans behind.
+                raise ClusterError(
+                    f"HoopResource {key} does not follow the schema of this version of the operator; bring operator "
+                    f"and CRDs to one version"
+                ) from None
             except AccessDenied:
                 # A namespace that is not served has no Role for us. A resource taken for gone leaves its roles behind.
                 watched = self._context.settings.watch_namespaces
@@ -291,8 +305,9 @@ class Plans:
     async def _let_go(
         self, plan: Plan, outcome: str | None = None, announcement: Announcement | None = None
     ) -> None:
-        """Let a deleted plan go, and tell what became of its role, if it had one."""
-        if announcement is not None:
+        """Let a deleted plan go, and tell what became of its role, if it had one; once, however often that fails."""
+        if announcement is not None and self._farewells.get(plan.key) != announcement:
+            self._farewells[plan.key] = announcement
             kind, reason, message = announcement
             logger.log(
                 logging.WARNING if kind == "Warning" else logging.INFO,
@@ -303,14 +318,14 @@ class Plans:
             await post_event(
                 self._context.api, plan.body, type=kind, reason=reason, message=message, action="Remove"
             )
-        if outcome is not None:
-            metrics.PLAN_REMOVALS.labels(outcome).inc()
         try:
             body = await remove_finalizer(self._context.api, plan.body, FINALIZER)
             if self._exists(plan):
                 self._see(Plan.parse(body))
         except ObjectNotFound:
             self.gone(plan.key, plan.uid)
+        if outcome is not None:
+            metrics.PLAN_REMOVALS.labels(outcome).inc()
 
     def _exists(self, plan: Plan) -> bool:
         """Whether a plan has not been told to be gone, be it that another one has its name now."""
@@ -374,8 +389,8 @@ class Plans:
         plans: dict[str, tuple[Plan, str]] = {}
         for key, trigger in waiting.items():
             plan = self._context.memory.plans.get(key)
-            if plan is None:
-                continue
+            if plan is None or plan.resource_key != resource_key:
+                continue  # made anew for another resource, it was put into that one's inbox
             if plan.deleting and (plan.leaves_role or not plan.has_finalizer):
                 # It was to be changed when it was put into the inbox: it is let go without its server.
                 self.wake(key, trigger)
@@ -534,8 +549,7 @@ class Plans:
             plan = run.plan
             name = recorded_role(plan, registration)
             if name is None:
-                unknown = role_left_behind(plan, "its name is not known any more")
-                await self._let_go(plan, "left_behind", unknown)
+                await self._end_removal(run, "its name is not known any more")
                 continue
             identity = Identity(self._context.settings.instance, plan.key.namespace, plan.key.name)
             desired.append(

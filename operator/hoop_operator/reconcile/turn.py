@@ -55,6 +55,7 @@ from hoop_operator.postgres.server_snapshot import read_server
 from hoop_operator.postgres.session import Sessions
 from hoop_operator.reconcile import approval
 from hoop_operator.reconcile import secret as plan_secret
+from hoop_operator.reconcile.agreements import Agreements
 from hoop_operator.reconcile.contention import ATTEMPTS, is_worth_another, persist
 from hoop_operator.reconcile.desired import first_database, secret_contents
 from hoop_operator.reconcile.former_sessions import end_former_sessions
@@ -79,30 +80,6 @@ INSUFFICIENT_PRIVILEGE = "42501"
 ROW_TOO_BIG = "54000"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Agreements:
-    """Which password was last seen to be the server's, so that an unchanged one is not computed or tried again."""
-
-    _seen: dict[str, tuple[str, str]] = field(default_factory=dict, repr=False)
-
-    def holds(self, plan: Plan, verifier: str, secret_version: str) -> bool:
-        """Whether nothing has changed since the password was last seen to fit."""
-        return self._seen.get(plan.uid) == (verifier, secret_version)
-
-    def knows_another_secret(self, plan: Plan, secret_version: str) -> bool:
-        """Whether the Secret is another version than the one whose password was last seen to fit."""
-        seen = self._seen.get(plan.uid)
-        return seen is not None and seen[1] != secret_version
-
-    def remember(self, plan: Plan, verifier: str, secret_version: str) -> None:
-        """Note that the password fits."""
-        self._seen[plan.uid] = (verifier, secret_version)
-
-    def forget(self, plan: Plan) -> None:
-        """Drop what is known of a plan that is gone."""
-        self._seen.pop(plan.uid, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,7 +325,8 @@ async def _fits(turn: Turn, work: Work, verifier: str | None) -> bool:
     secret, password = work.found.current, work.found.password
     if secret is None or password is None:
         return False
-    if turn.agreements.holds(work.plan, verifier or "", secret.resource_version):
+    tried_anew = verifier is None and work.run.new_input
+    if not tried_anew and turn.agreements.holds(work.plan, verifier, secret.resource_version):
         return True
     fits = await asyncio.to_thread(scram.matches, password, verifier) if verifier else None
     if verifier is None and turn.capabilities.verifiers_readable:
@@ -359,7 +337,7 @@ async def _fits(turn: Turn, work: Work, verifier: str | None) -> bool:
     if not fits:
         work.run.secret_edited = turn.agreements.knows_another_secret(work.plan, secret.resource_version)
     if fits:
-        turn.agreements.remember(work.plan, verifier or "", secret.resource_version)
+        turn.agreements.remember(work.plan, verifier, secret.resource_version)
     return fits
 
 
@@ -467,7 +445,7 @@ async def _apply(turn: Turn, fence: Fence, works: Sequence[Work]) -> None:
                 continue  # dropped since: setting its password will say so
             work.run.role_oid = role.oid
             if work.found.current is not None:
-                turn.agreements.remember(work.plan, role.verifier or "", work.found.current.resource_version)
+                turn.agreements.remember(work.plan, role.verifier, work.found.current.resource_version)
             work.password = None
 
 
@@ -500,7 +478,7 @@ async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
                     since_on_server = await server_time(transaction)
             if work.found.current is not None:
                 # Where a login tells nothing, for a pooler may not know the role, it shall not be set again and again.
-                seen = verifier if turn.capabilities.verifiers_readable else ""
+                seen = verifier if turn.capabilities.verifiers_readable else None
                 turn.agreements.remember(work.plan, seen, work.found.current.resource_version)
 
         try:
