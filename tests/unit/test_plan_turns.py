@@ -291,3 +291,34 @@ async def test_a_resource_that_this_version_does_not_understand_is_not_taken_for
     await plans._see_to(RO, "spec")
     assert not cluster.let_go.is_set()
     assert "does not follow the schema of this version" in caplog.text
+
+
+async def test_a_plan_that_waited_while_its_resource_was_deleted_does_not_begin_to_use_it(
+    plans: Plans, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(plans_module, "open_sessions", lambda *asked: opened.append(asked))
+    memory = plans._context.memory
+    body = memory.resources[PG].body
+    deleting = {**body["metadata"], "resourceVersion": "2", "deletionTimestamp": "2030-01-01T00:00:00Z"}
+    resource = Resource.parse({**body, "metadata": deleting})
+    memory.see_resource(resource)
+    memory.registrations[PG] = replace(memory.registrations[PG], resource=resource)
+    await plans.take_turn(PG, {RO: "spec"})
+    await ended(plans)
+    assert (opened, cluster.reasons) == ([], ["ResourceNotReady"])
+
+
+@pytest.mark.parametrize("deleting", [False, True])
+async def test_a_resource_of_a_namespace_that_is_not_watched_is_looked_for_only_to_remove_a_role(
+    plans: Plans, cluster: Cluster, *, deleting: bool
+) -> None:
+    memory, elsewhere, woken = plans._context.memory, Key("elsewhere", "pg"), list[Key]()
+    plans._context = replace(plans._context, settings=Settings(watch_namespaces=["shop"]))
+    plans._wake_resource = lambda key, _: woken.append(key)
+    body = memory.resources[PG].body
+    cluster.resource = {**body, "metadata": {**metadata(elsewhere), "uid": "another"}}
+    one = plan(resourceRef={"name": "pg", "namespace": "elsewhere"}, type="external", sourceRole="readers")
+    memory.see_plan(deleted(one) if deleting else one)
+    assert (await plans._resource_of(memory.plans[RO]) is not None) is deleting
+    assert woken == ([elsewhere] if deleting else [])

@@ -15,7 +15,6 @@ from hoop_operator.cluster.events import post_event
 from hoop_operator.cluster.finalizers import remove_finalizer
 from hoop_operator.credentials.connection import Connection, Endpoint
 from hoop_operator.errors import (
-    AccessDenied,
     ClusterError,
     ObjectConflict,
     ObjectNotFound,
@@ -237,22 +236,22 @@ class Plans:
     async def _resource_of(self, plan: Plan) -> Resource | None:
         """The plan's resource, asked for by name where no watch has brought it yet."""
         memory, key = self._context.memory, plan.resource_key
-        if key not in memory.resources:
-            try:
-                memory.see_resource(Resource.parse(await self._context.api.get(paths.hoop_resource(*key))))
-            except ObjectNotFound:
-                pass
-            except ValidationError:
-                # Taken for gone, it would leave the roles of deleted plans behind.
-                raise ClusterError(
-                    f"HoopResource {key} does not follow the schema of this version of the operator; bring operator "
-                    f"and CRDs to one version"
-                ) from None
-            except AccessDenied:
-                # A namespace that is not served has no Role for us. A resource taken for gone leaves its roles behind.
-                watched = self._context.settings.watch_namespaces
-                if plan.deleting or not watched or key.namespace in watched:
-                    raise
+        watched = self._context.settings.watch_namespaces
+        is_watched = not watched or key.namespace in watched
+        if key in memory.resources or not (is_watched or plan.deleting):
+            return memory.resources.get(key)
+        # A resource taken for gone leaves its roles behind: whatever is not plainly absent is a failure here.
+        try:
+            resource = Resource.parse(await self._context.api.get(paths.hoop_resource(*key)))
+        except ObjectNotFound:
+            return memory.resources.get(key)
+        except ValidationError:
+            raise ClusterError(
+                f"HoopResource {key} does not follow the schema of this version of the operator; bring operator and "
+                f"CRDs to one version"
+            ) from None
+        if memory.see_resource(resource) and not is_watched:
+            self._wake_resource(key, "plans")
         return memory.resources.get(key)
 
     async def _registration_of(self, plan: Plan, resource: Resource | None) -> Registration | None:
@@ -492,6 +491,7 @@ class Plans:
             run.resource_name = resource.api_name
             try:
                 await check_admission(self._context.api, run.plan, resource)
+                usable(run.plan, resource)
                 reading = Reading("Secret", run.plan.key.namespace, run.plan.secret_name)
                 check_secret_name(run.plan, self._context.memory.readers_of(reading))
                 desired = desired_role(run.plan, resource, self._context.settings.instance)
