@@ -166,7 +166,7 @@ def _start(directory: Path, part: str, command: list[str | Path]) -> None:
 
 
 def _wait(directory: Path, part: str, ready: Callable[[], bool]) -> None:
-    processes.wait_until(ready, record(directory, part), log=directory / f"{part}.log", seconds=60)
+    processes.wait_until(ready, record(directory, part), log=directory / f"{part}.log", seconds=180)
 
 
 def _answers_verified(directory: Path, port: int, path: str) -> bool:
@@ -217,9 +217,9 @@ def wait_for_kinds(config: str | Path, *kinds: str | Path) -> None:
     Raises
     ------
     StackError
-        It does not after half a minute.
+        It does not after two minutes.
     """
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while True:
         try:
             kubectl(config, "wait", "--for=condition=Established", "--timeout=10s", *kinds)

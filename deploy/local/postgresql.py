@@ -81,7 +81,10 @@ def start(directory: Path, version: str) -> Server:
         _start(directory, version, server_programs)
     server = describe(directory, version)
     processes.wait_until(
-        lambda: _takes_connections(directory, version), record(directory, version), log=server.log, seconds=60
+        lambda: _takes_connections(directory, version),
+        record(directory, version),
+        log=server.log,
+        seconds=180,
     )
     return server
 

@@ -167,7 +167,12 @@ def operator_kubeconfig(stack: Stack, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture
 def own_operator(
-    operator_kubeconfig: Path, tmp_path: Path, stack: Stack, namespaces: Namespaces, namespace: str
+    operator_kubeconfig: Path,
+    tmp_path: Path,
+    stack: Stack,
+    namespaces: Namespaces,
+    namespace: str,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Callable[[Mapping[str, str]], OperatorProcess]]:
     """Makes operators of a test's own, with the settings it gives; they are killed after the test."""
     made: list[OperatorProcess] = []
@@ -184,6 +189,9 @@ def own_operator(
     yield make
     for process in made:
         process.bury()
+    if made and OPERATORS_OF_THE_RUN.isdisjoint(request.fixturenames):
+        for name in namespaces.taken:
+            namespaces.let_go(name)
 
 
 @pytest.fixture(scope="session")
@@ -225,7 +233,7 @@ async def planted_operator(
         operator_kubeconfig,
         home / "operator.log",
         {
-            "HOOP_CONNECT_TIMEOUT_SECONDS": "2",
+            "HOOP_CONNECT_TIMEOUT_SECONDS": "5",
             "HOOP_RETRY_SECONDS_MAX": "2",
             "HOOP_DRIFT_INTERVAL_SECONDS": "3600",
             **namespaces.of_the_run,

@@ -84,6 +84,13 @@ class Namespaces:
         else:
             self._kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
+    def let_go(self, name: str) -> None:
+        """Take the finalizers off that an operator which is no more would have taken: the namespace would never end."""
+        inside = f"--namespace={name}"
+        for plural in ("hooproleplans", "hoopresources"):
+            if left := self._kubectl(inside, "get", plural, "--output=name").split():
+                self._take_finalizers_off(inside, left)
+
     def _make(self) -> str:
         name = f"test-{secrets.token_hex(6)}"
         self._kubectl("create", "namespace", name)
@@ -109,9 +116,12 @@ class Namespaces:
             waited = time.monotonic() - begun
             assert waited < 60, f"{left} of a test that is over are still there"
             if waited > 10:
-                patch = ("--type=merge", '--patch={"metadata":{"finalizers":null}}')
-                with suppress(StackError):  # the operator may have let one go since
-                    self._kubectl(inside, "patch", *left, *patch)
+                self._take_finalizers_off(inside, left)
+
+    def _take_finalizers_off(self, inside: str, objects: Iterable[str]) -> None:
+        patch = ("--type=merge", '--patch={"metadata":{"finalizers":null}}')
+        with suppress(StackError):  # an operator may have let one go since
+            self._kubectl(inside, "patch", *objects, *patch)
 
     def _kubectl(self, *arguments: str, manifest: str | None = None) -> str:
         return cluster.kubectl(self._stack.kubeconfig, *arguments, manifest=manifest)

@@ -185,7 +185,9 @@ class Tenant:
         """Wait until a resource is Ready, or not, for a reason."""
 
         async def settled() -> bool:
-            return ready((await self.resources())[name])[0] == reason
+            found = (await self.resources())[name]
+            answered = found.get("status", {}).get("observedGeneration") == found["metadata"]["generation"]
+            return answered and ready(found)[0] == reason
 
         await eventually(settled, seconds=seconds, what=f"resource {reason}")
 

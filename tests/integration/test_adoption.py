@@ -16,7 +16,7 @@ from hoop_operator.naming import role_name
 from hoop_operator.planner.model import Adoption
 from integration.administrator import Administrator
 from integration.roles import Roles, literal, messages, quoted
-from integration.tenant import Tenant, eventually, ready
+from integration.tenant import PATIENCE_SECONDS, Tenant, eventually, ready
 from local import cluster
 from local.postgresql import Server
 from local.stack import Stack
@@ -319,7 +319,7 @@ async def test_a_renamed_plan_takes_over_role_and_secret_of_one_that_is_gone_and
         # The garbage collector of a new cluster may take half a minute to hear of our kinds.
         return "ownerReferences" not in (await api.get(login))["metadata"]
 
-    await eventually(orphaned, what="the Secret is left behind")
+    await eventually(orphaned, seconds=4 * PATIENCE_SECONDS, what="the Secret is left behind")
     await remove_finalizer(api, (await tenant.plans())["old"], "example.com/slow")
     await tenant.until_gone("old")
     await tenant.until_plans(["new"])

@@ -117,7 +117,7 @@ async def test_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
                     return True
                 return False
 
-            await eventually(let_go, seconds=READ_SECONDS / 2, what="the connection is closed")
+            await eventually(let_go, seconds=READ_SECONDS - 5, what="the connection is closed")
 
 
 @pytest.mark.parametrize("sent", [b"", HEAD], ids=["silent", "idle"])
@@ -150,7 +150,7 @@ async def test_answers_that_nobody_reads_keep_nobody_out(monkeypatch: pytest.Mon
             said = await said_after(await asyncio.open_connection("127.0.0.1", port), asked)
             return said[:12] == b"HTTP/1.1 200"
 
-        await eventually(answered, seconds=READ_SECONDS / 2, what="somebody else is answered")
+        await eventually(answered, seconds=READ_SECONDS - 5, what="somebody else is answered")
         for _, writer in held:
             writer.transport.abort()
 

@@ -250,6 +250,7 @@ async def test_a_guardrail_has_every_plan_wait_and_the_automatic_of_a_turn_do_no
     tenant: Tenant, admin: Administrator, database: str, resource: str
 ) -> None:
     await tenant.change_resource(resource, guardrails={"approval": "Manual"})
+    await observed(tenant, resource)
     await tenant.plan("auto", resource, scopes=[database], privileges=["SELECT"])
     await tenant.plan("manual", resource, scopes=[database], **MANUAL)
     await tenant.until_plans(["auto", "manual"], PENDING)

@@ -137,7 +137,7 @@ async def shop(
         "delete",
         "applications.argoproj.io",
         "--ignore-not-found",
-        "--timeout=60s",
+        "--timeout=300s",
         application,
     )
 

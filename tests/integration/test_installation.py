@@ -132,6 +132,7 @@ JOURNEYS: dict[str, tuple[Documented | str, ...]] = {
         "kubectl -n shop get role hoop-operator",
         "kubectl -n billing get role hoop-operator",
         is_seen("", "kubectl get clusterrole hoop-system:hoop-operator --ignore-not-found"),
+        f"kubectl wait --for=condition=Established --timeout=120s crd {KINDS}",
         SOME_OBJECTS,
         Documented(OPERATIONS, "helm uninstall"),
         Documented("deploy/chart/README.md", "helm install"),
@@ -268,7 +269,7 @@ async def test_an_upgrade_brings_the_kinds_up_to_date_and_a_rollback_takes_them_
             told = json.loads(terminal.type(f"{paint} --dry-run=server -o json"))
             return ("colour" in told["spec"]) is is_known
 
-        await eventually(noticed, seconds=20, what="the changed kind is served")
+        await eventually(noticed, what="the changed kind is served")
 
     terminal.type(
         "helm install hoop-operator deploy/chart --namespace hoop-system --create-namespace --set replicaCount=1",

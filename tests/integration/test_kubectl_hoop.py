@@ -1,5 +1,6 @@
 """`kubectl hoop` among a real API server, a real PostgreSQL and the operator of the suite."""
 
+import asyncio
 import json
 import os
 import pty
@@ -8,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -331,6 +333,7 @@ async def test_plans_are_rotated_run_suspended_resumed_and_logged_in_with(
     absent = replace(careful, path="/nonexistent").run("psql", "ro")
     assert (absent.code, "psql is not on PATH" in absent.err) == (WRONG, True)
 
+    sid = (await tenant.plans())["ro"]["status"]["sid"]
     assert plugin.run("reconcile", "ro").code == FINE
     await tenant.until_plan("ro", lambda plan: plan["status"]["sid"] != sid, "another run")
     suspended = plugin.run("suspend", "ro")
@@ -454,8 +457,18 @@ async def test_names_are_completed_for_kubectl_and_by_the_script_for_bash(
             env=environment,
         ).stdout.splitlines()
 
-    assert kubectl_says("approve", "-n", plugin.namespace, "or") == ["orders-ro", ":4"]
-    assert kubectl_says("doctor", "-n", plugin.namespace, "") == [resource, ":4"]
+    async def offered(says: Callable[..., list[str]], words: list[str], names: list[str]) -> None:
+        """Wait until names are offered: on a busy machine a cluster may not have answered in time."""
+        await eventually(
+            lambda: asyncio.to_thread(lambda: says(*words) == names), what=f"{names} are offered"
+        )
+
+    plans, resources = (
+        ["approve", "-n", plugin.namespace, "or"],
+        ["doctor", "-n", plugin.namespace, ""],
+    )
+    await offered(kubectl_says, plans, ["orders-ro", ":4"])
+    await offered(kubectl_says, resources, [resource, ":4"])
     assert kubectl_says("rec") == ["reconcile\tHave a plan run again now.", ":4"]
 
     page = (CHECKOUT / "docs/kubectl-hoop.md").read_text()
@@ -477,8 +490,8 @@ async def test_names_are_completed_for_kubectl_and_by_the_script_for_bash(
             env=environment,
         ).stdout.splitlines()
 
-    assert bash_says("approve", "-n", plugin.namespace, "or") == ["orders-ro"]
-    assert bash_says("doctor", "-n", plugin.namespace, "") == [resource]
+    await offered(bash_says, plans, ["orders-ro"])
+    await offered(bash_says, resources, [resource])
     assert bash_says("rec") == ["reconcile"]
 
 

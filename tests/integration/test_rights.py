@@ -12,8 +12,9 @@ import yaml
 from generated import MANIFESTS, NAMESPACE, render
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.errors import ClusterError
 from integration.operator_process import OperatorProcess
-from integration.tenant import Tenant, eventually
+from integration.tenant import PATIENCE_SECONDS, Tenant, eventually
 from local import cluster, kubeconfig
 from local.postgresql import Server
 from local.stack import Stack
@@ -186,7 +187,7 @@ class Scene:
     async def work_on(self) -> None:
         """Have it do so again and again, whatever comes of it."""
         while True:
-            with suppress(AssertionError):
+            with suppress(AssertionError, ClusterError):
                 await self.work()
 
     async def clear(self) -> None:
@@ -264,7 +265,9 @@ async def test_without_any_of_its_rights_the_operator_cannot_do_its_work_and_say
     async def complained() -> bool:
         return f'cannot {right.verb} resource "{right.resource}"' in process.said()[said_before:]
 
-    complaint = asyncio.create_task(eventually(complained, what=f"it says that it may not {right}"))
+    complaint = asyncio.create_task(
+        eventually(complained, seconds=3 * PATIENCE_SECONDS, what=f"it says that it may not {right}")
+    )
     work = asyncio.create_task(scene.work_on())
     try:
         await complaint

@@ -128,7 +128,12 @@ async def test_an_old_password_is_rotated_by_itself_and_once_however_long_nobody
         pass
     await asker.delete("ro")
     await asker.until_gone("ro")
-    assert_counted_since_the_start(await scrape(process.port))
+
+    async def counted() -> Series:
+        found = await scrape(process.port)
+        return found if series(found, "hoop_plan_removals_total") else {}
+
+    assert_counted_since_the_start(await eventually(counted, what="the removal is counted"))
 
 
 def assert_counted_since_the_start(found: Series) -> None:

@@ -11,7 +11,7 @@ from generated import render
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from integration.operator_process import OperatorProcess
-from integration.tenant import Tenant, eventually
+from integration.tenant import PATIENCE_SECONDS, Tenant, eventually
 from local import cluster, kubeconfig
 from local.postgresql import Server
 from local.stack import Stack
@@ -103,15 +103,16 @@ async def test_a_namespace_without_its_role_keeps_no_other_from_being_served_and
         await tenant.plan("ro", resource, **GRANTS)
     await process.start()
     await tenants[0].until_plans(["ro"])
-    said = process.said()
-    assert f"Namespace {names[1]} is not served" in said
-    assert (
-        f'cannot list resource "hoopresources" in API group "hoop.dev" in the namespace "{names[1]}"' in said
-    )
+
+    async def told() -> bool:
+        why = f'cannot list resource "hoopresources" in API group "hoop.dev" in the namespace "{names[1]}"'
+        return all(text in process.said() for text in (f"Namespace {names[1]} is not served", why))
+
+    await eventually(told, what="the namespace that is not served is named")
 
     restored = {**json.loads(binding), "metadata": {"name": account}}
     cluster.kubectl(*kubectl, "create", "--filename=-", manifest=json.dumps(restored))
-    await tenants[1].until_plans(["ro"])
+    await tenants[1].until_plans(["ro"], seconds=2 * PATIENCE_SECONDS)
     for tenant in tenants:
         await tenant.delete("ro")
         await tenant.until_gone("ro")
