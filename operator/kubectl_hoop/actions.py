@@ -133,7 +133,8 @@ async def rotate(cluster: Cluster, name: str, *, wait: bool, timeout: int | None
         say(f"HoopRolePlan {plan.key}: a new password was asked for")
         return FINE
     deadline = time.monotonic() + seconds
-    while plan.status.get("observedRotateAt") != value:
+    # Somebody else may have asked for the same since: one rotation answers both.
+    while plan.status.get("observedRotateAt") != plan.annotations.get(ROTATE_AT, value):
         if time.monotonic() > deadline:
             ready = plan.condition("Ready")
             note(

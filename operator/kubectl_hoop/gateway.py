@@ -132,6 +132,8 @@ def _take_over(item: Mapping[str, Any], namespace: str, found: FromGateway) -> N
         found.remarks.append(
             f"{name}: its agent_id is left out; set spec.agentId only for an operator that has HOOP_AGENT_ID"
         )
+    if item.get("roles"):
+        found.remarks.append(f"{name}: its roles are left out; write them into spec.roles")
     if references:
         found.remarks.append(
             f"{name}: {', '.join(sorted(references))} refer to AWS or to the environment; the operator's settings have "
@@ -155,7 +157,7 @@ def _kind_of(item: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _unfit(field: str, value: Any, allowed: str) -> str:
-    what = f"{field} {_quoted(value)} is not supported" if value else f"{field} is missing"
+    what = f"{field} {_quoted(value)} is not supported" if value not in (None, "") else f"{field} is missing"
     return f"{what}; it must be {allowed}: correct it in FILE"
 
 

@@ -60,8 +60,12 @@ def _write_confidential(path: Path, objects: Iterable[Mapping[str, Any]]) -> Non
         raise click.UsageError(
             f"--secrets: {path} cannot be made: {error.strerror}; name another file"
         ) from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(_documents(objects))
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(_documents(objects))
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _documents(objects: Iterable[Mapping[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from types import FrameType
 import click
 
 from hoop_operator.cluster.secrets import Secret, read_secret
+from hoop_operator.credentials.connection import SslMode
 from hoop_operator.credentials.output import output_data
 from hoop_operator.errors import AccessDenied
 from hoop_operator.reconcile.objects import Key
@@ -102,6 +103,8 @@ def _run(program: str, arguments: tuple[str, ...], values: Mapping[str, str], ho
         }
         if authority := values.get("ca.crt"):
             environment["PGSSLROOTCERT"] = _file(directory, "ca.crt", authority)
+        elif values["sslmode"] == SslMode.VERIFY_FULL:
+            environment["PGSSLROOTCERT"] = "system"  # as the operator does; libpq knows it from version 16 on
         # Not exec: the files have to go when psql ends. Ctrl-C is psql's, which cancels a query by it.
         started = subprocess.Popen(  # noqa: S603 -- the person's own psql, with the person's arguments
             [program, *arguments], env={**os.environ, **environment}

@@ -106,7 +106,9 @@ class ApiServer:
         before = self._known(path)
         after = copy.deepcopy(before)
         for operation in operations:
-            *way, last = operation["path"].split("/")[1:]
+            *way, last = (
+                step.replace("~1", "/").replace("~0", "~") for step in operation["path"].split("/")[1:]
+            )
             place: Any = after
             try:
                 for step in way:

@@ -165,6 +165,12 @@ def test_an_agent_of_the_gateway_is_no_instance_of_the_operator() -> None:
     assert "its agent_id is left out" in found.remarks[0]
 
 
+def test_roles_of_the_gateway_are_named_as_what_is_left_to_do() -> None:
+    found = from_gateway([gateways(roles=[{"name": "ro"}])], "shop")
+    assert "roles" not in found.resources[0]["spec"]
+    assert "write them into spec.roles" in found.remarks[0]
+
+
 def test_an_error_of_the_gateway_is_quoted() -> None:
     with pytest.raises(ValueError, match='GET /api/resources, and said "access denied"; ask it anew'):
         from_gateway({"message": "access denied"}, "shop")

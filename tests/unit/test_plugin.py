@@ -25,7 +25,7 @@ from kubectl_hoop.importing import _Names
 from kubectl_hoop.objects import as_yaml
 from kubectl_hoop.options import of_kind
 from kubectl_hoop.pending import show_pending
-from kubectl_hoop.psql import login_of
+from kubectl_hoop.psql import _run, login_of
 from kubectl_hoop.status import as_json, as_trees
 
 
@@ -397,3 +397,12 @@ def test_every_command_has_help_with_an_example() -> None:
 def test_shells_get_a_script_that_completes(shell: str) -> None:
     shown = CliRunner().invoke(hoop, ["completion", shell], standalone_mode=False)
     assert "_KUBECTL_HOOP_COMPLETE" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("sslmode", "roots"), [("verify-full", "system"), ("verify-ca", ""), ("require", "")]
+)
+def test_psql_trusts_the_roots_of_the_system_where_the_operator_does(sslmode: str, roots: str) -> None:
+    values = {"username": "ro", "password": "x", "database": "shop", "sslmode": sslmode}
+    script = f'test "${{PGSSLROOTCERT-}}" = "{roots}"'
+    assert _run("/bin/sh", ("-c", script), values, "db", 5432) == 0

@@ -225,24 +225,27 @@ async def _take_back(session: Session, approved: Body, wanted: Mapping[str, str 
 
     Otherwise what was answered to have failed would be applied as soon as the server is again as it was planned for.
     """
-    metadata = approved["metadata"]
-    operations: list[dict[str, Any]] = [{"op": "test", "path": "/metadata/uid", "value": metadata["uid"]}]
-    for name, value in wanted.items():
-        if name in {APPROVE, ROTATE_AT}:
-            place = _place(name)
-            operations += [{"op": "test", "path": place, "value": value}, {"op": "remove", "path": place}]
+    metadata, left = approved["metadata"], approved
+    for name, what in ((APPROVE, "approval"), (ROTATE_AT, "rotation")):
+        if (value := wanted.get(name)) is None:
+            continue
+        operations: list[dict[str, Any]] = [
+            {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
+            {"op": "test", "path": _place(name), "value": value},
+            {"op": "remove", "path": _place(name)},
+        ]
         if name == ROTATE_AT:
             # The operator remembers that value: one that it has acted on rotates nothing when it comes again.
             operations.append({"op": "add", "path": _place(ROTATE_ON_APPLY), "value": value})
-    try:
-        left = await session.api.json_patch(paths.custom_object(approved), operations)
-    except (ObjectRejected, ObjectConflict, ObjectNotFound):
-        return ""  # another request has withdrawn it, by asking for something else
-    except ClusterError as error:
-        return (
-            f"the approval could not be withdrawn ({error}); withdraw it, run: kubectl -n {session.namespace} annotate "
-            f"hrp {metadata['name']} {APPROVE}-"
-        )
+        try:
+            left = await session.api.json_patch(paths.custom_object(approved), operations)
+        except (ObjectRejected, ObjectNotFound):
+            continue  # another request has withdrawn it, by asking for something else
+        except ClusterError as error:
+            return (
+                f"the {what} could not be withdrawn ({error}); withdraw it, run: kubectl -n {session.namespace} "
+                f"annotate hrp {metadata['name']} {name}-"
+            )
     before, after = ((body.get("status") or {}).get("lastAppliedSid") for body in (approved, left))
     return "it is being applied: apply the same sid again to see what became of it" if before != after else ""
 
