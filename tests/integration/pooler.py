@@ -38,7 +38,7 @@ class PgBouncer:
             f"[databases]\n* = host={server.host} port={server.port}\n"
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {self.port}\nunix_socket_dir =\n"
             f"auth_type = scram-sha-256\nauth_file = {passwords}\n{query}"
-            f"pool_mode = {mode}\ndefault_pool_size = 2\nserver_login_retry = 1\n"
+            f"pool_mode = {mode}\ndefault_pool_size = 4\nserver_login_retry = 1\n"
         )
         for path in (self._configuration, passwords):
             path.chmod(0o644)  # for nobody, in a directory of the tests' own

@@ -325,20 +325,22 @@ async def _fits(turn: Turn, work: Work, verifier: str | None) -> bool:
     secret, password = work.found.current, work.found.password
     if secret is None or password is None:
         return False
-    tried_anew = verifier is None and work.run.new_input
-    if not tried_anew and turn.agreements.holds(work.plan, verifier, secret.resource_version):
+    if turn.agreements.holds(work.plan, verifier, secret.resource_version, asked=work.run.new_input):
         return True
     fits = await asyncio.to_thread(scram.matches, password, verifier) if verifier else None
     if verifier is None and turn.capabilities.verifiers_readable:
         fits = False
-    if fits is None:
-        database = first_database(work.plan, turn.connection)
-        fits = await turn.sessions.can_log_in(work.desired.name, password, database) is not False
-    if not fits:
+    told = None if fits is not None else await _can_log_in(turn, work, password)
+    if fits is False or told is False:
         work.run.secret_edited = turn.agreements.knows_another_secret(work.plan, secret.resource_version)
-    if fits:
-        turn.agreements.remember(work.plan, verifier, secret.resource_version)
-    return fits
+        return False
+    turn.agreements.remember(work.plan, verifier, secret.resource_version, by_login=told is True)
+    return True
+
+
+async def _can_log_in(turn: Turn, work: Work, password: str) -> bool | None:
+    database = first_database(work.plan, turn.connection)
+    return await turn.sessions.can_log_in(work.desired.name, password, database)
 
 
 async def _prepare(turn: Turn, work: Work) -> None:
@@ -445,7 +447,8 @@ async def _apply(turn: Turn, fence: Fence, works: Sequence[Work]) -> None:
                 continue  # dropped since: setting its password will say so
             work.run.role_oid = role.oid
             if work.found.current is not None:
-                turn.agreements.remember(work.plan, role.verifier, work.found.current.resource_version)
+                version = work.found.current.resource_version
+                turn.agreements.remember(work.plan, role.verifier, version, by_login=role.verifier is None)
             work.password = None
 
 
@@ -464,29 +467,34 @@ async def _agree(turn: Turn, fence: Fence, work: Work) -> None:
         )
     is_new = work.password is not None and work.password != work.found.password
     since_on_server: datetime | None = None
+    seen_on_server: str | None = None
     if work.password is None:
         await _write_secret(turn, work, password)
     else:
 
         async def set_password() -> None:
-            nonlocal since_on_server
+            nonlocal since_on_server, seen_on_server
             async with fence.transaction([name]) as transaction:
                 verifier = transaction.make_verifier(name, password)
                 await execute_singly(transaction, [password_statement(name)], {name: verifier})
                 await _write_secret(turn, work, password)
                 if is_new and turn.ends_sessions:
                     since_on_server = await server_time(transaction)
-            if work.found.current is not None:
-                # Where a login tells nothing, for a pooler may not know the role, it shall not be set again and again.
-                seen = verifier if turn.capabilities.verifiers_readable else None
-                turn.agreements.remember(work.plan, seen, work.found.current.resource_version)
+            seen_on_server = verifier if turn.capabilities.verifiers_readable else None
 
         try:
             await _outwait_its_own_sessions(turn, fence, work, set_password)
         except StatementFailed as failure:
             raise _refusal(failure, turn) from None
-        run.applied = True
-        run.password_set = True
+        # A pooler that does not know the role refuses the right password too: no login tells anything then.
+        by_login = seen_on_server is None and await _can_log_in(turn, work, password) is True
+        if work.found.current is not None:
+            turn.agreements.remember(
+                work.plan, seen_on_server, work.found.current.resource_version, by_login=by_login
+            )
+        was_needed = is_new or run.secret_edited or seen_on_server is not None or by_login
+        run.applied |= was_needed
+        run.password_set = was_needed
         run.rotated = is_new
         run.rotation = work.rotation
     since = password_since(work.plan, work.found.record, datetime.now(UTC))
