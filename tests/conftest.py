@@ -22,7 +22,8 @@ STACK_DIRECTORY = pytest.StashKey[Path]()
 # The machine is shared: how long one example takes says nothing about the code. A failure belongs to the change that it
 # appears with: what is older than that is looked for with HYPOTHESIS_PROFILE=anew.
 settings.register_profile("same", deadline=None, derandomize=True)
-settings.register_profile("anew", deadline=None, database=None)
+# Each says all of it: in continuous integration hypothesis draws the same each time of its own accord.
+settings.register_profile("anew", deadline=None, derandomize=False, database=None, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 

@@ -19,6 +19,11 @@ from local.mermaid import mermaid
 CHECKOUT = Path(__file__).parents[2]
 LINK = re.compile(r"(?<=\]\()(?!#|https?:)(?P<path>[^)#\s]+)")
 MERMAID = "assets/mermaid.js"
+RENAMED = {
+    "README.md": "readme.md",  # by its own name it would be the start of the site
+    "SECURITY.md": "security-policy.md",  # where case is not told apart it would be docs/security.md
+}
+"""By the path in the checkout: the path on the site."""
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -56,9 +61,7 @@ def _target(link: str, page: str) -> str:
 
 
 def _on_site(path: str) -> str:
-    if path == "README.md":  # by that name it would be the start of the site
-        return "readme.md"
-    return path.removeprefix("docs/")
+    return RENAMED.get(path, path.removeprefix("docs/"))
 
 
 def _outside(config: MkDocsConfig, path: str) -> File:

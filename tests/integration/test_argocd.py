@@ -384,6 +384,10 @@ async def test_the_chart_is_in_sync_and_leaves_the_kinds_when_its_application_is
     argo.apply(application)
     await argo.until(namespace, lambda app: operation(app).get("phase") == "Succeeded", "a sync")
     app = await argo.in_sync(namespace)
+    deployment = f"/apis/apps/v1/namespaces/{namespace}/deployments/{namespace}-hoop-operator"
+    (container,) = (await api.get(deployment))["spec"]["template"]["spec"]["containers"]
+    # As the README has Helm name it: no image is published.
+    assert container["image"] == "registry.example.com/hoop-operator:mine"
     kinds = {
         item["name"] for item in app["status"]["resources"] if item["kind"] == "CustomResourceDefinition"
     }
@@ -392,4 +396,4 @@ async def test_the_chart_is_in_sync_and_leaves_the_kinds_when_its_application_is
     await argo.until_gone(namespace)
     assert "No resources found" not in argo.kubectl("get", "crd", *kinds)
     with pytest.raises(ObjectNotFound):
-        await api.get(f"/apis/apps/v1/namespaces/{namespace}/deployments/{namespace}")
+        await api.get(deployment)

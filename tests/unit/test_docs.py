@@ -373,6 +373,6 @@ def test_the_job_that_may_write_a_release_runs_nothing_of_the_checkout() -> None
     assert [name for name, job in jobs.items() if job["permissions"].get("contents") == "write"] == [
         "release"
     ]
-    assert jobs["release"]["permissions"] == {"contents": "write"}
+    assert jobs["release"]["permissions"] == dict.fromkeys(("contents", "id-token", "attestations"), "write")
     assert not any("actions/checkout" in step.get("uses", "") for step in jobs["release"]["steps"])
     assert {"publish", "files"} == {*jobs["release"]["needs"]}
