@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from exploration.api_server import ApiServer
-from hoop_operator.api.plans import ROTATE_ON_APPLY, _take_back
+from hoop_operator.api.applying import _take_back
+from hoop_operator.api.plans import ROTATE_ON_APPLY
 from hoop_operator.cluster import paths
 from hoop_operator.naming import APPROVE, ROTATE_AT
 

@@ -11,7 +11,8 @@ It writes objects as whoever asks and waits for what the operator says of them. 
     env_vars    their credentials, and the Secrets that hold these
     health      what the operator found of them
     deletion    their end
-    plans       HoopRolePlans: plan, apply
+    plans       HoopRolePlans: plan
+    applying    and apply
     waiting     until the operator has answered
     problems    what is answered where something is wrong
 """

@@ -11,7 +11,7 @@ from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.routing import Match, Route
 
-from hoop_operator.api import batches, deletion, health, plans, resources
+from hoop_operator.api import applying, batches, deletion, health, plans, resources
 from hoop_operator.api.middleware import Entrance, bearer_of
 from hoop_operator.api.problems import UNAUTHENTICATED, Problem, in_lines, problem_of
 from hoop_operator.api.resources import Session
@@ -153,7 +153,7 @@ async def plan_role(caller: Caller, name: Name, request: PlanRequest) -> PlanRes
 @routes.post("/{name}/apply", responses=_refusals(400, 404, 409), tags=["Plans"])
 async def apply_plan(caller: Caller, name: Name, request: ApplyRequest) -> ApplyResult:
     """Apply a plan."""
-    return await plans.apply(caller, name, request)
+    return await applying.apply(caller, name, request)
 
 
 def application(settings: Settings, cluster: KubernetesApi) -> FastAPI:

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from hoop_operator.api import plans
+from hoop_operator.api import applying, plans
 from hoop_operator.api.problems import UNAUTHENTICATED, Problem, problem_of, refusing_invalid
 from hoop_operator.api.resources import Session
 from hoop_operator.api.wire import ApplyItem, ApplyRequest, ApplyResult, PlanItem, PlanRequest, PlanResult
@@ -63,7 +63,7 @@ async def apply_all(session: Session, items: Sequence[ApplyItem]) -> list[ApplyR
             raise Problem(400, "sid: empty, as that of a plan which failed: plan again")
         with refusing_invalid():
             request = ApplyRequest.model_validate(item.model_dump())
-        return await plans.apply(session, item.resource_name, request)
+        return await applying.apply(session, item.resource_name, request)
 
     def failed(item: ApplyItem, message: str) -> ApplyResult:
         return ApplyResult(

@@ -1,20 +1,13 @@
-"""hoop's plan and apply as HoopRolePlans that wait for approval.
+"""hoop's plan as a HoopRolePlan that waits for approval: the operator shows the SQL in its status, and sends none."""
 
-plan    writes what is asked and has the operator run: it shows the SQL in the status, and sends none
-apply   approves the checksum that belongs to a sid, and has the operator run again
-"""
-
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, NamedTuple
 from uuid import uuid4
 
 from hoop_operator.api.problems import Problem, refusing_invalid
-from hoop_operator.api.resources import NOT_FOUND, Session, object_name, plans_on
+from hoop_operator.api.resources import NOT_FOUND, Session, object_name
 from hoop_operator.api.waiting import ATTEMPTS, SETTLING_SECONDS, Body, ready, until
 from hoop_operator.api.wire import (
-    ApplyRequest,
-    ApplyResult,
     PlanRequest,
     PlanResult,
 )
@@ -33,7 +26,6 @@ from hoop_operator.errors import (
     ClusterError,
     ObjectConflict,
     ObjectNotFound,
-    ObjectRejected,
     PlanReason,
     ResourceReason,
 )
@@ -41,20 +33,15 @@ from hoop_operator.naming import (
     APPROVE,
     RECONCILE_AT,
     ROTATE_AT,
-    default_secret_name,
     plan_object_name,
-    resource_object_name,
     role_name,
 )
 
 ROTATE_ON_APPLY = "hoop.dev/rotate-on-apply"
 """The annotation that remembers, from a plan to its apply, that the password is to be rotated then."""
 
-STALE = "The current database state does not match the desired migration state. Plan again, and apply that."
 NOTHING_TO_DO = "nothing to do"
-APPLIED_ALREADY = "applied already"
 ROTATES = "-- gives the role a new password when applied"
-WITHDRAWN = "what was approved is not approved any more: plan again, and apply that"
 OVERTAKEN = "another request changed the plan of this role meanwhile"
 HTTP_API = {"app.kubernetes.io/managed-by": "hoop-api"}
 """The label of the plans that were made here, and go with their resource as long as they have no role."""
@@ -86,7 +73,7 @@ async def plan(session: Session, resource: str, request: PlanRequest) -> PlanRes
     body, made = await _write(session, resource_object, request, asked)
     collection = paths.hoop_role_plans(session.namespace)
     settling = min(SETTLING_SECONDS, session.settings.api_wait_seconds)
-    answered = _answers(body)
+    answered = answers(body)
     body = await until(session.api, collection, body, answered, session.settings.api_wait_seconds)
     if answered(body) and ready(body)[1] in _UNSETTLED:
         body = await until(
@@ -104,7 +91,7 @@ async def plan(session: Session, resource: str, request: PlanRequest) -> PlanRes
         raise problem
     status = body["status"]
     _, reason, message = ready(body)
-    rotation = _rotation(body, status["history"][0])
+    rotation = rotation_of(body, status["history"][0])
     if not session.settings.api_plan_applies and (rotation is not None) != request.rotate_password:
         raise Problem(409, OVERTAKEN)
     planned = reason in {PlanReason.APPLIED, PlanReason.PENDING_APPROVAL}
@@ -115,139 +102,6 @@ async def plan(session: Session, resource: str, request: PlanRequest) -> PlanRes
         status=_SUCCESS if planned else _FAILED,
         message=_sql(status, rotates=rotation is not None) if planned else message,
     )
-
-
-async def apply(session: Session, resource: str, request: ApplyRequest) -> ApplyResult:
-    """Apply what a plan showed, if it is still what is due.
-
-    Raises
-    ------
-    Problem
-        404 where no plan of that resource has the sid, 409 where it does not stand still.
-    ClusterError
-        The API server failed us.
-    """
-
-    def result(outcome: Any, message: str, sid: str = request.sid) -> ApplyResult:
-        return ApplyResult(sid=sid, resource_name=resource, status=outcome, message=message)
-
-    for _ in range(ATTEMPTS):
-        body = await _planned(session, resource, request.sid)
-        left = _left_to_do(body, request.sid)
-        if isinstance(left, _Answer):
-            return result(*left)
-        # Of this very version it was found that it may be approved; of any other it has to be found anew.
-        checked = {key: body["metadata"][key] for key in ("uid", "resourceVersion")}
-        try:
-            approved = await session.api.merge_patch(
-                paths.custom_object(body), {"metadata": {**checked, "annotations": left}}
-            )
-        except ObjectConflict:
-            continue
-        return result(*await _outcome(session, approved, left))
-    raise Problem(409, OVERTAKEN)
-
-
-class _Answer(NamedTuple):
-    """How an apply ends."""
-
-    status: str
-    message: str
-
-
-def _left_to_do(body: Body, sid: str) -> "_Answer | dict[str, str | None]":
-    """The annotations that have the plan of a sid applied, or why there is nothing to apply."""
-    status, metadata = body["status"], body["metadata"]
-    run = next((entry for entry in status.get("history") or () if entry["sid"] == sid), None)
-    if run is not None and run["status"] == _FAILED:
-        return _Answer(_FAILED, f"that plan failed: {run.get('message', '')}; plan again")
-    if run is None or sid == status.get("lastAppliedSid"):
-        return _Answer("skipped", APPLIED_ALREADY)
-    _, reason, message = ready(body)
-    if reason == PlanReason.SUSPENDED:
-        return _Answer(_FAILED, message)
-    checksum, rotation = run.get("checksum"), _rotation(body, run)
-    if checksum is not None and checksum == _applied_checksum(status):
-        if rotation is None:
-            return _Answer("skipped", f"{APPLIED_ALREADY}, by the run {status['lastAppliedSid']}")
-        checksum = None
-    # The statements may be the same for another spec, on a database without tables: who approves means what they read.
-    if run.get("generation") != metadata["generation"] or checksum != _due(body):
-        return _Answer(_FAILED, STALE)
-    if checksum is None and rotation is None:
-        return _Answer("skipped", NOTHING_TO_DO)
-    wanted: dict[str, str | None] = {RECONCILE_AT: str(uuid4())}
-    if checksum is not None:
-        wanted[APPROVE] = checksum
-    if rotation is not None:
-        wanted |= {ROTATE_AT: rotation, ROTATE_ON_APPLY: None}
-    return wanted
-
-
-async def _outcome(
-    session: Session, approved: Body, wanted: Mapping[str, str | None]
-) -> tuple[str, str, str]:
-    """Wait until a plan is applied, and return status, message and sid.
-
-    What has not been applied is not approved any more then.
-    """
-    metadata = approved["metadata"]
-    answered = _answers(approved)
-    collection, longest = paths.hoop_role_plans(session.namespace), session.settings.api_wait_seconds
-    try:
-        body = await until(session.api, collection, approved, answered, longest)
-        is_answered = answered(body)
-    except BaseException:
-        await _take_back(session, approved, wanted)
-        raise
-    status = body.get("status") or {}
-    _, reason, message = ready(body)
-    is_applied = APPROVE in wanted and wanted[APPROVE] == _applied_checksum(status)
-    if is_applied or (is_answered and reason == PlanReason.APPLIED):
-        secret = status.get("secretName") or default_secret_name(metadata["name"])
-        where = f"the credentials are in the Secret {secret} of namespace {session.namespace}"
-        return _SUCCESS, where, status["lastAppliedSid"] if is_applied else status["sid"]
-    kept = await _take_back(session, approved, wanted)
-    if not is_answered:
-        return _FAILED, f"{_nobody(session)}; {kept or WITHDRAWN}", ""
-    if reason == PlanReason.PENDING_APPROVAL:
-        return _FAILED, f"{STALE} {kept}".rstrip(), status["sid"]
-    return _FAILED, f"{message}; {kept or WITHDRAWN}", status["sid"]
-
-
-def _place(annotation: str) -> str:
-    """Where an annotation is, as a JSON pointer (RFC 6901, section 3)."""
-    return "/metadata/annotations/" + annotation.replace("~", "~0").replace("/", "~1")
-
-
-async def _take_back(session: Session, approved: Body, wanted: Mapping[str, str | None]) -> str:
-    """Withdraw an approval that is still ours, and what came with it; return what is wrong where that is not possible.
-
-    Otherwise what was answered to have failed would be applied as soon as the server is again as it was planned for.
-    """
-    metadata, left = approved["metadata"], approved
-    for name, what in ((APPROVE, "approval"), (ROTATE_AT, "rotation")):
-        if (value := wanted.get(name)) is None:
-            continue
-        operations: list[dict[str, Any]] = [
-            {"op": "test", "path": "/metadata/uid", "value": metadata["uid"]},
-            {"op": "test", "path": _place(name), "value": value},
-            {"op": "remove", "path": _place(name)},
-        ]
-        if name == ROTATE_AT:
-            # The operator remembers that value: one that it has acted on rotates nothing when it comes again.
-            operations.append({"op": "add", "path": _place(ROTATE_ON_APPLY), "value": value})
-        try:
-            left = await session.api.json_patch(paths.custom_object(approved), operations)
-        except (ObjectRejected, ObjectNotFound):
-            continue  # another request has withdrawn it, by asking for something else
-        except ClusterError as error:
-            return (
-                f"the {what} could not be withdrawn ({error}); withdraw it, run: kubectl -n {session.namespace} "
-                f"annotate hrp {metadata['name']} {name}-"
-            )
-    before, after = ((body.get("status") or {}).get("lastAppliedSid") for body in (approved, left))
-    return "it is being applied: apply the same sid again to see what became of it" if before != after else ""
 
 
 def _missing(request: PlanRequest) -> str | None:
@@ -327,8 +181,8 @@ def _refuse_another(session: Session, current: Body, asked: HoopRolePlanSpec) ->
         )
 
 
-def _answers(written: Body) -> Callable[[Body], bool]:
-    """Whether a run has answered what was written, or that has been overwritten."""
+def answers(written: Body) -> Callable[[Body], bool]:
+    """Whether a run has answered what was written; what it returns raises a `Problem` where that was overwritten."""
     generation = written["metadata"]["generation"]
 
     def answered(body: Body) -> bool:
@@ -343,14 +197,15 @@ def _answers(written: Body) -> Callable[[Body], bool]:
     return answered
 
 
-def _nobody(session: Session) -> str:
+def nobody_answered(session: Session) -> str:
+    """What to say of an object that no operator has taken up in time."""
     agent = f" with HOOP_AGENT_ID={session.settings.agent_id}" if session.settings.agent_id else ""
     return f"no operator{agent} has answered within {session.settings.api_wait_seconds:g} s"
 
 
 def _unanswered(session: Session, body: Body) -> str:
     return (
-        f"{_nobody(session)}; what is asked is written down, in HoopRolePlan "
+        f"{nobody_answered(session)}; what is asked is written down, in HoopRolePlan "
         f"{session.namespace}/{body['metadata']['name']}: ask again later, if the resource's agent_id is an operator's"
     )
 
@@ -380,26 +235,7 @@ def _of_another_name(body: Body, resource: str, role: str) -> Problem | None:
     )
 
 
-def _due(body: Body) -> str | None:
-    """The checksum of what waits for approval; None where nothing does."""
-    waits = any(
-        condition["type"] == "PendingApproval" and condition["status"] == "True"
-        for condition in body["status"].get("conditions") or ()
-    )
-    checksum: str | None = body["status"]["plan"]["checksum"] if waits else None
-    return checksum
-
-
-def _applied_checksum(status: Body) -> str | None:
-    """The checksum of the plan that was applied last; None where that failed, or is too long ago."""
-    for run in status.get("history") or ():
-        if run["sid"] == status.get("lastAppliedSid") and run["status"] == _SUCCESS:
-            checksum: str | None = run.get("checksum")
-            return checksum
-    return None
-
-
-def _rotation(body: Body, run: Body) -> str | None:
+def rotation_of(body: Body, run: Body) -> str | None:
     """What the request asked for that a run answered: the value that rotates; None where it was no rotation."""
     wanted: str | None = (body["metadata"].get("annotations") or {}).get(ROTATE_ON_APPLY)
     return wanted if wanted is not None and wanted == run.get("reconcileAt") else None
@@ -415,17 +251,3 @@ def _sql(status: Body, *, rotates: bool) -> str:
     if rotates and not any(line.startswith("CREATE ROLE ") for line in lines):
         lines.append(ROTATES)
     return "\n".join(lines) or NOTHING_TO_DO
-
-
-async def _planned(session: Session, resource: str, sid: str) -> dict[str, Any]:
-    """Return the plan of a resource of which a run has that sid."""
-    try:
-        resource_object = await object_name(session, resource)
-    except ObjectNotFound:
-        resource_object = resource_object_name(resource)
-    for body in await plans_on(session, resource_object):
-        status = body.get("status") or {}
-        runs = {status.get("lastAppliedSid"), *(entry["sid"] for entry in status.get("history") or ())}
-        if sid in runs | {status.get("sid")}:
-            return body
-    raise Problem(404, f"no plan of resource {resource} has the sid {sid}")
