@@ -21,6 +21,7 @@ from hoop_operator.errors import (
 from hoop_operator.logs import about, object_reference
 from hoop_operator.postgres.capabilities import Capabilities
 from hoop_operator.reconcile.announce import Announcement
+from hoop_operator.reconcile.connection_secrets import write_connection_secrets
 from hoop_operator.reconcile.context import Context
 from hoop_operator.reconcile.denied import tell_trouble
 from hoop_operator.reconcile.drift import DRIFT
@@ -34,7 +35,6 @@ from hoop_operator.reconcile.register import (
     replaced_server,
     resolve,
     resource_status,
-    write_connection_secrets,
 )
 from hoop_operator.reconcile.single import SingleFlight
 
