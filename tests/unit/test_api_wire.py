@@ -84,7 +84,7 @@ def test_a_batch_has_items_and_each_of_them_a_resource(items: list[Any]) -> None
     [(400, 400), (401, 401), (403, 403), (404, 404), (409, 409), (422, 400), (429, 503), (500, 503)],
 )
 def test_what_the_kubernetes_api_says_is_passed_on(status: int, answered: int) -> None:
-    assert problem_of(failure("POST", "/apis", status, {})).status == answered
+    assert problem_of(failure("POST", "/apis", status, {"details": {"name": "a"}})).status == answered
 
 
 def test_what_is_wrong_with_single_fields_is_told_in_the_words_of_the_kubernetes_api() -> None:
