@@ -16,11 +16,12 @@ from hoop_operator.crd import ResourceRole
 from hoop_operator.credentials.faults import raise_faults
 from hoop_operator.credentials.references import Values
 from hoop_operator.credentials.role_secret import connection_secret, secret_faults
-from hoop_operator.errors import ObjectRejected, ResourceFailure, ResourceReason
+from hoop_operator.errors import AccessDenied, ObjectRejected, ResourceFailure, ResourceReason
 from hoop_operator.naming import FILES, connection_secret_name
 from hoop_operator.reconcile.objects import Resource
 
 CONNECTION_SECRET_TYPE = "Opaque"
+UNAUTHORIZED = 401
 
 
 async def write_connection_secrets(
@@ -32,8 +33,8 @@ async def write_connection_secrets(
 
     Returns
     -------
-    The Secrets that the roles have, and what kept others from being written: `SecretConflict`, or what is wrong with
-    a role's variables.
+    The Secrets that the roles have, and what kept others from being written or deleted: `SecretConflict`, or what is
+    wrong with a role's variables.
 
     Raises
     ------
@@ -61,16 +62,33 @@ async def write_connection_secrets(
             data = further | data
             raise_faults(malformed=secret_faults(data, f"spec.roles[{role.name}]"))
             await _write_connection_secret(api, resource, connection.secret_name, data, files)
-        except ResourceFailure as failure:
-            failures.append(failure)
+        except (ResourceFailure, AccessDenied, ObjectRejected) as error:
+            failures.append(_of_one_secret(error, connection.secret_name))
             if connection.name not in had:
                 continue
         has[connection.name] = connection
     for name in had.keys() - has.keys():
-        former = await read_secret(api, resource.key.namespace, had[name].secret_name)
-        if former is not None and former.owner is not None and former.owner.uid == resource.uid:
-            await delete_secret(api, former)
+        try:
+            former = await read_secret(api, resource.key.namespace, had[name].secret_name)
+            if former is not None and former.owner is not None and former.owner.uid == resource.uid:
+                await delete_secret(api, former)
+        except AccessDenied as error:
+            failures.append(_of_one_secret(error, had[name].secret_name))
+            has[name] = had[name]  # to be tried again
     return tuple(has.values()), failures
+
+
+def _of_one_secret(error: ResourceFailure | AccessDenied | ObjectRejected, name: str) -> ResourceFailure:
+    """What it means that one Secret could not be written or deleted; not to be known at all (401) concerns them all."""
+    if isinstance(error, ResourceFailure):
+        return error
+    if error.status == UNAUTHORIZED:
+        raise error
+    return ResourceFailure(
+        ResourceReason.SECRET_CONFLICT,
+        f"the API server does not let the operator have Secret {name} as it should be ({error}): change the right, "
+        f"quota or admission policy that stands against it",
+    )
 
 
 def _refuse_written_secrets(resource: Resource, role: ResourceRole) -> None:
@@ -140,10 +158,11 @@ async def _write_connection_secret(
             await create_secret(api, resource.key.namespace, name, contents)
         else:
             await update_secret(api, current, contents)
-    except ObjectRejected:
-        # Of what is sent only what others added can be at fault. The API server's words may quote anything.
+    except ObjectRejected as error:
+        if current is None:
+            raise
         raise ResourceFailure(
             ResourceReason.SECRET_CONFLICT,
-            f"the API server does not take what belongs into Secret {name}: it was made immutable, or others added too "
-            f"much to it; delete it, and it is made anew",
+            f"the API server does not take what belongs into Secret {name} ({error}): it was made immutable, or others "
+            f"added too much to it; delete it, and it is made anew",
         ) from None
