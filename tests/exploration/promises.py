@@ -56,6 +56,12 @@ class Promises:
         by_operator = LIFE.get() is not None
         if "/secrets/" in path:
             self._see_secret(path, before, after, by_operator=by_operator)
+        elif "/hoopresources/" in path:
+            answered = [
+                ((known or {}).get("status") or {}).get("observedGeneration", 0) for known in (before, after)
+            ]
+            if after is not None and answered[1] < answered[0]:
+                self.broken.append(f"the status of {path} is about an older generation than the one before")
         elif "/hooproleplans/" in path:
             if after is not None:
                 sids = [entry["sid"] for entry in (after.get("status") or {}).get("history") or ()]

@@ -4,6 +4,7 @@ A story is short enough for all its moments to be tried: what an operator has de
 done and not heard of yet (see `schedule`). More stories, and more than one thing that goes wrong: `test_any_order`.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -196,8 +197,13 @@ def test_the_next_thing_may_happen_to_the_resource_meanwhile(
     moments(make_world, story, second)
 
 
-@pytest.mark.parametrize("second", [edit, rotate, delete])
-@pytest.mark.parametrize("story", [create, edit, rotate, delete_secret, drop_role, delete])
+@pytest.mark.parametrize(
+    ("story", "second"),
+    [
+        *itertools.product([create, edit, rotate, delete_secret, drop_role, delete], [edit, rotate, delete]),
+        (edit_resource, edit_resource),
+    ],
+)
 def test_an_operator_may_freeze_while_another_one_works(
     make_world: Callable[[], World], story: Story, second: Story
 ) -> None:

@@ -13,6 +13,7 @@ from hoop_operator.cluster.finalizers import add_finalizer, remove_finalizer
 from hoop_operator.credentials.connection import Connection, Endpoint, holds_password
 from hoop_operator.errors import (
     ClusterError,
+    ObjectConflict,
     ObjectNotFound,
     ResourceFailure,
     ResourceReason,
@@ -22,6 +23,7 @@ from hoop_operator.logs import about, object_reference
 from hoop_operator.postgres.capabilities import Capabilities
 from hoop_operator.reconcile.announce import Announcement
 from hoop_operator.reconcile.connection_secrets import write_connection_secrets
+from hoop_operator.reconcile.contention import ATTEMPTS
 from hoop_operator.reconcile.context import Context
 from hoop_operator.reconcile.denied import tell_trouble
 from hoop_operator.reconcile.drift import DRIFT
@@ -252,17 +254,52 @@ class Resources:
         return None
 
     async def _tell(self, registration: Registration) -> None:
-        """Write what is known on the object, and post events about what is new."""
+        """Write what is known on the object, and post events about what is new.
+
+        It is written over the status that is known, and over no other.
+
+        Raises
+        ------
+        ObjectConflict
+            Somebody else wrote a status meanwhile: the resource has to be looked at anew.
+        ClusterError
+            The API server failed us, or the resource is gone.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            resource = self._context.memory.resources.get(registration.resource.key)
+            if resource is None or not self._is_about(registration, resource):
+                return
+            try:
+                await self._write_status(registration, resource)
+            except ObjectConflict:
+                anew = Resource.parse(await self._context.api.get(paths.custom_object(resource.body)))
+                self.seen(anew)
+                others_wrote = anew.status != resource.status
+                if self._is_about(registration, anew) and (others_wrote or attempt == ATTEMPTS):
+                    raise
+            else:
+                return
+
+    def _is_about(self, registration: Registration, resource: Resource) -> bool:
+        """Whether a resource is still ours and the one that was looked at, and no look at a later spec was told."""
+        looked_at = registration.resource
+        told = resource.status.get("observedGeneration", 0)
+        return (
+            resource.uid == looked_at.uid
+            and self._context.serves(resource)
+            and not looked_at.generation < told <= resource.generation
+        )
+
+    async def _write_status(self, registration: Registration, resource: Resource) -> None:
         memory, api = self._context.memory, self._context.api
-        resource = memory.resources.get(registration.resource.key)
-        if resource is None or resource.uid != registration.resource.uid:
-            return
         users = memory.users_of(resource.key)
         in_use = _in_use(resource.key, [plan.key for plan in users]) if resource.deleting and users else None
         patch = resource_status(registration, resource, len(users), in_use, datetime.now(UTC))
         if patch is None:
             return
-        body = await api.merge_patch(paths.status(paths.custom_object(resource.body)), {"status": patch})
+        metadata = {"uid": resource.uid, "resourceVersion": resource.body["metadata"]["resourceVersion"]}
+        path = paths.status(paths.custom_object(resource.body))
+        body = await api.merge_patch(path, {"metadata": metadata, "status": patch})
         now = memory.resources.get(resource.key)
         if now is None or now.uid != resource.uid:
             return
