@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.secrets import (
     SecretContents,
@@ -16,7 +17,14 @@ from hoop_operator.crd import ResourceRole
 from hoop_operator.credentials.faults import raise_faults
 from hoop_operator.credentials.references import Values
 from hoop_operator.credentials.role_secret import connection_secret, secret_faults
-from hoop_operator.errors import AccessDenied, ObjectRejected, ResourceFailure, ResourceReason
+from hoop_operator.errors import (
+    AccessDenied,
+    ObjectConflict,
+    ObjectNotFound,
+    ObjectRejected,
+    ResourceFailure,
+    ResourceReason,
+)
 from hoop_operator.naming import FILES, connection_secret_name
 from hoop_operator.reconcile.objects import Resource
 
@@ -149,12 +157,14 @@ async def _write_connection_secret(
                 f"in spec.roles, or delete that Secret",
             )
         if holder.uid != owner.uid:
+            await _insist_on_being_asked(api, resource)
             # It belongs to a former resource of this name, and the garbage collector would take it away any moment.
             await delete_secret(api, current)
             current = None
     contents = SecretContents(CONNECTION_SECRET_TYPE, owner, data, annotations=annotations)
     try:
         if current is None:
+            await _insist_on_being_asked(api, resource)
             await create_secret(api, resource.key.namespace, name, contents)
         else:
             await update_secret(api, current, contents)
@@ -166,3 +176,23 @@ async def _write_connection_secret(
             f"the API server does not take what belongs into Secret {name} ({error}): it was made immutable, or others "
             f"added too much to it; delete it, and it is made anew",
         ) from None
+
+
+async def _insist_on_being_asked(api: KubernetesApi, resource: Resource) -> None:
+    """See that a resource is as it was looked at, whatever the watches have told.
+
+    One without a finalizer may be gone unheard of. What is made for it is collected as garbage, and would be made anew.
+
+    Raises
+    ------
+    ObjectNotFound
+        That very resource is gone.
+    ObjectConflict
+        It was changed, and has to be looked at anew.
+    """
+    path = paths.custom_object(resource.body)
+    metadata = (await api.get(path))["metadata"]
+    if metadata["uid"] != resource.uid:
+        raise ObjectNotFound(f"{path} of uid {resource.uid} is gone, another object has its name", status=404)
+    if metadata["generation"] != resource.generation:
+        raise ObjectConflict(f"{path} was changed while it was being looked at", status=409)
