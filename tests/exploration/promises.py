@@ -194,6 +194,14 @@ class Promises:
             assert owner["uid"] == metadata["uid"]
             held = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
             assert role["secret"].items() <= held.items(), f"{name} holds {held}"
+        wanted = {connection_secret_name(metadata["name"], role["name"]) for role in spec["roles"]}
+        controlled = {
+            known["metadata"]["name"]
+            for known in self._cluster.objects.values()
+            for owner in known["metadata"].get("ownerReferences") or ()
+            if owner["uid"] == metadata["uid"]
+        }
+        assert controlled == wanted, f"connection Secrets are left: {controlled - wanted}"
 
     def _check_plan(self, plan: Object) -> None:
         metadata, spec, status = plan["metadata"], plan["spec"], plan.get("status") or {}

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from exploration.world import World, worlds
+from exploration.world import CONNECTION, World, worlds
 
 PLAN = "ro"
 MOMENTS_MAX = 200
@@ -86,6 +86,14 @@ def edit_resource(world: World) -> None:
     world.change_resource()
 
 
+def add_roles(world: World) -> None:
+    world.have_roles(CONNECTION, "more", "another")
+
+
+def rename_role(world: World) -> None:
+    world.have_roles("another")
+
+
 def delete_connection_secret(world: World) -> None:
     world.change_connection_secret(world.delete_secret)
 
@@ -109,6 +117,8 @@ STORIES = [
     change_password,
     change_grants,
     edit_resource,
+    add_roles,
+    rename_role,
     delete_connection_secret,
     edit_connection_secret,
 ]
@@ -167,6 +177,17 @@ def test_the_operator_may_die(make_world: Callable[[], World], story: Story) -> 
     moments(make_world, story, die, kept=5)
 
 
+@pytest.mark.parametrize("second", [edit_resource, rename_role])
+def test_the_next_thing_may_happen_to_the_resource_while_no_operator_lives(
+    make_world: Callable[[], World], second: Story
+) -> None:
+    def die(world: World) -> None:
+        world.kill(world.operators[0])
+        second(world)
+
+    moments(make_world, add_roles, die, kept=5)
+
+
 @pytest.mark.parametrize("story", STORIES)
 def test_a_request_or_its_answer_may_be_lost(make_world: Callable[[], World], story: Story) -> None:
     def lose(world: World) -> None:
@@ -189,8 +210,10 @@ def test_the_next_thing_may_happen_meanwhile(
     moments(make_world, story, happen, kept=5)
 
 
-@pytest.mark.parametrize("second", [edit_resource, delete_connection_secret, edit_connection_secret])
-@pytest.mark.parametrize("story", [edit_resource, edit_connection_secret, create])
+@pytest.mark.parametrize(
+    "second", [edit_resource, rename_role, delete_connection_secret, edit_connection_secret]
+)
+@pytest.mark.parametrize("story", [edit_resource, add_roles, edit_connection_secret, create])
 def test_the_next_thing_may_happen_to_the_resource_meanwhile(
     make_world: Callable[[], World], story: Story, second: Story
 ) -> None:

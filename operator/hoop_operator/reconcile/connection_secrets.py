@@ -6,6 +6,7 @@ from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.secrets import (
     SecretContents,
+    controlled_secrets,
     create_secret,
     delete_secret,
     read_config_map,
@@ -27,6 +28,7 @@ from hoop_operator.errors import (
 )
 from hoop_operator.naming import FILES, connection_secret_name
 from hoop_operator.reconcile.objects import Resource
+from hoop_operator.reconcile.register import REASONS_BY_GRAVITY
 
 CONNECTION_SECRET_TYPE = "Opaque"
 UNAUTHORIZED = 401
@@ -71,30 +73,43 @@ async def write_connection_secrets(
             raise_faults(malformed=secret_faults(data, f"spec.roles[{role.name}]"))
             await _write_connection_secret(api, resource, connection.secret_name, data, files)
         except (ResourceFailure, AccessDenied, ObjectRejected) as error:
-            failures.append(_of_one_secret(error, connection.secret_name))
+            of_secret = f"Secret {connection.secret_name}"
+            failures.append(error if isinstance(error, ResourceFailure) else _forbidden(error, of_secret))
             if connection.name not in had:
                 continue
         has[connection.name] = connection
-    for name in had.keys() - has.keys():
-        try:
-            former = await read_secret(api, resource.key.namespace, had[name].secret_name)
-            if former is not None and former.owner is not None and former.owner.uid == resource.uid:
-                await delete_secret(api, former)
-        except AccessDenied as error:
-            failures.append(_of_one_secret(error, had[name].secret_name))
-            has[name] = had[name]  # to be tried again
+    try:
+        await _delete_former(api, resource)
+    except AccessDenied as error:
+        failures.append(_forbidden(error, "the Secrets of former roles"))
     return tuple(has.values()), failures
 
 
-def _of_one_secret(error: ResourceFailure | AccessDenied | ObjectRejected, name: str) -> ResourceFailure:
-    """What it means that one Secret could not be written or deleted; not to be known at all (401) concerns them all."""
-    if isinstance(error, ResourceFailure):
-        return error
+async def _delete_former(api: KubernetesApi, resource: Resource) -> None:
+    """Delete the Secrets of roles that are not in the list any more.
+
+    All that the resource controls are looked at: an operator may have ended between the creation of one and the status
+    that would name it. A status about this very spec says that it was done, unless something was wrong with a Secret.
+    """
+    told = resource.status.get("observedGeneration") == resource.generation
+    reason = resource.condition("Ready").get("reason")
+    if resource.generation == 1 or (told and reason not in REASONS_BY_GRAVITY):
+        return
+    wanted = {connection_secret_name(resource.key.name, role.name) for role in resource.spec.roles}
+    for name in await controlled_secrets(api, resource.key.namespace, resource.owner):
+        if name not in wanted:
+            former = await read_secret(api, resource.key.namespace, name)
+            if former is not None and former.owner == resource.owner:
+                await delete_secret(api, former)
+
+
+def _forbidden(error: AccessDenied | ObjectRejected, what: str) -> ResourceFailure:
+    """What the API server's refusal of something about a Secret means; not to be known (401) concerns all of them."""
     if error.status == UNAUTHORIZED:
         raise error
     return ResourceFailure(
         ResourceReason.SECRET_CONFLICT,
-        f"the API server does not let the operator have Secret {name} as it should be ({error}): change the right, "
+        f"the API server does not let the operator have {what} as it should be ({error}): change the right, "
         f"quota or admission policy that stands against it",
     )
 
