@@ -117,6 +117,13 @@ async def test_a_changed_spec_is_a_new_run_of_the_same_resource(
         assert second[unchanged] == first[unchanged]
     assert datetime.fromisoformat(second["updatedAt"]) >= datetime.fromisoformat(first["updatedAt"])
 
+    async def events() -> list[tuple[str, str, str]]:
+        return [event for event in await registrant.resource_events("db") if event[0] == "Normal"]
+
+    assert await eventually(events, what="it is told") == [
+        ("Normal", "Registered", "the changed spec is in force")
+    ]
+
 
 async def test_a_condition_changes_its_time_with_its_status_only(
     registrant: Registrant, postgres: Server
@@ -716,6 +723,14 @@ async def test_a_connection_secret_comes_back_changes_and_goes_with_its_role(reg
     assert [entry["name"] for entry in status["connections"]] == ["ro"]
     assert await holds("db-ro-connection", {"A": "2", "added": "by hand"})
     assert await holds("db-rw-connection", None)
+    assert await registrant.resource_events("db") == [
+        ("Normal", "SecretsWritten", note)
+        for note in (
+            "Secret db-rw-connection was made",
+            "Secret db-ro-connection was changed",
+            "Secret db-ro-connection was changed; Secret db-rw-connection was deleted",
+        )
+    ]
 
 
 async def test_a_secret_goes_with_its_role_also_while_the_server_is_away(registrant: Registrant) -> None:

@@ -1,6 +1,8 @@
 """The Secrets of a resource's roles: what belongs into them, and those that are not needed any more."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
@@ -33,18 +35,27 @@ from hoop_operator.reconcile.register import REASONS_BY_GRAVITY
 CONNECTION_SECRET_TYPE = "Opaque"
 UNAUTHORIZED = 401
 
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionSecrets:
+    """What became of the Secrets of a resource's roles."""
+
+    there: tuple[ConnectionStatus, ...]
+    """Those that the roles have."""
+    failures: Sequence[ResourceFailure] = ()
+    """What kept others from being written or deleted: `SecretConflict`, or what is wrong with a role's variables."""
+    changes: tuple[str, ...] = ()
+    """In words, what was done to each that was not as it should be."""
+
 
 async def write_connection_secrets(
     api: KubernetesApi, resource: Resource, values: Values
-) -> tuple[tuple[ConnectionStatus, ...], list[ResourceFailure]]:
+) -> ConnectionSecrets:
     """Write the Secret of each of a resource's roles, and delete those of roles that left the list.
 
     `values` is what the resource's `references` came to.
-
-    Returns
-    -------
-    The Secrets that the roles have, and what kept others from being written or deleted: `SecretConflict`, or what is
-    wrong with a role's variables.
 
     Raises
     ------
@@ -57,9 +68,15 @@ async def write_connection_secrets(
     }
     if resource.deleting:
         # They go with the resource, and a namespace that is being deleted takes no new ones.
-        return tuple(had.values()), []
+        return ConnectionSecrets(tuple(had.values()))
     has: dict[str, ConnectionStatus] = {}
     failures: list[ResourceFailure] = []
+    changes: list[str] = []
+
+    def note(change: str) -> None:
+        logger.info("Resource %s: %s", resource.key, change)
+        changes.append(change)
+
     for role in resource.spec.roles:
         connection = ConnectionStatus(
             name=role.name, secret_name=connection_secret_name(resource.key.name, role.name)
@@ -71,7 +88,8 @@ async def write_connection_secrets(
             files = sorted({*files, *(further_files - data.keys())})
             data = further | data
             raise_faults(malformed=secret_faults(data, f"spec.roles[{role.name}]"))
-            await _write_connection_secret(api, resource, connection.secret_name, data, files)
+            if done := await _write_connection_secret(api, resource, connection.secret_name, data, files):
+                note(f"Secret {connection.secret_name} was {done}")
         except (ResourceFailure, AccessDenied, ObjectRejected) as error:
             of_secret = f"Secret {connection.secret_name}"
             failures.append(error if isinstance(error, ResourceFailure) else _forbidden(error, of_secret))
@@ -79,14 +97,15 @@ async def write_connection_secrets(
                 continue
         has[connection.name] = connection
     try:
-        await _delete_former(api, resource)
+        async for name in _delete_former(api, resource):
+            note(f"Secret {name} was deleted")
     except AccessDenied as error:
         failures.append(_forbidden(error, "the Secrets of former roles"))
-    return tuple(has.values()), failures
+    return ConnectionSecrets(tuple(has.values()), failures, tuple(changes))
 
 
-async def _delete_former(api: KubernetesApi, resource: Resource) -> None:
-    """Delete the Secrets of roles that are not in the list any more.
+async def _delete_former(api: KubernetesApi, resource: Resource) -> AsyncIterator[str]:
+    """Delete the Secrets of roles that are not in the list any more, and yield the name of each that was.
 
     All that the resource controls are looked at: an operator may have ended between the creation of one and the status
     that would name it. A status about this very spec says that it was done, unless something was wrong with a Secret.
@@ -101,6 +120,7 @@ async def _delete_former(api: KubernetesApi, resource: Resource) -> None:
             former = await read_secret(api, resource.key.namespace, name)
             if former is not None and former.owner == resource.owner:
                 await delete_secret(api, former)
+                yield name
 
 
 def _forbidden(error: AccessDenied | ObjectRejected, what: str) -> ResourceFailure:
@@ -158,7 +178,8 @@ async def _role_sources(
 
 async def _write_connection_secret(
     api: KubernetesApi, resource: Resource, name: str, data: Mapping[str, bytes], files: Sequence[str]
-) -> None:
+) -> str | None:
+    """Make a Secret hold `data`; return what was done to it, None where it was as it should be."""
     owner = resource.owner
     annotations = {FILES: ",".join(files)} if files else {}
     current = await read_secret(api, resource.key.namespace, name)
@@ -181,8 +202,8 @@ async def _write_connection_secret(
         if current is None:
             await _insist_on_being_asked(api, resource)
             await create_secret(api, resource.key.namespace, name, contents)
-        else:
-            await update_secret(api, current, contents)
+            return "made"
+        return "changed" if await update_secret(api, current, contents) is not current else None
     except ObjectRejected as error:
         if current is None:
             raise

@@ -57,6 +57,8 @@ class Registration:
     capabilities: Capabilities | None = None
     """None for anything but postgres, and where the server did not answer or was not asked."""
     secrets: tuple[ConnectionStatus, ...] = ()
+    secret_changes: tuple[str, ...] = ()
+    """In words, what this look did to the Secrets of the roles."""
     restored_from: str | None = None
     """In words, the server that was there before, where another one answers now."""
     sid: str = field(default_factory=lambda: str(uuid4()))

@@ -169,6 +169,9 @@ class Resources:
             was_told = before is None and resource.status.get("observedGeneration") == resource.generation
             self._wake_plans(key, DRIFT if trigger == DRIFT or was_told else "resource")
         self._look_later(registration)
+        if registration.secret_changes and resource.condition("Ready"):
+            text = "; ".join(registration.secret_changes)
+            await self._post(resource, Announcement("Normal", "SecretsWritten", text))
         await self._tell(registration)
         if registration.ready or self._waits_for_server(registration):
             clock.settle(("resource", key))
@@ -200,8 +203,10 @@ class Resources:
         if registration.reason is ResourceReason.AUTHENTICATION_FAILED and resource.references:
             # They may have been changed at their source, of which nobody is told.
             anew = await self._find_credentials(resource, since=time.monotonic())
+            changes = registration.secret_changes + anew.secret_changes
             if anew.connection != registration.connection:
                 registration = await self._log_in(anew)
+            registration = replace(registration, secret_changes=changes)
         return registration
 
     async def _find_credentials(self, resource: Resource, since: float = 0.0) -> Registration:
@@ -217,11 +222,18 @@ class Resources:
             connection = await resolve(api, resource, settings.allowed_hosts, values)
         except ResourceFailure as failure:
             failures.append(failure)
-        secrets, conflicts = await write_connection_secrets(api, resource, values)
-        if failures := failures + conflicts:
+        secrets = await write_connection_secrets(api, resource, values)
+        found = Registration(
+            resource,
+            ResourceReason.REGISTERED,
+            connection=connection,
+            secrets=secrets.there,
+            secret_changes=secrets.changes,
+        )
+        if failures := [*failures, *secrets.failures]:
             worst = gravest(failures)
-            return Registration(resource, worst.reason, worst.message, connection, secrets=secrets)
-        return Registration(resource, ResourceReason.REGISTERED, "", connection, secrets=secrets)
+            return replace(found, reason=worst.reason, message=worst.message)
+        return found
 
     async def _log_in(self, found: Registration) -> Registration:
         """Ask a resource's server who the admin is, where all that takes was found."""
@@ -320,7 +332,7 @@ class Resources:
         await self._post_events(resource, registration, in_use)
 
     async def _post_events(self, resource: Resource, registration: Registration, in_use: str | None) -> None:
-        api, before = self._context.api, resource.condition("Ready")
+        before = resource.condition("Ready")
         reason = ResourceReason.IN_USE if in_use else registration.reason
         message = in_use or registration.message
         events: list[Announcement] = []
@@ -330,17 +342,20 @@ class Resources:
                 events.append(Announcement("Warning", reason, message))
             elif before:
                 events.append(Announcement("Normal", reason, "the resource is ready"))
+        is_new = resource.status.get("observedGeneration") != registration.resource.generation
+        if same and is_new and registration.ready and not (registration.secret_changes or resource.deleting):
+            events.append(Announcement("Normal", reason, "the changed spec is in force"))
         replaced = registration.restored_from
         if replaced and replaced != resource.condition("Reachable").get("message"):
             events.append(Announcement("Warning", "ServerReplaced", replaced))
-        is_new = resource.status.get("observedGeneration") != registration.resource.generation
         if is_new and _inline_password(resource):
             events.append(Announcement("Warning", "PasswordInSpec", PASSWORD_ADVICE))
-        await asyncio.gather(
-            *(
-                post_event(api, resource.body, type=kind, reason=why, message=text, action="Register")
-                for kind, why, text in events
-            )
+        await asyncio.gather(*(self._post(resource, event) for event in events))
+
+    async def _post(self, resource: Resource, event: Announcement) -> None:
+        kind, why, text = event
+        await post_event(
+            self._context.api, resource.body, type=kind, reason=why, message=text, action="Register"
         )
 
     def _wake_plans(self, key: Key, trigger: str) -> None:
