@@ -56,6 +56,12 @@ class Promises:
         by_operator = LIFE.get() is not None
         if "/secrets/" in path:
             self._see_secret(path, before, after, by_operator=by_operator)
+        elif "/hoopresources/" in path:
+            answered = [
+                ((known or {}).get("status") or {}).get("observedGeneration", 0) for known in (before, after)
+            ]
+            if after is not None and answered[1] < answered[0]:
+                self.broken.append(f"the status of {path} is about an older generation than the one before")
         elif "/hooproleplans/" in path:
             if after is not None:
                 sids = [entry["sid"] for entry in (after.get("status") or {}).get("history") or ()]
@@ -188,6 +194,14 @@ class Promises:
             assert owner["uid"] == metadata["uid"]
             held = {key: base64.b64decode(value).decode() for key, value in secret["data"].items()}
             assert role["secret"].items() <= held.items(), f"{name} holds {held}"
+        wanted = {connection_secret_name(metadata["name"], role["name"]) for role in spec["roles"]}
+        controlled = {
+            known["metadata"]["name"]
+            for known in self._cluster.objects.values()
+            for owner in known["metadata"].get("ownerReferences") or ()
+            if owner["uid"] == metadata["uid"]
+        }
+        assert controlled == wanted, f"connection Secrets are left: {controlled - wanted}"
 
     def _check_plan(self, plan: Object) -> None:
         metadata, spec, status = plan["metadata"], plan["spec"], plan.get("status") or {}

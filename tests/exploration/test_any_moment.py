@@ -4,11 +4,12 @@ A story is short enough for all its moments to be tried: what an operator has de
 done and not heard of yet (see `schedule`). More stories, and more than one thing that goes wrong: `test_any_order`.
 """
 
+import itertools
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from exploration.world import World, worlds
+from exploration.world import CONNECTION, World, worlds
 
 PLAN = "ro"
 MOMENTS_MAX = 200
@@ -85,6 +86,14 @@ def edit_resource(world: World) -> None:
     world.change_resource()
 
 
+def add_roles(world: World) -> None:
+    world.have_roles(CONNECTION, "more", "another")
+
+
+def rename_role(world: World) -> None:
+    world.have_roles("another")
+
+
 def delete_connection_secret(world: World) -> None:
     world.change_connection_secret(world.delete_secret)
 
@@ -108,6 +117,8 @@ STORIES = [
     change_password,
     change_grants,
     edit_resource,
+    add_roles,
+    rename_role,
     delete_connection_secret,
     edit_connection_secret,
 ]
@@ -166,6 +177,17 @@ def test_the_operator_may_die(make_world: Callable[[], World], story: Story) -> 
     moments(make_world, story, die, kept=5)
 
 
+@pytest.mark.parametrize("second", [edit_resource, rename_role])
+def test_the_next_thing_may_happen_to_the_resource_while_no_operator_lives(
+    make_world: Callable[[], World], second: Story
+) -> None:
+    def die(world: World) -> None:
+        world.kill(world.operators[0])
+        second(world)
+
+    moments(make_world, add_roles, die, kept=5)
+
+
 @pytest.mark.parametrize("story", STORIES)
 def test_a_request_or_its_answer_may_be_lost(make_world: Callable[[], World], story: Story) -> None:
     def lose(world: World) -> None:
@@ -188,16 +210,23 @@ def test_the_next_thing_may_happen_meanwhile(
     moments(make_world, story, happen, kept=5)
 
 
-@pytest.mark.parametrize("second", [edit_resource, delete_connection_secret, edit_connection_secret])
-@pytest.mark.parametrize("story", [edit_resource, edit_connection_secret, create])
+@pytest.mark.parametrize(
+    "second", [edit_resource, rename_role, delete_connection_secret, edit_connection_secret]
+)
+@pytest.mark.parametrize("story", [edit_resource, add_roles, edit_connection_secret, create])
 def test_the_next_thing_may_happen_to_the_resource_meanwhile(
     make_world: Callable[[], World], story: Story, second: Story
 ) -> None:
     moments(make_world, story, second)
 
 
-@pytest.mark.parametrize("second", [edit, rotate, delete])
-@pytest.mark.parametrize("story", [create, edit, rotate, delete_secret, drop_role, delete])
+@pytest.mark.parametrize(
+    ("story", "second"),
+    [
+        *itertools.product([create, edit, rotate, delete_secret, drop_role, delete], [edit, rotate, delete]),
+        (edit_resource, edit_resource),
+    ],
+)
 def test_an_operator_may_freeze_while_another_one_works(
     make_world: Callable[[], World], story: Story, second: Story
 ) -> None:

@@ -69,7 +69,7 @@ class World:
                     "type": "database",
                     "subtype": "postgres",
                     "envVarsFrom": [{"secretRef": {"name": ADMIN_SECRET}}],
-                    "roles": _roles("0"),
+                    "roles": _roles("0", CONNECTION),
                 },
             },
         )
@@ -228,9 +228,14 @@ class World:
 
     def change_resource(self) -> None:
         """Change what a role of the resource has in its connection Secret."""
+        self.have_roles(CONNECTION)
+
+    def have_roles(self, *names: str) -> None:
+        """Have the resource list these roles, each with something new in its connection Secret."""
         value = str(len(self.cluster.changes))
-        self._note(f"change resource: {value}")
-        self.cluster.merge_patch(paths.hoop_resource(NAMESPACE, RESOURCE), {"spec": {"roles": _roles(value)}})
+        self._note(f"change resource: {names} {value}")
+        patch = {"spec": {"roles": _roles(value, *names)}}
+        self.cluster.merge_patch(paths.hoop_resource(NAMESPACE, RESOURCE), patch)
         self.schedule.loop.run_until_idle()
 
     def change_secret(self, name: str, change: Callable[[str], None]) -> None:
@@ -331,9 +336,9 @@ class World:
         self.schedule.trace.append(f"somebody: {what}")
 
 
-def _roles(value: str) -> list[dict[str, Any]]:
-    """The resource's only role, with a value in its connection Secret."""
-    return [{"name": CONNECTION, "secret": {"VALUE": value}}]
+def _roles(value: str, *names: str) -> list[dict[str, Any]]:
+    """Roles of the resource, with a value in the connection Secret of each."""
+    return [{"name": name, "secret": {"VALUE": value}} for name in names]
 
 
 class _Unforeseen(logging.Handler):

@@ -17,13 +17,14 @@ from psycopg.rows import TupleRow
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
-from hoop_operator.errors import ClusterError, ClusterUnavailable
+from hoop_operator.errors import ClusterError, ClusterUnavailable, ObjectNotFound
 from hoop_operator.reconcile.reconciler import Reconciler
 from hoop_operator.settings import Settings
 from integration.administrator import Administrator
 from integration.aftermath import assert_whole, table_grants
 from integration.operator_process import OperatorProcess
 from integration.proxy import Proxy
+from integration.registrant import Registrant
 from integration.server_log import logged
 from integration.tenant import Tenant, eventually, ready, roles_of
 from local import kubeconfig
@@ -440,7 +441,7 @@ async def test_it_loses_nothing_when_its_watches_break(
 async def test_it_finds_out_by_itself_what_is_gone_where_no_watch_tells_of_it(
     api: KubernetesApi, namespace: str, postgres: Server, database: str
 ) -> None:
-    tenant = Tenant(api, namespace, str(uuid.uuid4()))
+    tenant = Registrant(api, namespace, str(uuid.uuid4()))
     embedded = EmbeddedOperator(api, tenant, tells_of_ends=False, drift_seconds=1)
     await embedded.start()
     try:
@@ -455,6 +456,19 @@ async def test_it_finds_out_by_itself_what_is_gone_where_no_watch_tells_of_it(
             return resource not in await tenant.resources()
 
         await eventually(gone, what="the resource is let go, since no plan uses it")
+
+        roles = [{"name": "app", "secret": {"VALUE": "1"}}]
+        await tenant.register("plain", type="custom", subtype="thing", envVars={"A": "1"}, roles=roles)
+        await tenant.until("plain", "Registered")
+        await tenant.delete_resource("plain")
+        with contextlib.suppress(ObjectNotFound):  # the garbage collector does it too, later on a new cluster
+            await api.delete(paths.secret(namespace, "plain-app-connection"))
+
+        async def forgotten() -> bool:
+            return (namespace, "plain") not in embedded._reconciler._memory.resources
+
+        await eventually(forgotten, what="the end of the Secret has it look at the resource")
+        assert await tenant.read_secret("plain-app-connection") is None
     finally:
         await embedded.stop()
 

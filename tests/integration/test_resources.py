@@ -16,7 +16,7 @@ from psycopg import sql
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
-from hoop_operator.errors import ObjectNotFound
+from hoop_operator.errors import AccessDenied, ObjectNotFound
 from integration.administrator import Administrator
 from integration.fake_postgres import (
     Behaviour,
@@ -116,6 +116,13 @@ async def test_a_changed_spec_is_a_new_run_of_the_same_resource(
     for unchanged in ("id", "createdAt", "server"):
         assert second[unchanged] == first[unchanged]
     assert datetime.fromisoformat(second["updatedAt"]) >= datetime.fromisoformat(first["updatedAt"])
+
+    async def events() -> list[tuple[str, str, str]]:
+        return [event for event in await registrant.resource_events("db") if event[0] == "Normal"]
+
+    assert await eventually(events, what="it is told") == [
+        ("Normal", "Registered", "the changed spec is in force")
+    ]
 
 
 async def test_a_condition_changes_its_time_with_its_status_only(
@@ -721,6 +728,14 @@ async def test_a_connection_secret_comes_back_changes_and_goes_with_its_role(reg
     assert [entry["name"] for entry in status["connections"]] == ["ro"]
     assert await holds("db-ro-connection", {"A": "2", "added": "by hand"})
     assert await holds("db-rw-connection", None)
+    assert await registrant.resource_events("db") == [
+        ("Normal", "SecretsWritten", note)
+        for note in (
+            "Secret db-rw-connection was made",
+            "Secret db-ro-connection was changed",
+            "Secret db-ro-connection was changed; Secret db-rw-connection was deleted",
+        )
+    ]
 
 
 async def test_a_secret_goes_with_its_role_also_while_the_server_is_away(registrant: Registrant) -> None:
@@ -783,6 +798,37 @@ async def test_two_resources_whose_secrets_would_have_one_name_are_in_conflict(
     assert found["data"] == {"A": "first"}
     await registrant.delete_resource("a-b")
     await registrant.until("a", "Registered")
+
+
+async def test_a_secret_that_a_quota_forbids_is_told_and_keeps_no_other_back(
+    registrant: Registrant, api: KubernetesApi
+) -> None:
+    quotas = f"/api/v1/namespaces/{registrant.namespace}/resourcequotas"
+    few = {"count/secrets": "1"}
+
+    async def in_force() -> bool:
+        try:
+            await registrant.make_secret("another", {})
+        except AccessDenied:
+            return True
+        await api.delete(paths.secret(registrant.namespace, "another"))
+        return False
+
+    await registrant.register("db", **PLAIN, roles=[{"name": "rw", "secret": {"A": "1"}}])
+    await registrant.until("db", "Registered")
+    await api.create(quotas, {"metadata": {"name": "few"}, "spec": {"hard": few}})
+    await api.merge_patch(paths.status(f"{quotas}/few"), {"status": {"hard": few, "used": few}})
+    await eventually(in_force, what="the quota is in force")
+    roles = [{"name": "ro", "secret": {"A": PASSWORD}}, {"name": "rw", "secret": {"A": "2"}}]
+    await registrant.change_resource("db", roles=roles)
+    status = await registrant.until("db", "SecretConflict", "Secret db-ro-connection")
+    assert "exceeded quota: few, requested: count/secrets=1" in status["message"]
+    assert status["connections"] == [{"name": "rw", "secretName": "db-rw-connection"}]
+    written = await registrant.read_secret("db-rw-connection")
+    assert written is not None
+    assert written["data"] == {"A": "2"}
+    await api.delete(f"{quotas}/few")
+    await registrant.until("db", "Registered")
 
 
 # Deletion and whose a resource is.

@@ -12,6 +12,7 @@ import yaml
 from generated import MANIFESTS, NAMESPACE, render
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.cluster.secrets import read_secret
 from hoop_operator.errors import ClusterError
 from integration.operator_process import OperatorProcess
 from integration.tenant import PATIENCE_SECONDS, Tenant, eventually
@@ -307,3 +308,25 @@ async def test_an_object_that_waits_for_a_right_has_an_event_that_names_it(scene
     assert "give it that right" in note
     await near.until_resource(resource, "CredentialsUnresolved")
     assert await told() == [note]
+
+
+async def test_a_secret_that_may_not_be_deleted_is_told_and_goes_when_it_may(scene: Scene) -> None:
+    near, account = scene.near, scene.account
+    right = Right("ClusterRole", "", "secrets", "delete")
+    rules = await account.rules(right.kind)
+    role = {"name": "app", "secret": {"VALUE": "1"}}
+    resource = await near.resource(
+        scene.server, user=scene.server.user, password=scene.server.password, roles=[role]
+    )
+    await near.until_resource(resource)
+    path = paths.hoop_resource(near.namespace, resource)
+    await account.lose(right, near.namespace)
+    try:
+        await near.change_resource(resource, roles=[])
+        await near.until_resource(resource, "SecretConflict")
+        message = (await near.api.get(path))["status"]["message"]
+    finally:
+        await account.restore(right, rules, near.namespace)
+    assert 'cannot delete resource "secrets"' in message
+    await near.until_resource(resource)
+    assert await read_secret(near.api, near.namespace, f"{resource}-app-connection") is None

@@ -99,6 +99,20 @@ def test_a_right_that_is_missing_is_named_whatever_the_path_and_told_to_whom_it_
     assert PASSWORD not in told
 
 
+@pytest.mark.parametrize(
+    "who",
+    [
+        "exceeded quota: few, requested: count/secrets=1",
+        'admission webhook "secrets.example.com" denied the request',
+        "ValidatingAdmissionPolicy 'no-secrets' with binding 'no-secrets' denied request",
+    ],
+)
+def test_who_refuses_a_secret_is_named_and_no_more_of_their_words(who: str) -> None:
+    answer = {"reason": "Forbidden", "message": f'secrets "b" is forbidden: {who}: {PASSWORD}, {PASSWORD}'}
+
+    assert str(failure("POST", paths.secrets("a"), 403, answer)).endswith(f"403 Forbidden: {who}")
+
+
 def test_servers_words_are_repeated_elsewhere() -> None:
     assert PASSWORD in str(failure("PATCH", paths.hoop_role_plan("a", "b"), 422, QUOTING))
 

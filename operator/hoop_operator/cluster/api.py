@@ -61,6 +61,13 @@ _DENIED = re.compile(
 )
 """What the API server says of a right that RBAC does not give; it holds names only."""
 
+_FORBIDDEN = re.compile(
+    r"exceeded quota: [\w.-]+, requested: [\w./=-]+"
+    r'|admission webhook "[\w.-]+" denied the request'
+    r"|ValidatingAdmissionPolicy '[\w.:-]+' with binding '[\w.:-]+' denied request"
+)
+"""What it says of who else refuses a request; of their words, which may quote it, there is nothing in this."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
@@ -363,6 +370,8 @@ def failure(
         text += f": {account.name} {right[0]}; {account.remedy}"
     elif message and not _CONFIDENTIAL.intersection(path.split("/")):
         text += f": {message[:_MESSAGE_LENGTH]}"
+    elif forbidden := _FORBIDDEN.search(message):
+        text += f": {forbidden[0]}"
     error = _ERROR_BY_STATUS.get(status, ClusterUnavailable if status >= 500 else ObjectRejected)
     details = answer.get("details") or {}
     if error is ObjectNotFound and not details.get("name"):

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
+from hoop_operator.cluster.watch import METADATA_LIST
 from hoop_operator.crd.common import API_VERSION, GROUP
 from hoop_operator.errors import ObjectConflict, ObjectNotFound
 
@@ -96,6 +97,19 @@ async def read_secret(api: KubernetesApi, namespace: str, name: str) -> Secret |
         return decode(await api.get(paths.secret(namespace, name)))
     except ObjectNotFound:
         return None
+
+
+async def controlled_secrets(api: KubernetesApi, namespace: str, owner: Owner) -> list[str]:
+    """Return the names of the Secrets that we wrote for an object, without reading what is in them."""
+    selector = ",".join(f"{name}={value}" for name, value in MANAGED_BY.items())
+    pages = api.pages(paths.secrets(namespace), {"labelSelector": selector}, accept=METADATA_LIST)
+    return [
+        item["metadata"]["name"]
+        async for page in pages
+        for item in page["items"] or ()
+        for reference in item["metadata"].get("ownerReferences") or ()
+        if reference.get("controller") and reference["uid"] == owner.uid
+    ]
 
 
 async def read_config_map(api: KubernetesApi, namespace: str, name: str) -> dict[str, bytes] | None:

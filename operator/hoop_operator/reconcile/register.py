@@ -1,4 +1,4 @@
-"""Registering a resource: find its credentials, try them, write its connection Secrets, and say how it went."""
+"""Registering a resource: find its credentials, try them, and say how it went."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -12,37 +12,26 @@ from psycopg import sql
 
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.conditions import condition, merge_conditions, said
-from hoop_operator.cluster.secrets import (
-    SecretContents,
-    create_secret,
-    delete_secret,
-    read_config_map,
-    read_secret,
-    update_secret,
-)
-from hoop_operator.crd import Condition, HoopResourceStatus, Outcome, ResourceRole, ServerInfo
+from hoop_operator.cluster.secrets import read_config_map, read_secret
+from hoop_operator.crd import Condition, HoopResourceStatus, Outcome, ServerInfo
 from hoop_operator.crd import Connection as ConnectionStatus
 from hoop_operator.credentials.connection import Connection, Endpoint, postgres_connection
 from hoop_operator.credentials.env import NONE_FOLLOWED, decode
 from hoop_operator.credentials.faults import raise_faults
 from hoop_operator.credentials.references import Values
-from hoop_operator.credentials.role_secret import connection_secret, secret_faults
 from hoop_operator.credentials.sources import Source
 from hoop_operator.errors import (
     AuthenticationFailed,
     DatabaseUnavailable,
-    ObjectRejected,
     ResourceFailure,
     ResourceReason,
     ServerError,
 )
-from hoop_operator.naming import FILES, connection_secret_name
 from hoop_operator.planner.statements import render
 from hoop_operator.postgres.capabilities import Capabilities
 from hoop_operator.reconcile.objects import Reading, Resource
 
 ENV_VARS_FROM = "spec.envVarsFrom"
-CONNECTION_SECRET_TYPE = "Opaque"
 
 REASONS_BY_GRAVITY = (
     ResourceReason.CREDENTIALS_INVALID,
@@ -68,6 +57,8 @@ class Registration:
     capabilities: Capabilities | None = None
     """None for anything but postgres, and where the server did not answer or was not asked."""
     secrets: tuple[ConnectionStatus, ...] = ()
+    secret_changes: tuple[str, ...] = ()
+    """In words, what this look did to the Secrets of the roles."""
     restored_from: str | None = None
     """In words, the server that was there before, where another one answers now."""
     sid: str = field(default_factory=lambda: str(uuid4()))
@@ -168,132 +159,6 @@ async def _read(api: KubernetesApi, reading: Reading | None) -> Mapping[str, byt
         return await read_config_map(api, reading.namespace, reading.name)
     secret = await read_secret(api, reading.namespace, reading.name)
     return secret.data if secret else None
-
-
-async def write_connection_secrets(
-    api: KubernetesApi, resource: Resource, values: Values
-) -> tuple[tuple[ConnectionStatus, ...], list[ResourceFailure]]:
-    """Write the Secret of each of a resource's roles, and delete those of roles that left the list.
-
-    `values` is what the resource's `references` came to.
-
-    Returns
-    -------
-    The Secrets that the roles have, and what kept others from being written: `SecretConflict`, or what is wrong with
-    a role's variables.
-
-    Raises
-    ------
-    ClusterError
-        The API server failed us.
-    """
-    had = {
-        entry["name"]: ConnectionStatus.model_validate(entry)
-        for entry in resource.status.get("connections") or ()
-    }
-    if resource.deleting:
-        # They go with the resource, and a namespace that is being deleted takes no new ones.
-        return tuple(had.values()), []
-    has: dict[str, ConnectionStatus] = {}
-    failures: list[ResourceFailure] = []
-    for role in resource.spec.roles:
-        connection = ConnectionStatus(
-            name=role.name, secret_name=connection_secret_name(resource.key.name, role.name)
-        )
-        try:
-            _refuse_written_secrets(resource, role)
-            further, further_files, absent = await _role_sources(api, resource, role)
-            data, files = connection_secret(role.secret, f"spec.roles[{role.name}].secret", values, absent)
-            files = sorted({*files, *(further_files - data.keys())})
-            data = further | data
-            raise_faults(malformed=secret_faults(data, f"spec.roles[{role.name}]"))
-            await _write_connection_secret(api, resource, connection.secret_name, data, files)
-        except ResourceFailure as failure:
-            failures.append(failure)
-            if connection.name not in had:
-                continue
-        has[connection.name] = connection
-    for name in had.keys() - has.keys():
-        former = await read_secret(api, resource.key.namespace, had[name].secret_name)
-        if former is not None and former.owner is not None and former.owner.uid == resource.uid:
-            await delete_secret(api, former)
-    return tuple(has.values()), failures
-
-
-def _refuse_written_secrets(resource: Resource, role: ResourceRole) -> None:
-    """Refuse what would never come to rest: a Secret that is read for what is written into it."""
-    written = {connection_secret_name(resource.key.name, each.name) for each in resource.spec.roles}
-    raise_faults(
-        malformed=[
-            f"spec.roles[{role.name}].secretFrom: the operator itself writes Secret {reading.name}, for an entry of "
-            f"spec.roles; name another one"
-            for reading in resource.named(role.secret_from)
-            if reading is not None and reading.kind == "Secret" and reading.name in written
-        ]
-    )
-
-
-async def _role_sources(
-    api: KubernetesApi, resource: Resource, role: ResourceRole
-) -> tuple[dict[str, bytes], set[str], list[str]]:
-    """The variables in a role's Secrets and ConfigMaps, which are marked as files there, and in words what lacks."""
-    variables: dict[str, bytes] = {}
-    files: set[str] = set()
-    absent: list[str] = []
-    for entry, reading in zip(role.secret_from, resource.named(role.secret_from), strict=True):
-        if reading is None:
-            continue
-        marked = ""
-        if reading.kind == "Secret":
-            secret = await read_secret(api, reading.namespace, reading.name)
-            data = secret.data if secret else None
-            marked = secret.annotations.get(FILES, "") if secret else ""
-        else:
-            data = await read_config_map(api, reading.namespace, reading.name)
-        if data is None:
-            absent.append(
-                f"spec.roles[{role.name}].secretFrom: {reading.kind} {reading.name} does not exist in namespace "
-                f"{reading.namespace}; create it, or correct the name"
-            )
-            continue
-        named = {entry.prefix + key: value for key, value in data.items()}
-        files = (files - named.keys()) | {entry.prefix + key for key in marked.split(",") if key in data}
-        variables |= named
-    return variables, files, absent
-
-
-async def _write_connection_secret(
-    api: KubernetesApi, resource: Resource, name: str, data: Mapping[str, bytes], files: Sequence[str]
-) -> None:
-    owner = resource.owner
-    annotations = {FILES: ",".join(files)} if files else {}
-    current = await read_secret(api, resource.key.namespace, name)
-    if current is not None:
-        holder = current.owner
-        if holder is None or not owner.is_successor_of(holder):
-            raise ResourceFailure(
-                ResourceReason.SECRET_CONFLICT,
-                f"Secret {name} exists already and belongs to "
-                f"{f'{holder.kind} {holder.name}' if holder else 'somebody else'}; it stays untouched: rename the role "
-                f"in spec.roles, or delete that Secret",
-            )
-        if holder.uid != owner.uid:
-            # It belongs to a former resource of this name, and the garbage collector would take it away any moment.
-            await delete_secret(api, current)
-            current = None
-    contents = SecretContents(CONNECTION_SECRET_TYPE, owner, data, annotations=annotations)
-    try:
-        if current is None:
-            await create_secret(api, resource.key.namespace, name, contents)
-        else:
-            await update_secret(api, current, contents)
-    except ObjectRejected:
-        # Of what is sent only what others added can be at fault. The API server's words may quote anything.
-        raise ResourceFailure(
-            ResourceReason.SECRET_CONFLICT,
-            f"the API server does not take what belongs into Secret {name}: it was made immutable, or others added too "
-            f"much to it; delete it, and it is made anew",
-        ) from None
 
 
 def gravest(failures: Sequence[ResourceFailure]) -> ResourceFailure:

@@ -13,6 +13,7 @@ from hoop_operator.cluster.finalizers import add_finalizer, remove_finalizer
 from hoop_operator.credentials.connection import Connection, Endpoint, holds_password
 from hoop_operator.errors import (
     ClusterError,
+    ObjectConflict,
     ObjectNotFound,
     ResourceFailure,
     ResourceReason,
@@ -21,6 +22,8 @@ from hoop_operator.errors import (
 from hoop_operator.logs import about, object_reference
 from hoop_operator.postgres.capabilities import Capabilities
 from hoop_operator.reconcile.announce import Announcement
+from hoop_operator.reconcile.connection_secrets import write_connection_secrets
+from hoop_operator.reconcile.contention import ATTEMPTS
 from hoop_operator.reconcile.context import Context
 from hoop_operator.reconcile.denied import tell_trouble
 from hoop_operator.reconcile.drift import DRIFT
@@ -34,7 +37,6 @@ from hoop_operator.reconcile.register import (
     replaced_server,
     resolve,
     resource_status,
-    write_connection_secrets,
 )
 from hoop_operator.reconcile.single import SingleFlight
 
@@ -167,6 +169,9 @@ class Resources:
             was_told = before is None and resource.status.get("observedGeneration") == resource.generation
             self._wake_plans(key, DRIFT if trigger == DRIFT or was_told else "resource")
         self._look_later(registration)
+        if registration.secret_changes and resource.condition("Ready"):
+            text = "; ".join(registration.secret_changes)
+            await self._post(resource, Announcement("Normal", "SecretsWritten", text))
         await self._tell(registration)
         if registration.ready or self._waits_for_server(registration):
             clock.settle(("resource", key))
@@ -198,8 +203,10 @@ class Resources:
         if registration.reason is ResourceReason.AUTHENTICATION_FAILED and resource.references:
             # They may have been changed at their source, of which nobody is told.
             anew = await self._find_credentials(resource, since=time.monotonic())
+            changes = registration.secret_changes + anew.secret_changes
             if anew.connection != registration.connection:
                 registration = await self._log_in(anew)
+            registration = replace(registration, secret_changes=changes)
         return registration
 
     async def _find_credentials(self, resource: Resource, since: float = 0.0) -> Registration:
@@ -215,11 +222,18 @@ class Resources:
             connection = await resolve(api, resource, settings.allowed_hosts, values)
         except ResourceFailure as failure:
             failures.append(failure)
-        secrets, conflicts = await write_connection_secrets(api, resource, values)
-        if failures := failures + conflicts:
+        secrets = await write_connection_secrets(api, resource, values)
+        found = Registration(
+            resource,
+            ResourceReason.REGISTERED,
+            connection=connection,
+            secrets=secrets.there,
+            secret_changes=secrets.changes,
+        )
+        if failures := [*failures, *secrets.failures]:
             worst = gravest(failures)
-            return Registration(resource, worst.reason, worst.message, connection, secrets=secrets)
-        return Registration(resource, ResourceReason.REGISTERED, "", connection, secrets=secrets)
+            return replace(found, reason=worst.reason, message=worst.message)
+        return found
 
     async def _log_in(self, found: Registration) -> Registration:
         """Ask a resource's server who the admin is, where all that takes was found."""
@@ -252,17 +266,52 @@ class Resources:
         return None
 
     async def _tell(self, registration: Registration) -> None:
-        """Write what is known on the object, and post events about what is new."""
+        """Write what is known on the object, and post events about what is new.
+
+        It is written over the status that is known, and over no other.
+
+        Raises
+        ------
+        ObjectConflict
+            Somebody else wrote a status meanwhile: the resource has to be looked at anew.
+        ClusterError
+            The API server failed us, or the resource is gone.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            resource = self._context.memory.resources.get(registration.resource.key)
+            if resource is None or not self._is_about(registration, resource):
+                return
+            try:
+                await self._write_status(registration, resource)
+            except ObjectConflict:
+                anew = Resource.parse(await self._context.api.get(paths.custom_object(resource.body)))
+                self.seen(anew)
+                others_wrote = anew.status != resource.status
+                if self._is_about(registration, anew) and (others_wrote or attempt == ATTEMPTS):
+                    raise
+            else:
+                return
+
+    def _is_about(self, registration: Registration, resource: Resource) -> bool:
+        """Whether a resource is still ours and the one that was looked at, and no look at a later spec was told."""
+        looked_at = registration.resource
+        told = resource.status.get("observedGeneration", 0)
+        return (
+            resource.uid == looked_at.uid
+            and self._context.serves(resource)
+            and not looked_at.generation < told <= resource.generation
+        )
+
+    async def _write_status(self, registration: Registration, resource: Resource) -> None:
         memory, api = self._context.memory, self._context.api
-        resource = memory.resources.get(registration.resource.key)
-        if resource is None or resource.uid != registration.resource.uid:
-            return
         users = memory.users_of(resource.key)
         in_use = _in_use(resource.key, [plan.key for plan in users]) if resource.deleting and users else None
         patch = resource_status(registration, resource, len(users), in_use, datetime.now(UTC))
         if patch is None:
             return
-        body = await api.merge_patch(paths.status(paths.custom_object(resource.body)), {"status": patch})
+        metadata = {"uid": resource.uid, "resourceVersion": resource.body["metadata"]["resourceVersion"]}
+        path = paths.status(paths.custom_object(resource.body))
+        body = await api.merge_patch(path, {"metadata": metadata, "status": patch})
         now = memory.resources.get(resource.key)
         if now is None or now.uid != resource.uid:
             return
@@ -283,7 +332,7 @@ class Resources:
         await self._post_events(resource, registration, in_use)
 
     async def _post_events(self, resource: Resource, registration: Registration, in_use: str | None) -> None:
-        api, before = self._context.api, resource.condition("Ready")
+        before = resource.condition("Ready")
         reason = ResourceReason.IN_USE if in_use else registration.reason
         message = in_use or registration.message
         events: list[Announcement] = []
@@ -293,17 +342,20 @@ class Resources:
                 events.append(Announcement("Warning", reason, message))
             elif before:
                 events.append(Announcement("Normal", reason, "the resource is ready"))
+        is_new = resource.status.get("observedGeneration") != registration.resource.generation
+        if same and is_new and registration.ready and not (registration.secret_changes or resource.deleting):
+            events.append(Announcement("Normal", reason, "the changed spec is in force"))
         replaced = registration.restored_from
         if replaced and replaced != resource.condition("Reachable").get("message"):
             events.append(Announcement("Warning", "ServerReplaced", replaced))
-        is_new = resource.status.get("observedGeneration") != registration.resource.generation
         if is_new and _inline_password(resource):
             events.append(Announcement("Warning", "PasswordInSpec", PASSWORD_ADVICE))
-        await asyncio.gather(
-            *(
-                post_event(api, resource.body, type=kind, reason=why, message=text, action="Register")
-                for kind, why, text in events
-            )
+        await asyncio.gather(*(self._post(resource, event) for event in events))
+
+    async def _post(self, resource: Resource, event: Announcement) -> None:
+        kind, why, text = event
+        await post_event(
+            self._context.api, resource.body, type=kind, reason=why, message=text, action="Register"
         )
 
     def _wake_plans(self, key: Key, trigger: str) -> None:
