@@ -145,7 +145,7 @@ class Promises:
                 and "deletionTimestamp" not in metadata
                 and not self._claims[path]
             ):
-                role = role_name("pg", spec["role"])
+                role = role_name(spec["resourceRef"]["name"], spec["role"])
                 row = self._server.rows.get(("role", role))
                 if any(_is_for_approval(change, role, row.oid if row else None) for change in changes):
                     self.broken.append(f"{who} changed role {role} without approval: {changes}")
@@ -184,9 +184,11 @@ class Promises:
         (ready,) = (entry for entry in status["conditions"] if entry["type"] == "Ready")
         assert ready["reason"] == "Registered", ready
         assert status.get("plans", 0) == sum(
-            FINALIZER in (plan["metadata"].get("finalizers") or ()) for plan in self._plans()
+            FINALIZER in (plan["metadata"].get("finalizers") or ())
+            for plan in self._plans()
+            if plan["spec"]["resourceRef"]["name"] == metadata["name"]
         ), status
-        for role in spec["roles"]:
+        for role in spec.get("roles") or ():
             name = connection_secret_name(metadata["name"], role["name"])
             secret = self._cluster.objects.get(paths.secret(metadata["namespace"], name))
             assert secret is not None, f"the connection Secret of role {role['name']} is missing"
@@ -209,7 +211,7 @@ class Promises:
         assert "deletionTimestamp" not in metadata, f"plan {name} was deleted and is still there: {status}"
         assert status.get("observedGeneration") == metadata["generation"], (name, status)
         (ready,) = (entry for entry in status["conditions"] if entry["type"] == "Ready")
-        role = role_name("pg", spec["role"])
+        role = role_name(spec["resourceRef"]["name"], spec["role"])
         row: RoleRow | None = self._server.rows.get(("role", role))
         secret = self._cluster.objects.get(paths.secret(metadata["namespace"], default_secret_name(name)))
         conflicts = set()

@@ -45,6 +45,10 @@ def approve(world: World) -> None:
     world.approve(PLAN)
 
 
+def make_anew(world: World) -> None:
+    world.make_anew(PLAN)
+
+
 def delete(world: World) -> None:
     world.delete_plan(PLAN)
 
@@ -198,7 +202,7 @@ def test_a_request_or_its_answer_may_be_lost(make_world: Callable[[], World], st
     moments(make_world, story, lose, kept=5)
 
 
-@pytest.mark.parametrize("second", [edit, rotate, delete, delete_secret, edit_secret, drop_role])
+@pytest.mark.parametrize("second", [edit, rotate, delete, make_anew, delete_secret, edit_secret, drop_role])
 @pytest.mark.parametrize("story", [create, edit, rotate, empty_secret, edit_secret, drop_role, delete])
 def test_the_next_thing_may_happen_meanwhile(
     make_world: Callable[[], World], story: Story, second: Story

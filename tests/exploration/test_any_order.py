@@ -71,6 +71,14 @@ class AnyOrder(RuleBasedStateMachine):
         """Somebody approves what waits."""
         self.world.approve("guarded")
 
+    @rule(name=NAMES)
+    def make_anew(self, name: str) -> None:
+        """A user makes a plan anew for another resource; as long as it has a role it is only deleted."""
+        if self.world.plan(name) is not None:
+            for life in self.world.operators[:-1]:
+                life.leading = False
+            self.world.make_anew(name)
+
     @rule(name=NAMES, abandon=st.booleans())
     def delete_plan(self, name: str, *, abandon: bool) -> None:
         """A user deletes a plan, with or without its role.

@@ -24,7 +24,8 @@ from hoop_operator.reconcile.reconciler import Reconciler
 from hoop_operator.settings import Settings
 
 NAMESPACE = "tenant"
-RESOURCE = "pg"
+RESOURCE, ANOTHER_RESOURCE = "pg", "again"
+"""Two of one server."""
 ADMIN_SECRET = "admin"
 CONNECTION = "app"
 DRIFT_SECONDS = 300.0
@@ -59,20 +60,21 @@ class World:
             paths.secrets(NAMESPACE),
             {"metadata": {"name": ADMIN_SECRET}, "type": "Opaque", "stringData": values},
         )
-        self.cluster.create(
-            paths.hoop_resources(NAMESPACE),
-            {
-                "apiVersion": "hoop.dev/v1alpha1",
-                "kind": "HoopResource",
-                "metadata": {"name": RESOURCE},
-                "spec": {
-                    "type": "database",
-                    "subtype": "postgres",
-                    "envVarsFrom": [{"secretRef": {"name": ADMIN_SECRET}}],
-                    "roles": _roles("0", CONNECTION),
+        for name, roles in ((RESOURCE, [CONNECTION]), (ANOTHER_RESOURCE, [])):
+            self.cluster.create(
+                paths.hoop_resources(NAMESPACE),
+                {
+                    "apiVersion": "hoop.dev/v1alpha1",
+                    "kind": "HoopResource",
+                    "metadata": {"name": name},
+                    "spec": {
+                        "type": "database",
+                        "subtype": "postgres",
+                        "envVarsFrom": [{"secretRef": {"name": ADMIN_SECRET}}],
+                        "roles": _roles("0", *roles),
+                    },
                 },
-            },
-        )
+            )
 
         # What is not the operator's, under names that plans may come to want.
         self.cluster.create(
@@ -220,6 +222,15 @@ class World:
         if computed is not None:
             self.annotate(name, "approve", computed["checksum"])
 
+    def make_anew(self, name: str) -> None:
+        """Delete a plan and, if it is gone with that, make it anew for the other resource."""
+        plan = self.plan(name)
+        self.delete_plan(name)
+        if plan is not None and self.plan(name) is None:
+            there = plan["spec"]["resourceRef"]["name"]
+            other = RESOURCE if there == ANOTHER_RESOURCE else ANOTHER_RESOURCE
+            self.create_plan(name, **plan["spec"] | {"resourceRef": {"name": other}})
+
     def delete_plan(self, name: str) -> None:
         """Ask for the deletion of a plan."""
         self._note(f"delete plan {name}")
@@ -278,7 +289,8 @@ class World:
 
     def change_server(self, name: str, change: Callable[[str, RoleRow], Mapping[Any, Any]]) -> None:
         """Have an administrator change something about a plan's role, unless somebody is at work on the same rows."""
-        role = role_name(RESOURCE, name)
+        plan = self.plan(name)
+        role = role_name(plan["spec"]["resourceRef"]["name"] if plan else RESOURCE, name)
         row: RoleRow | None = self.server.rows.get(("role", role))
         if row is None:
             return
