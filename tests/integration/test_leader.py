@@ -13,6 +13,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.rows import TupleRow
 
 from hoop_operator.cluster import paths
@@ -148,6 +149,60 @@ async def test_one_leads_and_another_takes_over_when_it_ends_or_vanishes(
     session = await admin.connect(database)
     await assert_whole(tenant, "early", INSERTS, session, postgres)
     await assert_whole(tenant, "late", SELECTS, session, postgres)
+
+
+async def test_a_resource_that_moves_to_another_operator_takes_its_roles_and_passwords_along(
+    own_operator: MakeOperator,
+    api: KubernetesApi,
+    namespace: str,
+    postgres: Server,
+    admin: Administrator,
+    database: str,
+) -> None:
+    looks = {**QUICK, "HOOP_DRIFT_INTERVAL_SECONDS": "1"}
+    first, second = own_operator(looks), own_operator(looks)
+    tenant = tenant_of(first, api, namespace)
+    await asyncio.gather(first.start(), second.start())
+    resource = await tenant.resource(postgres, user=postgres.user, password=postgres.password)
+    await tenant.plan("ro", resource, scopes=[database], privileges=["SELECT"])
+    before = (await tenant.until_plans(["ro"]))["ro"]
+    password = (await tenant.secret("ro"))["password"]
+    assert resource not in second.said()
+
+    await tenant.change_resource(resource, agentId=second.agent_id)
+
+    async def moved() -> bool:
+        return bool((await tenant.resources())[resource]["status"]["observedGeneration"] == 2)
+
+    await eventually(moved, what="the other operator looks at the resource")
+    silent_from = len(first.said())
+    await tenant.change("ro", privileges=["INSERT"])
+    session = await admin.connect(database)
+    after = (await tenant.until_plans(["ro"]))["ro"]
+    assert after["status"]["roleOid"] == before["status"]["roleOid"]
+    assert (await tenant.secret("ro"))["password"] == password
+    await assert_whole(tenant, "ro", INSERTS, session, postgres)
+    written = {run["sid"] for run in after["status"]["history"]} - {before["status"]["sid"]}
+    assert all(sid in second.said() for sid in written)
+    await session.execute(
+        sql.SQL("REVOKE INSERT ON orders FROM {}").format(sql.Identifier(after["status"]["role"]))
+    )
+
+    async def repaired() -> bool:
+        return "DriftRepaired" in [reason for _, reason, _ in await tenant.events("ro")]
+
+    await eventually(repaired, what="the other operator repairs what drifts")
+    await assert_whole(tenant, "ro", INSERTS, session, postgres)
+    await tenant.delete("ro")
+    await tenant.until_gone("ro")
+    assert await roles_of(session, namespace, "ro") == []
+
+    async def let_go_of_the_server() -> bool:
+        return not series(await scrape(first.port), "hoop_inbox_plans")
+
+    await eventually(let_go_of_the_server, what="the first one keeps no inbox of the server")
+    about_them = [f'"name": "{name}"' for name in ("ro", resource)]
+    assert not any(words in first.said()[silent_from:] for words in about_them)
 
 
 async def test_a_leader_that_was_frozen_in_a_transaction_changes_nothing_when_it_wakes_up(

@@ -124,7 +124,9 @@ class Resources:
         memory = self._context.memory
         resource = memory.resources.get(key)
         if resource is None or not self._context.serves(resource):
+            memory.registrations.pop(key, None)  # of one that moved to another instance: it may come back
             self._context.clock.settle(("resource", key))
+            self._context.clock.cancel(("references", key))
             return
         known = memory.registrations.get(key)
         try:
