@@ -245,6 +245,17 @@ async def test_a_plan_made_anew_for_another_resource_of_the_server_waits_for_bot
     await until(lambda: len(turns.taken) == 3)
 
 
+async def test_a_failure_that_nobody_foresaw_ends_no_worker_and_keeps_no_other_resource_waiting(
+    inbox: Inbox, turns: Turns, caplog: pytest.LogCaptureFixture
+) -> None:
+    other, plan = Key("shop", "other"), Key("shop", "ro")
+    inbox.put(RESOURCE, plan, "spec")
+    inbox._waiting_since.clear()
+    inbox.put(other, plan, "spec")
+    await until(lambda: turns.taken == [(other, {plan: "spec"})])
+    assert "nobody foresaw" in caplog.text
+
+
 async def test_a_knock_that_nobody_foresaw_ends_no_worker(inbox: Inbox, server: Server, turns: Turns) -> None:
     server.failure = ServerUnreachable("gone")
     server.failure_of_knocks = RuntimeError("surprise")

@@ -138,6 +138,7 @@ class Inbox:
                     await self._carry_out(resource)
             except Exception:
                 logger.exception("The worker of %s failed in a way that nobody foresaw", self.endpoint)
+                self._something.set()  # what it failed at it has taken out, and the others wait still
 
     async def _carry_out(self, resource: Key) -> None:
         """One turn of one resource; what is left over or came meanwhile waits for the next round of all resources."""
