@@ -23,6 +23,10 @@ from hoop_operator.planner.privileges import object_privileges
 from hoop_operator.planner.scopes import parse_scope
 from hoop_operator.postgres import scram
 from hoop_operator.reconcile.objects import FINALIZER
+from hoop_operator.reconcile.secret import DEFAULT_TYPE
+
+ADDED_KEY = "theirs"
+"""A key that people add to Secrets of plans."""
 
 PLURALS = {ObjectKind.TABLE: "TABLES", ObjectKind.SEQUENCE: "SEQUENCES"}
 
@@ -37,6 +41,8 @@ class Promises:
         self._requests: Counter[str] = Counter()
         self._rotations: Counter[str] = Counter()
         self._secrets: dict[str, str] = {}
+        self._added: set[str] = set()
+        """The Secrets to which somebody has added a key."""
         self._passwords: set[str] = set()
         self._approvals: Counter[str] = Counter()
         self._claims: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
@@ -99,6 +105,9 @@ class Promises:
         plan_path = path.replace("/api/v1", "/apis/hoop.dev/v1alpha1").replace("/secrets/", "/hooproleplans/")
         plan_path = plan_path.removesuffix("-credentials")
         former = self._secrets.get(path)
+        added = ADDED_KEY in ((after or {}).get("data") or {})
+        if by_operator and former and after is not None and path in self._added and not added:
+            self.broken.append(f"{path} lost a key that somebody had added")
         if by_operator and former and password and former != password:
             self._rotations[plan_path] += 1
             if self._rotations[plan_path] > self._requests[plan_path]:
@@ -107,6 +116,7 @@ class Promises:
         if after is None and by_operator and plan is not None and "deletionTimestamp" not in plan["metadata"]:
             return  # to be replaced: the password goes on
         self._secrets[path] = password or ""
+        (self._added.add if added else self._added.discard)(path)
 
     def _see_end(self, plan: Object) -> None:
         """The finalizer of a plan is off."""
@@ -166,6 +176,8 @@ class Promises:
                 self._check_resource(known)
         for plan in self._plans():
             self._check_plan(plan)
+        held = [path for path in self._cluster.objects if "/secrets/hoop-held-" in path]
+        assert not held, f"what is needed no more is still held: {held}"
         asked_for = {_comment(plan) for plan in self._plans()} | self._left
         for row, comment in self._server.rows.items():
             assert row[0] != "comment" or comment in asked_for, (
@@ -217,6 +229,8 @@ class Promises:
         assert self._server.comment(row.oid) == _comment(plan)
         assert self._server.role_of(_comment(plan)) == [role]
         assert secret is not None, f"the Secret of {name} is missing"
+        assert secret["type"] == (spec.get("secretTemplate") or {}).get("type", DEFAULT_TYPE)
+        assert "hoop.dev/held-in" not in secret["metadata"]["annotations"]
         (owner,) = secret["metadata"]["ownerReferences"]
         assert owner["uid"] == metadata["uid"]
         assert scram.matches(_password(secret) or "", row.verifier or ""), (

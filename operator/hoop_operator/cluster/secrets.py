@@ -3,21 +3,44 @@
 What we wrote is remembered on the Secret itself: the annotation `hoop.dev/managed` lists our keys of `data`,
 `labels` and `annotations`. A later write takes away those of them that are no longer wanted, and leaves what
 others added.
+
+The type of a Secret cannot be changed, and its controller not safely: the garbage collector may be about to act on the
+former one. Such a Secret is deleted and another one takes its place. All that was in it is kept meanwhile in a third
+one, the holder, whose name follows from the owner's uid:
+
+    mark        the Secret, by an annotation that names the holder
+    hold        all of it in the holder
+    delete      the Secret, if it is still what is held
+    create      its successor, marked as well
+    release     delete the holder, then take the mark away
+
+Whatever fails or ends in between, either the Secret is there, or it is not and the holder has it: `read_held`. A
+holder that is needed no more is known by the mark on the Secret that is there, and goes with its next update.
 """
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.crd.common import API_VERSION, GROUP
-from hoop_operator.errors import ObjectConflict, ObjectNotFound
+from hoop_operator.errors import NameTaken, ObjectConflict, ObjectNotFound
+from hoop_operator.naming import secret_holder_name
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "hoop-operator"}
 MANAGED_ANNOTATION = "hoop.dev/managed"
+
+HELD_IN = "hoop.dev/held-in"
+"""The annotation of a Secret that is being replaced, and of its successor at first: the name of the holder."""
+_HOLDS = "hoop.dev/holds"
+"""The annotation of a holder: the name of the Secret that it holds."""
+_HELD_KEY = "secret.json"
 
 _V = TypeVar("_V")
 
@@ -50,6 +73,8 @@ class Owner:
 class Secret:
     """A Secret as it was read; `repr` shows nothing of its contents."""
 
+    __pydantic_config__ = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
     namespace: str
     name: str
     uid: str
@@ -65,10 +90,25 @@ class Secret:
     def owner(self) -> Owner | None:
         """The controller, if it has one; of whatever API group."""
         for reference in self.owner_references:
-            if reference.get("controller"):
-                group, _, _ = reference["apiVersion"].rpartition("/")
-                return Owner(reference["kind"], reference["name"], reference["uid"], group)
+            match reference:
+                case {
+                    "controller": True,
+                    "apiVersion": str(version),
+                    "kind": str(kind),
+                    "name": str(name),
+                    "uid": str(uid),
+                }:
+                    group, _, _ = version.rpartition("/")
+                    return Owner(kind, name, uid, group)
         return None
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether a holder of it, or of its predecessor, may be there."""
+        return HELD_IN in self.annotations
+
+
+_WHOLE = TypeAdapter(Secret)
 
 
 @dataclass(frozen=True)
@@ -119,17 +159,28 @@ def config_map_data(body: Mapping[str, Any]) -> dict[str, bytes]:
     return text | _decoded(body.get("binaryData"))
 
 
-async def create_secret(api: KubernetesApi, namespace: str, name: str, contents: SecretContents) -> Secret:
-    """Create a Secret; raises `ObjectConflict` when there is one of that name."""
-    return await _create(api, namespace, name, contents, _ours(contents), [])
+async def create_secret(
+    api: KubernetesApi, namespace: str, name: str, contents: SecretContents, held: Secret | None = None
+) -> Secret:
+    """Create a Secret, in the place of one that is held with what others added to that.
+
+    Raises `ObjectConflict` when there is one of that name.
+    """
+    if held is None:
+        return await _create(api, namespace, name, contents, _ours(contents), [])
+    wanted = _beside_additions(held, _ours(contents))
+    wanted.annotations[HELD_IN] = secret_holder_name(contents.owner.uid)
+    others = [reference for reference in held.owner_references if not reference.get("controller")]
+    successor = await _create(api, namespace, name, contents, wanted, others)
+    return await update_secret(api, successor, contents)
 
 
 async def update_secret(api: KubernetesApi, current: Secret, contents: SecretContents) -> Secret:
     """Make a Secret hold what is given, beside what others added to it, and return it as stored.
 
     Keys, labels and annotations that an earlier call gave and this one does not are removed. Nothing is sent
-    when nothing differs. Another `type` means another Secret: this one is deleted, and one with the same
-    additions takes its place.
+    when nothing differs. Another `type` means another Secret: see `replace_secret`. A holder that a replacement has
+    left behind is deleted.
 
     Raises `ObjectConflict` when the Secret is gone or no longer the one in `current`, or another object controls it.
     """
@@ -140,6 +191,8 @@ async def update_secret(api: KubernetesApi, current: Secret, contents: SecretCon
         )
     if contents.type != current.type:
         return await replace_secret(api, current, contents)
+    if current.is_marked:
+        await release_secret(api, current.namespace, contents.owner)
     wanted = _beside_additions(current, _ours(contents))
     patch: dict[str, Any] = {}
     if labels_patch := _difference(current.labels, wanted.labels):
@@ -152,22 +205,47 @@ async def update_secret(api: KubernetesApi, current: Secret, contents: SecretCon
     if not patch and not data_patch:
         return current
     patch["resourceVersion"] = current.resource_version
-    body = {"metadata": patch, "data": data_patch}
-    try:
-        return decode(await api.merge_patch(paths.secret(current.namespace, current.name), body))
-    except ObjectNotFound as error:
-        raise ObjectConflict(str(error), status=409) from None
+    return await _merge_patch(api, current, {"metadata": patch, "data": data_patch})
 
 
 async def replace_secret(api: KubernetesApi, current: Secret, contents: SecretContents) -> Secret:
     """Put another Secret in the place of one, with what others added to that.
 
-    Raises `ObjectConflict` when the Secret is no longer the one in `current`; that it is gone is fine.
+    Raises `ObjectConflict` when the Secret is gone or no longer the one in `current`, and `NameTaken` when the holder's
+    name is somebody else's.
     """
-    wanted = _beside_additions(current, _ours(contents))
-    others = [reference for reference in current.owner_references if not reference.get("controller")]
-    await delete_secret(api, current)
-    return await _create(api, current.namespace, current.name, contents, wanted, others)
+    current = await _mark(api, current, secret_holder_name(contents.owner.uid))
+    holder, is_new = await _hold(api, current, contents.owner)
+    try:
+        await delete_secret(api, current)
+    except ObjectConflict:
+        # What is there by now may not be marked, and nobody would look for what was held in vain.
+        if is_new:
+            with suppress(ObjectConflict):
+                await delete_secret(api, holder)
+        raise
+    return await create_secret(api, current.namespace, current.name, contents, held=current)
+
+
+async def read_held(api: KubernetesApi, namespace: str, owner: Owner) -> Secret | None:
+    """Return the Secret that is held for an owner, as it was before it was deleted; None where there is none.
+
+    It counts only where that Secret is not there.
+    """
+    holder = await _read_holder(api, namespace, owner)
+    if holder is None:
+        return None
+    try:
+        return _WHOLE.validate_json(holder.data.get(_HELD_KEY, b""))
+    except ValidationError:
+        return None
+
+
+async def release_secret(api: KubernetesApi, namespace: str, owner: Owner) -> None:
+    """Delete the holder of an owner, if there is one."""
+    holder = await _read_holder(api, namespace, owner)
+    if holder is not None:
+        await delete_secret(api, holder)
 
 
 async def delete_secret(api: KubernetesApi, secret: Secret) -> None:
@@ -194,6 +272,60 @@ def decode(body: Mapping[str, Any]) -> Secret:
         owner_references=metadata.get("ownerReferences") or [],
         deleting="deletionTimestamp" in metadata,
     )
+
+
+async def _mark(api: KubernetesApi, secret: Secret, holder: str) -> Secret:
+    if secret.annotations.get(HELD_IN) == holder:
+        return secret
+    metadata = {"resourceVersion": secret.resource_version, "annotations": {HELD_IN: holder}}
+    return await _merge_patch(api, secret, {"metadata": metadata})
+
+
+async def _hold(api: KubernetesApi, secret: Secret, owner: Owner) -> tuple[Secret, bool]:
+    """Have all of a Secret in the holder, and return that, and whether there was none before."""
+    namespace, name = secret.namespace, secret_holder_name(owner.uid)
+    annotations = {_HOLDS: secret.name}
+    data = _encoded({_HELD_KEY: _WHOLE.dump_json(secret)})
+    body = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": MANAGED_BY,
+            "annotations": annotations,
+            "ownerReferences": [owner.reference()],
+        },
+        "type": "Opaque",
+        "data": data,
+    }
+    try:
+        return decode(await api.create(paths.secrets(namespace), body)), True
+    except ObjectConflict:
+        holder = await read_secret(api, namespace, name)
+        if holder is None or holder.deleting:
+            raise
+        if not _is_holder(holder, owner):
+            raise NameTaken(f"Secret {name} exists already", status=409) from None
+    metadata = {"resourceVersion": holder.resource_version, "annotations": annotations}
+    return await _merge_patch(api, holder, {"metadata": metadata, "data": data}), False
+
+
+async def _read_holder(api: KubernetesApi, namespace: str, owner: Owner) -> Secret | None:
+    secret = await read_secret(api, namespace, secret_holder_name(owner.uid))
+    return secret if secret is not None and _is_holder(secret, owner) else None
+
+
+def _is_holder(secret: Secret, owner: Owner) -> bool:
+    return secret.owner == owner and _HOLDS in secret.annotations
+
+
+async def _merge_patch(api: KubernetesApi, secret: Secret, body: Mapping[str, Any]) -> Secret:
+    """Raise `ObjectConflict` where the Secret is gone: not the caller's object is, but what it knew of this one."""
+    try:
+        return decode(await api.merge_patch(paths.secret(secret.namespace, secret.name), body))
+    except ObjectNotFound as error:
+        raise ObjectConflict(str(error), status=409) from None
 
 
 async def _create(
@@ -238,7 +370,8 @@ def _beside_additions(current: Secret, ours: _Stored) -> _Stored:
     return _Stored(
         data=_without(current.data, record.get("data")) | ours.data,
         labels=_without(current.labels, record.get("labels")) | ours.labels,
-        annotations=_without(current.annotations, record.get("annotations")) | ours.annotations,
+        annotations=_without(_without(current.annotations, record.get("annotations")), [HELD_IN])
+        | ours.annotations,
     )
 
 
