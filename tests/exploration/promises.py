@@ -76,8 +76,10 @@ class Promises:
                 if asked[0].get(APPROVE) != asked[1].get(APPROVE):
                     self._approvals[path] += 1
                 self._see_claim(path, before or after, after)
-            elif before is not None and FINALIZER in before["metadata"].get("finalizers", ()):
-                self._see_end(before)
+            elif before is not None:
+                self._forget_secret(before)
+                if FINALIZER in before["metadata"].get("finalizers", ()):
+                    self._see_end(before)
 
     def _see_claim(self, path: str, before: Object, after: Object) -> None:
         """An approval is taken up, or given back by who has made no use of it."""
@@ -117,6 +119,14 @@ class Promises:
             return  # to be replaced: the password goes on
         self._secrets[path] = password or ""
         (self._added.add if added else self._added.discard)(path)
+
+    def _forget_secret(self, plan: Object) -> None:
+        """What is held of a Secret goes with the plan, too."""
+        metadata = plan["metadata"]
+        path = paths.secret(metadata["namespace"], default_secret_name(metadata["name"]))
+        if path not in self._cluster.objects:
+            self._secrets.pop(path, None)
+            self._added.discard(path)
 
     def _see_end(self, plan: Object) -> None:
         """The finalizer of a plan is off."""
@@ -176,7 +186,8 @@ class Promises:
                 self._check_resource(known)
         for plan in self._plans():
             self._check_plan(plan)
-        held = [path for path in self._cluster.objects if "/secrets/hoop-held-" in path]
+        uids = {plan["metadata"]["uid"] for plan in self._plans()}
+        held = [path for path in self._cluster.objects if path.partition("/secrets/hoop-held-")[2] in uids]
         assert not held, f"what is needed no more is still held: {held}"
         asked_for = {_comment(plan) for plan in self._plans()} | self._left
         for row, comment in self._server.rows.items():
