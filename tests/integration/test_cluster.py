@@ -42,6 +42,7 @@ from hoop_operator.errors import (
     ObjectNotFound,
     ObjectRejected,
 )
+from integration.dying import DyingApi
 
 pytestmark = pytest.mark.version_independent
 
@@ -86,21 +87,6 @@ class Writer:
 def secrets(api: KubernetesApi, namespace: str, resource: dict[str, Any]) -> Writer:
     # The owner has to exist: the garbage collector removes what belongs to nobody.
     return Writer(api, owner_of(resource), namespace)
-
-
-class MortalApi(KubernetesApi):
-    """The API server, for somebody who dies after some writes."""
-
-    def __init__(self, api: KubernetesApi, writes: int) -> None:
-        super().__init__(api._client)
-        self._left = writes
-
-    async def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        if method != "GET":
-            if not self._left:
-                raise ClusterUnavailable("dead")
-            self._left -= 1
-        return await super()._request(method, path, **arguments)
 
 
 def owner_of(body: Mapping[str, Any]) -> Owner:
@@ -283,7 +269,7 @@ class TestSecrets:
             name = f"creds-{writes}"
             before = await add_by_hand(api, await secrets.create(name, data={"username": "ro", "dsn": "x"}))
             with pytest.raises(ClusterUnavailable):
-                await update_secret(MortalApi(api, writes), before, contents)
+                await update_secret(DyingApi(api, writes), before, contents)
             current = await read_secret(api, namespace, name)
             held = await read_held(api, namespace, secrets.owner)
             if current is not None:
