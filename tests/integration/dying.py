@@ -14,7 +14,7 @@ class DyingApi(KubernetesApi):
         self._left = writes
 
     async def _request(self, method: str, path: str, **arguments: Any) -> dict[str, Any]:
-        if method != "GET":
+        if method != "GET" and not arguments.get("params"):
             if not self._left:
                 raise ClusterUnavailable("dead")
             self._left -= 1

@@ -50,6 +50,8 @@ PASSWORD = "tell nobody!"
 OURS = "hoop.dev/operator"
 THEIRS = "example.com/theirs"
 DEADLINE_SECONDS = 60
+ANNOTATIONS_BYTES = 262144
+"""As many has an object at most, keys and values together."""
 
 
 @pytest.fixture
@@ -285,6 +287,21 @@ class TestSecrets:
             assert after.owner == secrets.owner
             assert not after.is_marked
             assert await read_held(api, namespace, secrets.owner) is None
+
+    async def test_a_secret_whose_successor_is_refused_stays_as_it_is(
+        self, api: KubernetesApi, namespace: str, secrets: Writer
+    ) -> None:
+        before = await secrets.create()
+        taken = sum(len(key) + len(value) for key, value in before.annotations.items())
+        room = 100  # for the mark, and not for what is asked
+        big = "x" * (ANNOTATIONS_BYTES - taken - len("big") - room)
+        await api.merge_patch(paths.secret(namespace, "creds"), {"metadata": {"annotations": {"big": big}}})
+        before = await secrets.read()
+
+        with pytest.raises(ObjectRejected):
+            await secrets.update(before, type="kubernetes.io/basic-auth", annotations={"more": "x" * room})
+
+        assert await secrets.read() == before
 
     async def test_what_cannot_be_held_is_not_replaced(
         self, api: KubernetesApi, namespace: str, secrets: Writer

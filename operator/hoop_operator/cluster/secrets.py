@@ -8,6 +8,7 @@ The type of a Secret cannot be changed, and its controller not safely: the garba
 former one. Such a Secret is deleted and another one takes its place. All that was in it is kept meanwhile in a third
 one, the holder, whose name follows from the owner's uid:
 
+    rehearse    the creation of the successor, so that one that is refused leaves the Secret as it is
     mark        the Secret, by an annotation that names the holder
     hold        all of it in the holder
     delete      the Secret, if it is still what is held
@@ -166,12 +167,10 @@ async def create_secret(
 
     Raises `ObjectConflict` when there is one of that name.
     """
+    place = {"name": name, "namespace": namespace}
     if held is None:
-        return await _create(api, namespace, name, contents, _ours(contents), [])
-    wanted = _beside_additions(held, _ours(contents))
-    wanted.annotations[HELD_IN] = secret_holder_name(contents.owner.uid)
-    others = [reference for reference in held.owner_references if not reference.get("controller")]
-    successor = await _create(api, namespace, name, contents, wanted, others)
+        return decode(await api.create(paths.secrets(namespace), _body(place, contents, _ours(contents), [])))
+    successor = decode(await api.create(paths.secrets(namespace), _successor(place, contents, held)))
     return await update_secret(api, successor, contents)
 
 
@@ -214,6 +213,8 @@ async def replace_secret(api: KubernetesApi, current: Secret, contents: SecretCo
     Raises `ObjectConflict` when the Secret is gone or no longer the one in `current`, and `NameTaken` when the holder's
     name is somebody else's.
     """
+    place = {"generateName": f"{current.name}-", "namespace": current.namespace}
+    await api.create(paths.secrets(current.namespace), _successor(place, contents, current), dry_run=True)
     current = await _mark(api, current, secret_holder_name(contents.owner.uid))
     holder, is_new = await _hold(api, current, contents.owner)
     try:
@@ -284,21 +285,10 @@ async def _mark(api: KubernetesApi, secret: Secret, holder: str) -> Secret:
 async def _hold(api: KubernetesApi, secret: Secret, owner: Owner) -> tuple[Secret, bool]:
     """Have all of a Secret in the holder, and return that, and whether there was none before."""
     namespace, name = secret.namespace, secret_holder_name(owner.uid)
+    contents = SecretContents("Opaque", owner, {})
     annotations = {_HOLDS: secret.name}
-    data = _encoded({_HELD_KEY: _WHOLE.dump_json(secret)})
-    body = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": name,
-            "namespace": namespace,
-            "labels": MANAGED_BY,
-            "annotations": annotations,
-            "ownerReferences": [owner.reference()],
-        },
-        "type": "Opaque",
-        "data": data,
-    }
+    wanted = _Stored({_HELD_KEY: _WHOLE.dump_json(secret)}, MANAGED_BY, annotations)
+    body = _body({"name": name, "namespace": namespace}, contents, wanted, [])
     try:
         return decode(await api.create(paths.secrets(namespace), body)), True
     except ObjectConflict:
@@ -308,7 +298,7 @@ async def _hold(api: KubernetesApi, secret: Secret, owner: Owner) -> tuple[Secre
         if not _is_holder(holder, owner):
             raise NameTaken(f"Secret {name} exists already", status=409) from None
     metadata = {"resourceVersion": holder.resource_version, "annotations": annotations}
-    return await _merge_patch(api, holder, {"metadata": metadata, "data": data}), False
+    return await _merge_patch(api, holder, {"metadata": metadata, "data": body["data"]}), False
 
 
 async def _read_holder(api: KubernetesApi, namespace: str, owner: Owner) -> Secret | None:
@@ -328,20 +318,25 @@ async def _merge_patch(api: KubernetesApi, secret: Secret, body: Mapping[str, An
         raise ObjectConflict(str(error), status=409) from None
 
 
-async def _create(
-    api: KubernetesApi,
-    namespace: str,
-    name: str,
+def _successor(place: Mapping[str, str], contents: SecretContents, former: Secret) -> dict[str, Any]:
+    """Return the Secret that takes the place of one, with what others added to that, and with the mark."""
+    wanted = _beside_additions(former, _ours(contents))
+    wanted.annotations[HELD_IN] = secret_holder_name(contents.owner.uid)
+    others = [reference for reference in former.owner_references if not reference.get("controller")]
+    return _body(place, contents, wanted, others)
+
+
+def _body(
+    place: Mapping[str, str],
     contents: SecretContents,
     wanted: _Stored,
     other_owners: Sequence[Mapping[str, Any]],
-) -> Secret:
-    body = {
+) -> dict[str, Any]:
+    return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": name,
-            "namespace": namespace,
+            **place,
             "labels": wanted.labels,
             "annotations": wanted.annotations,
             "ownerReferences": [*other_owners, contents.owner.reference()],
@@ -349,7 +344,6 @@ async def _create(
         "type": contents.type,
         "data": _encoded(wanted.data),
     }
-    return decode(await api.create(paths.secrets(namespace), body))
 
 
 def _ours(contents: SecretContents) -> _Stored:
