@@ -115,6 +115,17 @@ async def test_nothing_is_held_of_a_secret_that_is_not_to_be_taken_over_after_al
     assert not await replacement.is_held(plan)
 
 
+async def test_a_secret_where_something_would_be_held_is_a_conflict_that_names_it(
+    replacement: Replacement,
+) -> None:
+    plan = await replacement.begin(0)
+    await replacement.make_secret(f"hoop-held-{plan.uid}")
+    with pytest.raises(PlanFailure, match=f"hoop-held-{plan.uid} exists already") as conflict:
+        await replacement.write(plan, replacement.adopting)
+    assert conflict.value.reason is PlanReason.SECRET_CONFLICT
+    assert await replacement.data() == {"password": b"of ro-credentials", "note": b"theirs"}
+
+
 async def test_what_is_held_goes_on_in_a_secret_of_another_name(replacement: Replacement) -> None:
     plan = renamed(await replacement.begin(DELETED), "new")
     await replacement.write(plan, replacement.desired)
