@@ -18,6 +18,7 @@ object as they are.
     └── ClusterError          the Kubernetes API
         ├── ObjectNotFound        404
         ├── ObjectConflict        409: it exists already, or changed meanwhile
+        │   └── NameTaken             the name that we need is somebody else's
         ├── ObjectRejected        400, 422: the API server will not take it
         ├── AccessDenied          401, 403
         └── ClusterUnavailable    no answer, 429, 5xx
@@ -174,6 +175,10 @@ class ObjectNotFound(ClusterError):
 
 class ObjectConflict(ClusterError):
     """409: the object exists already, or is no longer the version that was read."""
+
+
+class NameTaken(ObjectConflict):
+    """A name that only we have a use for is another object's, and will be until somebody deletes that."""
 
 
 class ObjectRejected(ClusterError):

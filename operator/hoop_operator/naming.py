@@ -78,6 +78,11 @@ def default_secret_name(plan: str) -> str:
     return f"{plan}-credentials"
 
 
+def secret_holder_name(uid: str) -> str:
+    """Name the Secret that holds what was in one that is being replaced, by the uid of whom that belongs to."""
+    return f"hoop-held-{uid}"
+
+
 def resource_object_name(name: str) -> str:
     """Name the HoopResource of what hoop calls by a name."""
     return name if _is_kept(name, PLAIN_LENGTH) else _hashed(name)

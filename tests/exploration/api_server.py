@@ -65,7 +65,7 @@ class ApiServer:
             return {"items": found, "metadata": {"resourceVersion": str(len(self.changes))}}
         return copy.deepcopy(self._known(_object_path(path)))
 
-    def create(self, path: str, body: Mapping[str, Any]) -> Object:
+    def create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Object:
         """Create an object with uid, version and, if it is a custom one, generation; 409 where its name is taken."""
         created: Object = copy.deepcopy(dict(body))
         metadata = created["metadata"]
@@ -84,6 +84,8 @@ class ApiServer:
             metadata["generation"] = 1
         for key, value in (created.pop("stringData", None) or {}).items():
             created.setdefault("data", {})[key] = base64.b64encode(value.encode()).decode()
+        if dry_run:
+            return created
         return self._store(member, None, created)
 
     def merge_patch(self, path: str, patch: Mapping[str, Any]) -> Object:
@@ -206,9 +208,10 @@ class ApiClient(KubernetesApi):
         del params
         return await self._pass(f"GET {path}", lambda: self._server.get(path))
 
-    async def create(self, path: str, body: Mapping[str, Any]) -> Object:
+    async def create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> Object:
         """As `KubernetesApi.create`."""
-        return await self._pass(f"POST {path}", lambda: self._server.create(path, body))
+        what = f"{'DRY RUN OF ' if dry_run else ''}POST {path}"
+        return await self._pass(what, lambda: self._server.create(path, body, dry_run=dry_run))
 
     async def merge_patch(self, path: str, body: Mapping[str, Any]) -> Object:
         """As `KubernetesApi.merge_patch`."""

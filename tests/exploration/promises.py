@@ -23,6 +23,10 @@ from hoop_operator.planner.privileges import object_privileges
 from hoop_operator.planner.scopes import parse_scope
 from hoop_operator.postgres import scram
 from hoop_operator.reconcile.objects import FINALIZER
+from hoop_operator.reconcile.secret import DEFAULT_TYPE
+
+ADDED_KEY = "theirs"
+"""A key that people add to Secrets of plans."""
 
 PLURALS = {ObjectKind.TABLE: "TABLES", ObjectKind.SEQUENCE: "SEQUENCES"}
 
@@ -37,6 +41,8 @@ class Promises:
         self._requests: Counter[str] = Counter()
         self._rotations: Counter[str] = Counter()
         self._secrets: dict[str, str] = {}
+        self._added: set[str] = set()
+        """The Secrets to which somebody has added a key."""
         self._passwords: set[str] = set()
         self._approvals: Counter[str] = Counter()
         self._claims: dict[str, list[tuple[str | None, str | None]]] = defaultdict(list)
@@ -76,8 +82,10 @@ class Promises:
                 if asked[0].get(APPROVE) != asked[1].get(APPROVE):
                     self._approvals[path] += 1
                 self._see_claim(path, before or after, after)
-            elif before is not None and FINALIZER in before["metadata"].get("finalizers", ()):
-                self._see_end(before)
+            elif before is not None:
+                self._forget_secret(before)
+                if FINALIZER in before["metadata"].get("finalizers", ()):
+                    self._see_end(before)
 
     def _see_claim(self, path: str, before: Object, after: Object) -> None:
         """An approval is taken up, or given back by who has made no use of it."""
@@ -105,6 +113,9 @@ class Promises:
         plan_path = path.replace("/api/v1", "/apis/hoop.dev/v1alpha1").replace("/secrets/", "/hooproleplans/")
         plan_path = plan_path.removesuffix("-credentials")
         former = self._secrets.get(path)
+        added = ADDED_KEY in ((after or {}).get("data") or {})
+        if by_operator and former and after is not None and path in self._added and not added:
+            self.broken.append(f"{path} lost a key that somebody had added")
         if by_operator and former and password and former != password:
             self._rotations[plan_path] += 1
             if self._rotations[plan_path] > self._requests[plan_path]:
@@ -113,6 +124,15 @@ class Promises:
         if after is None and by_operator and plan is not None and "deletionTimestamp" not in plan["metadata"]:
             return  # to be replaced: the password goes on
         self._secrets[path] = password or ""
+        (self._added.add if added else self._added.discard)(path)
+
+    def _forget_secret(self, plan: Object) -> None:
+        """What is held of a Secret goes with the plan, too."""
+        metadata = plan["metadata"]
+        path = paths.secret(metadata["namespace"], default_secret_name(metadata["name"]))
+        if path not in self._cluster.objects:
+            self._secrets.pop(path, None)
+            self._added.discard(path)
 
     def _see_end(self, plan: Object) -> None:
         """The finalizer of a plan is off."""
@@ -172,6 +192,9 @@ class Promises:
                 self._check_resource(known)
         for plan in self._plans():
             self._check_plan(plan)
+        uids = {plan["metadata"]["uid"] for plan in self._plans()}
+        held = [path for path in self._cluster.objects if path.partition("/secrets/hoop-held-")[2] in uids]
+        assert not held, f"what is needed no more is still held: {held}"
         asked_for = {_comment(plan) for plan in self._plans()} | self._left
         for row, comment in self._server.rows.items():
             assert row[0] != "comment" or comment in asked_for, (
@@ -233,6 +256,8 @@ class Promises:
         assert self._server.comment(row.oid) == _comment(plan)
         assert self._server.role_of(_comment(plan)) == [role]
         assert secret is not None, f"the Secret of {name} is missing"
+        assert secret["type"] == (spec.get("secretTemplate") or {}).get("type", DEFAULT_TYPE)
+        assert "hoop.dev/held-in" not in secret["metadata"]["annotations"]
         (owner,) = secret["metadata"]["ownerReferences"]
         assert owner["uid"] == metadata["uid"]
         assert scram.matches(_password(secret) or "", row.verifier or ""), (

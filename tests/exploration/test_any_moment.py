@@ -70,6 +70,18 @@ def empty_secret(world: World) -> None:
     world.change_secret(PLAN, world.empty_secret)
 
 
+def change_type(world: World) -> None:
+    world.change_secret(PLAN, world.add_key)
+    world.patch_plan(PLAN, spec={"secretTemplate": {"type": "Opaque"}})
+
+
+def make_again(world: World) -> None:
+    world.change_secret(PLAN, world.add_key)
+    abandon(world)
+    world.run()
+    world.create_plan(PLAN, secretTemplate={"type": "Opaque"})
+
+
 def drop_role(world: World) -> None:
     world.change_server(PLAN, world.drop_role)
     world.annotate(PLAN, "reconcile-at", "now")
@@ -117,6 +129,8 @@ STORIES = [
     delete_secret,
     edit_secret,
     empty_secret,
+    change_type,
+    make_again,
     drop_role,
     change_password,
     change_grants,
@@ -202,8 +216,20 @@ def test_a_request_or_its_answer_may_be_lost(make_world: Callable[[], World], st
     moments(make_world, story, lose, kept=5)
 
 
+def test_a_replacement_of_the_secret_that_was_cut_short_may_be_called_off(
+    make_world: Callable[[], World],
+) -> None:
+    def die(world: World) -> None:
+        world.kill(world.operators[0])
+        world.patch_plan(PLAN, spec={"secretTemplate": None})
+
+    moments(make_world, change_type, die, kept=5)
+
+
 @pytest.mark.parametrize("second", [edit, rotate, delete, make_anew, delete_secret, edit_secret, drop_role])
-@pytest.mark.parametrize("story", [create, edit, rotate, empty_secret, edit_secret, drop_role, delete])
+@pytest.mark.parametrize(
+    "story", [create, edit, rotate, empty_secret, edit_secret, change_type, drop_role, delete]
+)
 def test_the_next_thing_may_happen_meanwhile(
     make_world: Callable[[], World], story: Story, second: Story
 ) -> None:
@@ -227,7 +253,9 @@ def test_the_next_thing_may_happen_to_the_resource_meanwhile(
 @pytest.mark.parametrize(
     ("story", "second"),
     [
-        *itertools.product([create, edit, rotate, delete_secret, drop_role, delete], [edit, rotate, delete]),
+        *itertools.product(
+            [create, edit, rotate, delete_secret, change_type, drop_role, delete], [edit, rotate, delete]
+        ),
         (edit_resource, edit_resource),
     ],
 )

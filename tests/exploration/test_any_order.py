@@ -13,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_s
 
 from exploration.schedule import Gate
 from exploration.world import World, worlds
+from hoop_operator.reconcile.secret import DEFAULT_TYPE
 
 EXAMPLES = int(os.environ.get("EXPLORE_EXAMPLES", "400"))
 STEPS = 30
@@ -58,6 +59,13 @@ class AnyOrder(RuleBasedStateMachine):
             self.world.create_plan(name, privileges=privileges, scopes=scopes, **approval)
         else:
             self.world.patch_plan(name, spec={"privileges": privileges, "scopes": scopes})
+
+    @rule(name=NAMES, kind=st.sampled_from([DEFAULT_TYPE, "Opaque"]))
+    def change_type(self, name: str, kind: str) -> None:
+        """A user asks for a Secret of another type, in which somebody has a key of their own."""
+        if self.world.plan(name) is not None:
+            self.world.change_secret(name, self.world.add_key)
+            self.world.patch_plan(name, spec={"secretTemplate": {"type": kind}})
 
     @rule(name=NAMES, annotation=st.sampled_from(["rotate-at", "reconcile-at"]))
     def annotate(self, name: str, annotation: str) -> None:

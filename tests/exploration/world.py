@@ -13,7 +13,7 @@ import pytest
 from exploration import postgresql, snapshot
 from exploration.api_server import ApiClient, ApiServer, Object
 from exploration.postgresql import DATABASE, OWNER, Grant, PostgreSQL, RoleRow
-from exploration.promises import Promises
+from exploration.promises import ADDED_KEY, Promises
 from exploration.schedule import Gate, Life, Schedule
 from hoop_operator.cluster import paths
 from hoop_operator.errors import ClusterError, ServerUnreachable
@@ -276,6 +276,10 @@ class World:
         """Put a password of somebody's own into a Secret."""
         chosen = base64.b64encode(f"chosen {len(self.cluster.changes)}".encode()).decode()
         self.cluster.merge_patch(path, {"data": {"password": chosen}})
+
+    def add_key(self, path: str) -> None:
+        """Put a key of somebody's own into a Secret."""
+        self.cluster.merge_patch(path, {"data": {ADDED_KEY: base64.b64encode(b"theirs").decode()}})
 
     def change_value(self, path: str) -> None:
         """Put a value of somebody's own into a connection Secret."""

@@ -121,7 +121,7 @@ def is_watch(request: web.Request) -> bool:
 
 def is_write(request: web.Request) -> bool:
     """Whether a request asks for a change."""
-    return request.method != "GET"
+    return request.method != "GET" and "dryRun" not in request.query
 
 
 def kind_of(request: web.Request) -> str:

@@ -29,6 +29,7 @@ from hoop_operator.cluster.secrets import (
     create_secret,
     delete_secret,
     read_config_map,
+    read_held,
     read_secret,
     update_secret,
 )
@@ -36,10 +37,12 @@ from hoop_operator.cluster.watch import watch_metadata
 from hoop_operator.errors import (
     AccessDenied,
     ClusterUnavailable,
+    NameTaken,
     ObjectConflict,
     ObjectNotFound,
     ObjectRejected,
 )
+from integration.dying import DyingApi
 
 pytestmark = pytest.mark.version_independent
 
@@ -47,6 +50,8 @@ PASSWORD = "tell nobody!"
 OURS = "hoop.dev/operator"
 THEIRS = "example.com/theirs"
 DEADLINE_SECONDS = 60
+ANNOTATIONS_BYTES = 262144
+"""As many has an object at most, keys and values together."""
 
 
 @pytest.fixture
@@ -257,6 +262,59 @@ class TestSecrets:
         assert after.labels["by"] == "hand"
         assert after.annotations["by"] == "hand"
         assert after.owner == secrets.owner
+
+    async def test_whoever_dies_while_a_secret_is_replaced_loses_nothing_of_it(
+        self, api: KubernetesApi, namespace: str, secrets: Writer
+    ) -> None:
+        contents = SecretContents("kubernetes.io/basic-auth", secrets.owner, {"username": "ro", "port": "1"})
+        for writes in range(6):
+            name = f"creds-{writes}"
+            before = await add_by_hand(api, await secrets.create(name, data={"username": "ro", "dsn": "x"}))
+            with pytest.raises(ClusterUnavailable):
+                await update_secret(DyingApi(api, writes), before, contents)
+            current = await read_secret(api, namespace, name)
+            held = await read_held(api, namespace, secrets.owner)
+            if current is not None:
+                after = await update_secret(api, current, contents)
+            else:
+                assert held is not None
+                assert (held.type, held.data) == (before.type, before.data)
+                after = await create_secret(api, namespace, name, contents, held)
+            assert after == await secrets.read(name)
+            assert after.type == "kubernetes.io/basic-auth"
+            assert after.data == {"username": b"ro", "port": b"1", "hand": b"added"}
+            assert (after.labels["by"], after.annotations["by"]) == ("hand", "hand")
+            assert after.owner == secrets.owner
+            assert not after.is_marked
+            assert await read_held(api, namespace, secrets.owner) is None
+
+    async def test_a_secret_whose_successor_is_refused_stays_as_it_is(
+        self, api: KubernetesApi, namespace: str, secrets: Writer
+    ) -> None:
+        before = await secrets.create()
+        taken = sum(len(key) + len(value) for key, value in before.annotations.items())
+        room = 100  # for the mark, and not for what is asked
+        big = "x" * (ANNOTATIONS_BYTES - taken - len("big") - room)
+        await api.merge_patch(paths.secret(namespace, "creds"), {"metadata": {"annotations": {"big": big}}})
+        before = await secrets.read()
+
+        with pytest.raises(ObjectRejected):
+            await secrets.update(before, type="kubernetes.io/basic-auth", annotations={"more": "x" * room})
+
+        assert await secrets.read() == before
+
+    async def test_what_cannot_be_held_is_not_replaced(
+        self, api: KubernetesApi, namespace: str, secrets: Writer
+    ) -> None:
+        before = await secrets.create()
+        theirs = await secrets.create(f"hoop-held-{secrets.owner.uid}")
+
+        with pytest.raises(NameTaken, match=theirs.name):
+            await secrets.update(before, type="kubernetes.io/basic-auth")
+
+        assert (await secrets.read()).data == before.data
+        assert await secrets.read(theirs.name) == theirs
+        assert await read_held(api, namespace, secrets.owner) is None
 
     async def test_secret_with_another_controller_stays_untouched(
         self, api: KubernetesApi, namespace: str, secrets: Writer

@@ -137,8 +137,13 @@ async def create(stage: "Stage", plan: str, databases: list[str]) -> None:
 
 async def change(stage: "Stage", plan: str, databases: list[str]) -> None:
     scopes = [databases[0], f"{databases[1]}.extra"]
-    template = {"data": {"dsn": "${uri}"}}
+    template = {"type": "Opaque", "data": {"dsn": "${uri}"}}
     await stage.tenant.change(plan, scopes=scopes, privileges=["INSERT"], secretTemplate=template)
+
+
+async def adopt(stage: "Stage", plan: str, databases: list[str]) -> None:
+    spec: dict[str, Any] = {"scopes": databases, "privileges": ["SELECT"]}
+    await stage.tenant.plan(plan, stage.resource, annotations={"hoop.dev/adopt": "true"}, **spec)
 
 
 async def rotate(stage: "Stage", plan: str, _: list[str]) -> None:
@@ -160,9 +165,11 @@ async def delete(stage: "Stage", plan: str, _: list[str]) -> None:
 Operation = Callable[[Stage, str, list[str]], Awaitable[None]]
 
 ROTATIONS = (rotate, rotate_by_spec, rotate_on_schedule)
+REPLACEMENT = ("PATCH secrets", "POST secrets", "DELETE secrets")
 EFFECTS: Mapping[Operation, set[str]] = {
     create: {"POST secrets", "PATCH hooproleplans", "COMMIT", "PATCH hooproleplans/status", "POST events"},
-    change: {"COMMIT", "PATCH secrets", "PATCH hooproleplans/status", "POST events"},
+    change: {"COMMIT", *REPLACEMENT, "PATCH hooproleplans/status", "POST events"},
+    adopt: {*REPLACEMENT, "PATCH hooproleplans", "COMMIT", "PATCH hooproleplans/status", "POST events"},
     **{rotation: {"PATCH secrets", "COMMIT", "PATCH hooproleplans/status"} for rotation in ROTATIONS},
     delete: {"COMMIT", "DELETE secrets", "PATCH hooproleplans", "PATCH hoopresources/status"},
 }
@@ -184,7 +191,9 @@ class Trial:
     ) -> list[set[Grant]]:
         """Do the operation, with the operator meeting its fate on the way; return the grants in every database."""
         stage, plan = self._stage, f"plan-{secrets.token_hex(4)}"
-        if self._operation is not create:
+        if self._operation is adopt:
+            await self._known_to_people(plan)
+        elif self._operation is not create:
             await create(stage, plan, self._databases)
             await self._tenant.until_plans([plan], seconds=SECONDS)
             # It is told of last.
@@ -194,8 +203,10 @@ class Trial:
             await (
                 stage.all_written()
             )  # nothing that is written of the plan shall overtake what the test says of it
-        known = set(stage.passwords)
+        if self._operation is change:
+            await self._tenant.change_secret(f"{plan}-credentials", note="theirs")
         before = await self._tenant.secret(plan)
+        known = {*stage.passwords, before.get("password")}
         stage.begin(target, fatal=fatal)
         await self._operation(stage, plan, self._databases)
         if target is not None:
@@ -209,7 +220,8 @@ class Trial:
         if self._operation is delete:
             assert not await self._roles_like(plan)
             return []
-        status = (await self._tenant.plans())[plan]["status"]
+        body = (await self._tenant.plans())[plan]
+        status = body["status"]
         assert await self._roles_like(plan) == [status["role"]]
         grants = {("orders", "INSERT" if self._operation is change else "SELECT")}
         session = await self._roles.administrator.connect(self._databases[0])
@@ -220,7 +232,26 @@ class Trial:
         assert (secret["password"] != before.get("password")) is is_new
         assert len(stage.passwords - known) == is_new
         assert ("dsn" in secret) is (self._operation is change)
+        assert secret.get("note") == before.get("note")
+        await self._assert_replaced(plan, body["metadata"]["uid"])
         return [await self._roles.grants(database, status["role"]) for database in self._databases]
+
+    async def _known_to_people(self, plan: str) -> None:
+        """Make a Secret with a password, and with what else somebody has in it."""
+        body = {
+            "metadata": {"name": f"{plan}-credentials"},
+            "stringData": {"password": secrets.token_hex(16), "note": "theirs"},
+        }
+        await self._tenant.api.create(paths.secrets(self._tenant.namespace), body)
+
+    async def _assert_replaced(self, plan: str, uid: str) -> None:
+        """The Secret has the type that the plan asks for, and nothing is left of the way there."""
+        api, namespace = self._tenant.api, self._tenant.namespace
+        secret = await api.get(paths.secret(namespace, f"{plan}-credentials"))
+        asked = "Opaque" if self._operation is change else "servicebinding.io/postgresql"
+        assert (secret["type"], "hoop.dev/held-in" in secret["metadata"]["annotations"]) == (asked, False)
+        with pytest.raises(ObjectNotFound):
+            await api.get(paths.secret(namespace, f"hoop-held-{uid}"))
 
     async def _is_done(self, plan: str) -> bool:
         try:
@@ -268,7 +299,7 @@ async def databases(admin: Administrator) -> list[str]:
     return names
 
 
-@pytest.mark.parametrize("operation", [create, change, *ROTATIONS, delete])
+@pytest.mark.parametrize("operation", [create, change, adopt, *ROTATIONS, delete])
 async def test_it_may_be_killed_or_lose_the_answer_at_any_side_effect(
     operation: Operation,
     own_operator: MakeOperator,

@@ -132,9 +132,9 @@ class KubernetesApi:
         """Return the object or list at `path`; `params` are those of the query."""
         return await self._request("GET", path, params=params)
 
-    async def create(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        """Create an object in the collection at `path`; returns it as stored."""
-        return await self._request("POST", path, body=body)
+    async def create(self, path: str, body: Mapping[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+        """Create an object in the collection at `path`; returns it as stored, or as a dry run would have it stored."""
+        return await self._request("POST", path, params={"dryRun": "All"} if dry_run else None, body=body)
 
     async def merge_patch(self, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """Merge `body` into the object (RFC 7386); returns it as stored."""

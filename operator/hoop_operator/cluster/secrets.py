@@ -3,22 +3,46 @@
 What we wrote is remembered on the Secret itself: the annotation `hoop.dev/managed` lists our keys of `data`,
 `labels` and `annotations`. A later write takes away those of them that are no longer wanted, and leaves what
 others added.
+
+The type of a Secret cannot be changed, and its controller not safely: the garbage collector may be about to act on the
+former one. Such a Secret is deleted and another one takes its place. All that was in it is kept meanwhile in a third
+one, the holder, whose name follows from the owner's uid:
+
+    rehearse    the creation of the successor, so that one that is refused leaves the Secret as it is
+    mark        the Secret, by an annotation that names the holder
+    hold        all of it in the holder
+    delete      the Secret, if it is still what is held
+    create      its successor, marked as well
+    release     delete the holder, then take the mark away
+
+Whatever fails or ends in between, either the Secret is there, or it is not and the holder has it: `read_held`. A
+holder that is needed no more is known by the mark on the Secret that is there, and goes with its next update.
 """
 
 import base64
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from hoop_operator.cluster import paths
 from hoop_operator.cluster.api import KubernetesApi
 from hoop_operator.cluster.watch import METADATA_LIST
 from hoop_operator.crd.common import API_VERSION, GROUP
-from hoop_operator.errors import ObjectConflict, ObjectNotFound
+from hoop_operator.errors import NameTaken, ObjectConflict, ObjectNotFound
+from hoop_operator.naming import secret_holder_name
 
 MANAGED_BY = {"app.kubernetes.io/managed-by": "hoop-operator"}
 MANAGED_ANNOTATION = "hoop.dev/managed"
+
+HELD_IN = "hoop.dev/held-in"
+"""The annotation of a Secret that is being replaced, and of its successor at first: the name of the holder."""
+_HOLDS = "hoop.dev/holds"
+"""The annotation of a holder: the name of the Secret that it holds."""
+_HELD_KEY = "secret.json"
 
 _V = TypeVar("_V")
 
@@ -51,6 +75,8 @@ class Owner:
 class Secret:
     """A Secret as it was read; `repr` shows nothing of its contents."""
 
+    __pydantic_config__ = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64")
+
     namespace: str
     name: str
     uid: str
@@ -66,10 +92,25 @@ class Secret:
     def owner(self) -> Owner | None:
         """The controller, if it has one; of whatever API group."""
         for reference in self.owner_references:
-            if reference.get("controller"):
-                group, _, _ = reference["apiVersion"].rpartition("/")
-                return Owner(reference["kind"], reference["name"], reference["uid"], group)
+            match reference:
+                case {
+                    "controller": True,
+                    "apiVersion": str(version),
+                    "kind": str(kind),
+                    "name": str(name),
+                    "uid": str(uid),
+                }:
+                    group, _, _ = version.rpartition("/")
+                    return Owner(kind, name, uid, group)
         return None
+
+    @property
+    def is_marked(self) -> bool:
+        """Whether a holder of it, or of its predecessor, may be there."""
+        return HELD_IN in self.annotations
+
+
+_WHOLE = TypeAdapter(Secret)
 
 
 @dataclass(frozen=True)
@@ -133,17 +174,26 @@ def config_map_data(body: Mapping[str, Any]) -> dict[str, bytes]:
     return text | _decoded(body.get("binaryData"))
 
 
-async def create_secret(api: KubernetesApi, namespace: str, name: str, contents: SecretContents) -> Secret:
-    """Create a Secret; raises `ObjectConflict` when there is one of that name."""
-    return await _create(api, namespace, name, contents, _ours(contents), [])
+async def create_secret(
+    api: KubernetesApi, namespace: str, name: str, contents: SecretContents, held: Secret | None = None
+) -> Secret:
+    """Create a Secret, in the place of one that is held with what others added to that.
+
+    Raises `ObjectConflict` when there is one of that name.
+    """
+    place = {"name": name, "namespace": namespace}
+    if held is None:
+        return decode(await api.create(paths.secrets(namespace), _body(place, contents, _ours(contents), [])))
+    successor = decode(await api.create(paths.secrets(namespace), _successor(place, contents, held)))
+    return await update_secret(api, successor, contents)
 
 
 async def update_secret(api: KubernetesApi, current: Secret, contents: SecretContents) -> Secret:
     """Make a Secret hold what is given, beside what others added to it, and return it as stored.
 
     Keys, labels and annotations that an earlier call gave and this one does not are removed. Nothing is sent
-    when nothing differs. Another `type` means another Secret: this one is deleted, and one with the same
-    additions takes its place.
+    when nothing differs. Another `type` means another Secret: see `replace_secret`. A holder that a replacement has
+    left behind is deleted.
 
     Raises `ObjectConflict` when the Secret is gone or no longer the one in `current`, or another object controls it.
     """
@@ -154,6 +204,8 @@ async def update_secret(api: KubernetesApi, current: Secret, contents: SecretCon
         )
     if contents.type != current.type:
         return await replace_secret(api, current, contents)
+    if current.is_marked:
+        await release_secret(api, current.namespace, contents.owner)
     wanted = _beside_additions(current, _ours(contents))
     patch: dict[str, Any] = {}
     if labels_patch := _difference(current.labels, wanted.labels):
@@ -166,22 +218,49 @@ async def update_secret(api: KubernetesApi, current: Secret, contents: SecretCon
     if not patch and not data_patch:
         return current
     patch["resourceVersion"] = current.resource_version
-    body = {"metadata": patch, "data": data_patch}
-    try:
-        return decode(await api.merge_patch(paths.secret(current.namespace, current.name), body))
-    except ObjectNotFound as error:
-        raise ObjectConflict(str(error), status=409) from None
+    return await _merge_patch(api, current, {"metadata": patch, "data": data_patch})
 
 
 async def replace_secret(api: KubernetesApi, current: Secret, contents: SecretContents) -> Secret:
     """Put another Secret in the place of one, with what others added to that.
 
-    Raises `ObjectConflict` when the Secret is no longer the one in `current`; that it is gone is fine.
+    Raises `ObjectConflict` when the Secret is gone or no longer the one in `current`, and `NameTaken` when the holder's
+    name is somebody else's.
     """
-    wanted = _beside_additions(current, _ours(contents))
-    others = [reference for reference in current.owner_references if not reference.get("controller")]
-    await delete_secret(api, current)
-    return await _create(api, current.namespace, current.name, contents, wanted, others)
+    place = {"generateName": f"{current.name}-", "namespace": current.namespace}
+    await api.create(paths.secrets(current.namespace), _successor(place, contents, current), dry_run=True)
+    current = await _mark(api, current, secret_holder_name(contents.owner.uid))
+    holder, is_new = await _hold(api, current, contents.owner)
+    try:
+        await delete_secret(api, current)
+    except ObjectConflict:
+        # What is there by now may not be marked, and nobody would look for what was held in vain.
+        if is_new:
+            with suppress(ObjectConflict):
+                await delete_secret(api, holder)
+        raise
+    return await create_secret(api, current.namespace, current.name, contents, held=current)
+
+
+async def read_held(api: KubernetesApi, namespace: str, owner: Owner) -> Secret | None:
+    """Return the Secret that is held for an owner, as it was before it was deleted; None where there is none.
+
+    It counts only where that Secret is not there.
+    """
+    holder = await _read_holder(api, namespace, owner)
+    if holder is None:
+        return None
+    try:
+        return _WHOLE.validate_json(holder.data.get(_HELD_KEY, b""))
+    except ValidationError:
+        return None
+
+
+async def release_secret(api: KubernetesApi, namespace: str, owner: Owner) -> None:
+    """Delete the holder of an owner, if there is one."""
+    holder = await _read_holder(api, namespace, owner)
+    if holder is not None:
+        await delete_secret(api, holder)
 
 
 async def delete_secret(api: KubernetesApi, secret: Secret) -> None:
@@ -210,20 +289,68 @@ def decode(body: Mapping[str, Any]) -> Secret:
     )
 
 
-async def _create(
-    api: KubernetesApi,
-    namespace: str,
-    name: str,
+async def _mark(api: KubernetesApi, secret: Secret, holder: str) -> Secret:
+    if secret.annotations.get(HELD_IN) == holder:
+        return secret
+    metadata = {"resourceVersion": secret.resource_version, "annotations": {HELD_IN: holder}}
+    return await _merge_patch(api, secret, {"metadata": metadata})
+
+
+async def _hold(api: KubernetesApi, secret: Secret, owner: Owner) -> tuple[Secret, bool]:
+    """Have all of a Secret in the holder, and return that, and whether there was none before."""
+    namespace, name = secret.namespace, secret_holder_name(owner.uid)
+    contents = SecretContents("Opaque", owner, {})
+    annotations = {_HOLDS: secret.name}
+    wanted = _Stored({_HELD_KEY: _WHOLE.dump_json(secret)}, MANAGED_BY, annotations)
+    body = _body({"name": name, "namespace": namespace}, contents, wanted, [])
+    try:
+        return decode(await api.create(paths.secrets(namespace), body)), True
+    except ObjectConflict:
+        holder = await read_secret(api, namespace, name)
+        if holder is None or holder.deleting:
+            raise
+        if not _is_holder(holder, owner):
+            raise NameTaken(f"Secret {name} exists already", status=409) from None
+    metadata = {"resourceVersion": holder.resource_version, "annotations": annotations}
+    return await _merge_patch(api, holder, {"metadata": metadata, "data": body["data"]}), False
+
+
+async def _read_holder(api: KubernetesApi, namespace: str, owner: Owner) -> Secret | None:
+    secret = await read_secret(api, namespace, secret_holder_name(owner.uid))
+    return secret if secret is not None and _is_holder(secret, owner) else None
+
+
+def _is_holder(secret: Secret, owner: Owner) -> bool:
+    return secret.owner == owner and _HOLDS in secret.annotations
+
+
+async def _merge_patch(api: KubernetesApi, secret: Secret, body: Mapping[str, Any]) -> Secret:
+    """Raise `ObjectConflict` where the Secret is gone: not the caller's object is, but what it knew of this one."""
+    try:
+        return decode(await api.merge_patch(paths.secret(secret.namespace, secret.name), body))
+    except ObjectNotFound as error:
+        raise ObjectConflict(str(error), status=409) from None
+
+
+def _successor(place: Mapping[str, str], contents: SecretContents, former: Secret) -> dict[str, Any]:
+    """Return the Secret that takes the place of one, with what others added to that, and with the mark."""
+    wanted = _beside_additions(former, _ours(contents))
+    wanted.annotations[HELD_IN] = secret_holder_name(contents.owner.uid)
+    others = [reference for reference in former.owner_references if not reference.get("controller")]
+    return _body(place, contents, wanted, others)
+
+
+def _body(
+    place: Mapping[str, str],
     contents: SecretContents,
     wanted: _Stored,
     other_owners: Sequence[Mapping[str, Any]],
-) -> Secret:
-    body = {
+) -> dict[str, Any]:
+    return {
         "apiVersion": "v1",
         "kind": "Secret",
         "metadata": {
-            "name": name,
-            "namespace": namespace,
+            **place,
             "labels": wanted.labels,
             "annotations": wanted.annotations,
             "ownerReferences": [*other_owners, contents.owner.reference()],
@@ -231,7 +358,6 @@ async def _create(
         "type": contents.type,
         "data": _encoded(wanted.data),
     }
-    return decode(await api.create(paths.secrets(namespace), body))
 
 
 def _ours(contents: SecretContents) -> _Stored:
@@ -252,7 +378,8 @@ def _beside_additions(current: Secret, ours: _Stored) -> _Stored:
     return _Stored(
         data=_without(current.data, record.get("data")) | ours.data,
         labels=_without(current.labels, record.get("labels")) | ours.labels,
-        annotations=_without(current.annotations, record.get("annotations")) | ours.annotations,
+        annotations=_without(_without(current.annotations, record.get("annotations")), [HELD_IN])
+        | ours.annotations,
     )
 
 

@@ -273,10 +273,11 @@ async def _look_and_plan(turn: Turn, runs: Mapping[DesiredRole, Run]) -> tuple[S
         work = Work(run, desired, planned)
         problems = list(planned.problems)
         with _ending(run):
-            if problems or role is not None or run.plan.status.get("secretName"):
+            began = run.plan.has_finalizer or run.plan.status.get("secretName")
+            if problems or role is not None or began:
                 try:
                     work.found = await _find_secret(turn, run.plan, desired)
-                    run.secret_lost = work.found.current is None
+                    run.secret_lost = work.found.current is None and work.found.held is None
                 except PlanFailure as conflict:
                     problems.append((conflict.reason, conflict.message))
             if problems:
@@ -322,7 +323,7 @@ async def _password_to_set(turn: Turn, work: Work) -> str | None:
 
 async def _fits(turn: Turn, work: Work, verifier: str | None) -> bool:
     """Whether the Secret's password is the server's, found out without a login where the verifier can be read."""
-    secret, password = work.found.current, work.found.password
+    secret, password = work.found.current or work.found.held, work.found.password
     if secret is None or password is None:
         return False
     if turn.agreements.holds(work.plan, verifier, secret.resource_version, asked=work.run.new_input):
@@ -358,9 +359,17 @@ async def _prepare(turn: Turn, work: Work) -> None:
             work.found = await _find_secret(turn, plan, work.desired)
             work.password = work.found.password or work.password
             work.run.rotated = work.password != work.found.password
+            # Were this one cut short in replacing a Secret, the next run would know by the finalizer to look for it.
+            await _bind(turn, work)
             await _write_secret(turn, work, work.password)
         if work.password.isascii():
             work.verifier = await asyncio.to_thread(scram.make_verifier, work.password)
+    await _bind(turn, work)
+
+
+async def _bind(turn: Turn, work: Work) -> None:
+    """See to the finalizer."""
+    plan = work.plan
     if not plan.has_finalizer:
         held = Plan.parse(await add_finalizer(turn.api, plan.body, FINALIZER))
         if held.fingerprint == plan.fingerprint:
