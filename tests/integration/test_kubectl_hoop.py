@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from hoop_operator.naming import role_name
 from integration.administrator import Administrator
 from integration.plugin import SCRIPTS, Plugin
 from integration.tenant import Tenant, eventually
+from kubectl_hoop.signals import ENDING, handling
 from local import cluster, kubeconfig, postgresql
 from local.postgresql import Server
 from local.stack import CHECKOUT, Stack
@@ -230,21 +231,25 @@ async def test_whatever_ends_it_the_persons_key_does_not_stay_behind(
     async def asked() -> bool:
         return "hoop.dev/rotate-at" in (await tenant.plans())["ro"]["metadata"].get("annotations", {})
 
-    for signum in (signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGKILL):
-        forget = {"metadata": {"annotations": {"hoop.dev/rotate-at": None}}}
-        await tenant.api.merge_patch(paths.hoop_role_plan(tenant.namespace, "ro"), forget)
-        with subprocess.Popen(  # noqa: ASYNC220, S603 -- our own program
-            [plugin.program, "rotate", "ro", "-n", plugin.namespace, "--wait"], env=environment
-        ) as process:
-            try:
-                await eventually(asked, what="the plugin waits for the rotation")
-                process.send_signal(signum)
-                code = process.wait(timeout=30)
-            finally:
-                process.kill()
-        assert not any(b"PRIVATE KEY" in content for content in contents(tmp_path))
-        if signum is not signal.SIGKILL:
-            assert (code, children(tmp_path)) == (128 + signum, [])
+    with ExitStack() as by_default:
+        # Whoever runs the tests in the background may have some of them ignored, and what is ignored stays so.
+        for signum in ENDING:
+            by_default.enter_context(handling(signum, signal.SIG_DFL))
+        for signum in (*ENDING, signal.SIGKILL):
+            forget = {"metadata": {"annotations": {"hoop.dev/rotate-at": None}}}
+            await tenant.api.merge_patch(paths.hoop_role_plan(tenant.namespace, "ro"), forget)
+            with subprocess.Popen(  # noqa: ASYNC220, S603 -- our own program
+                [plugin.program, "rotate", "ro", "-n", plugin.namespace, "--wait"], env=environment
+            ) as process:
+                try:
+                    await eventually(asked, what="the plugin waits for the rotation")
+                    process.send_signal(signum)
+                    code = process.wait(timeout=30)
+                finally:
+                    process.kill()
+            assert not any(b"PRIVATE KEY" in content for content in contents(tmp_path))
+            if signum is not signal.SIGKILL:
+                assert (code, children(tmp_path)) == (128 + signum, [])
 
 
 def state_of(stat: Path) -> str:
