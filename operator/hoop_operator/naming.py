@@ -73,6 +73,11 @@ def connection_secret_name(resource: str, role: str) -> str:
     return f"{resource}-{role}-connection"
 
 
+def is_connection_secret_name(name: str, resource: str) -> bool:
+    """Whether a Secret of a HoopResource is named as that of an entry of its `spec.roles`: its credentials are not."""
+    return name.startswith(f"{resource}-") and name.endswith("-connection")
+
+
 def default_secret_name(plan: str) -> str:
     """Name the output Secret of a HoopRolePlan that sets no `spec.secretName`."""
     return f"{plan}-credentials"

@@ -5,7 +5,14 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hoop_operator.naming import connection_secret_name, default_secret_name, role_name
+from hoop_operator.naming import (
+    connection_secret_name,
+    default_secret_name,
+    env_vars_secret_name,
+    is_connection_secret_name,
+    role_name,
+    role_secret_name,
+)
 
 resource_names = st.text(min_size=1, max_size=128)
 labels = st.text(min_size=1, max_size=44).filter(lambda text: re.search("[A-Za-z0-9]", text))
@@ -92,3 +99,15 @@ def test_names_that_join_to_the_same_text_share_a_hash_by_construction() -> None
 def test_secret_names() -> None:
     assert connection_secret_name("shop", "reader") == "shop-reader-connection"
     assert default_secret_name("shop-ro") == "shop-ro-credentials"
+
+
+@pytest.mark.parametrize("resource", ["db", "a-connection"])
+def test_of_a_resources_secrets_only_those_of_its_roles_are_named_so(resource: str) -> None:
+    assert is_connection_secret_name(connection_secret_name(resource, "ro"), resource)
+    others = (
+        env_vars_secret_name(resource),
+        f"{env_vars_secret_name(resource)}-0a1b2c3d4e",
+        role_secret_name(resource, "ro"),
+        connection_secret_name("another", "ro"),
+    )
+    assert not any(is_connection_secret_name(name, resource) for name in others)

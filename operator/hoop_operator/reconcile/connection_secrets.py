@@ -28,7 +28,7 @@ from hoop_operator.errors import (
     ResourceFailure,
     ResourceReason,
 )
-from hoop_operator.naming import FILES, connection_secret_name
+from hoop_operator.naming import FILES, connection_secret_name, is_connection_secret_name
 from hoop_operator.reconcile.objects import Resource
 from hoop_operator.reconcile.register import REASONS_BY_GRAVITY
 
@@ -109,6 +109,7 @@ async def _delete_former(api: KubernetesApi, resource: Resource) -> AsyncIterato
 
     All that the resource controls are looked at: an operator may have ended between the creation of one and the status
     that would name it. A status about this very spec says that it was done, unless something was wrong with a Secret.
+    Those of other names, such as the credentials that the HTTP API keeps for it, are nothing of a role.
     """
     told = resource.status.get("observedGeneration") == resource.generation
     reason = resource.condition("Ready").get("reason")
@@ -116,7 +117,7 @@ async def _delete_former(api: KubernetesApi, resource: Resource) -> AsyncIterato
         return
     wanted = {connection_secret_name(resource.key.name, role.name) for role in resource.spec.roles}
     for name in await controlled_secrets(api, resource.key.namespace, resource.owner):
-        if name not in wanted:
+        if name not in wanted and is_connection_secret_name(name, resource.key.name):
             former = await read_secret(api, resource.key.namespace, name)
             if former is not None and former.owner == resource.owner:
                 await delete_secret(api, former)
