@@ -122,6 +122,10 @@ class Settings(BaseSettings):
     log_format: Literal["json", "text"] = "json"
     """`json`: one JSON object a line, for machines; `text`: for people."""
 
+    def watches(self, namespace: str) -> bool:
+        """Whether a namespace is among those to serve."""
+        return not self.watch_namespaces or namespace in self.watch_namespaces
+
 
 def unknown_variables(environment: Iterable[str]) -> set[str]:
     """Of the names of environment variables, those that look like settings of the API and are none."""

@@ -10,6 +10,7 @@ from hoop_operator.reconcile.objects import Plan, Resource
 from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.retries import is_tried_again
 from hoop_operator.reconcile.run import Run
+from hoop_operator.settings import Settings
 
 
 def metadata(namespace: str, name: str, **more: Any) -> dict[str, Any]:
@@ -57,7 +58,7 @@ def failed(reason: PlanReason, **more: Any) -> Run:
 def test_what_the_server_can_cure_is_tried_again_and_what_a_change_cures_is_not(
     reason: PlanReason, tried_again: bool
 ) -> None:
-    assert is_tried_again(failed(reason), resource(), None, ()) is tried_again
+    assert is_tried_again(failed(reason), resource(), None, Settings()) is tried_again
 
 
 @pytest.mark.parametrize(
@@ -72,16 +73,18 @@ def test_what_the_server_can_cure_is_tried_again_and_what_a_change_cures_is_not(
 def test_a_reference_is_tried_again_where_nothing_tells_that_it_is_allowed_by_now(
     known: Resource | None, watched: Sequence[str]
 ) -> None:
-    assert is_tried_again(failed(PlanReason.REFERENCE_NOT_ALLOWED), known, None, watched)
+    assert is_tried_again(
+        failed(PlanReason.REFERENCE_NOT_ALLOWED), known, None, Settings(watch_namespaces=[*watched])
+    )
 
 
 def test_a_deletion_without_credentials_is_tried_again_because_the_namespace_may_go() -> None:
     registration = Registration(resource(), ResourceReason.CREDENTIALS_UNRESOLVED)
     deleted = failed(PlanReason.RESOURCE_NOT_READY, deletionTimestamp="2026-01-01T00:00:00Z")
-    assert is_tried_again(deleted, resource(), registration, ())
+    assert is_tried_again(deleted, resource(), registration, Settings())
 
 
 def test_a_spec_at_odds_with_what_is_on_the_server_is_tried_again() -> None:
     run = failed(PlanReason.INVALID_SPEC)
     run.statements = ()
-    assert is_tried_again(run, resource(), None, ())
+    assert is_tried_again(run, resource(), None, Settings())

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from hoop_operator.api.plans import (
+    FAILED,
     NOTHING_TO_DO,
     OVERTAKEN,
     ROTATE_ON_APPLY,
+    SUCCESS,
     answers,
     nobody_answered,
     rotation_of,
@@ -17,16 +19,12 @@ from hoop_operator.api.resources import Session, object_name, plans_on
 from hoop_operator.api.waiting import ATTEMPTS, Body, ready, until
 from hoop_operator.api.wire import ApplyRequest, ApplyResult
 from hoop_operator.cluster import paths
-from hoop_operator.crd import Outcome
 from hoop_operator.errors import ClusterError, ObjectConflict, ObjectNotFound, ObjectRejected, PlanReason
 from hoop_operator.naming import APPROVE, RECONCILE_AT, ROTATE_AT, default_secret_name, resource_object_name
 
 STALE = "The current database state does not match the desired migration state. Plan again, and apply that."
 APPLIED_ALREADY = "applied already"
 WITHDRAWN = "what was approved is not approved any more: plan again, and apply that"
-
-_FAILED = Outcome.FAILED.value
-_SUCCESS = Outcome.SUCCESS.value
 
 
 async def apply(session: Session, resource: str, request: ApplyRequest) -> ApplyResult:
@@ -73,13 +71,13 @@ def _left_to_do(body: Body, sid: str) -> "_Answer | dict[str, str | None]":
     """The annotations that have the plan of a sid applied, or why there is nothing to apply."""
     status, metadata = body["status"], body["metadata"]
     run = next((entry for entry in status.get("history") or () if entry["sid"] == sid), None)
-    if run is not None and run["status"] == _FAILED:
-        return _Answer(_FAILED, f"that plan failed: {run.get('message', '')}; plan again")
+    if run is not None and run["status"] == FAILED:
+        return _Answer(FAILED, f"that plan failed: {run.get('message', '')}; plan again")
     if run is None or sid == status.get("lastAppliedSid"):
         return _Answer("skipped", APPLIED_ALREADY)
     _, reason, message = ready(body)
     if reason == PlanReason.SUSPENDED:
-        return _Answer(_FAILED, message)
+        return _Answer(FAILED, message)
     checksum, rotation = run.get("checksum"), rotation_of(body, run)
     if checksum is not None and checksum == _applied_checksum(status):
         if rotation is None:
@@ -87,7 +85,7 @@ def _left_to_do(body: Body, sid: str) -> "_Answer | dict[str, str | None]":
         checksum = None
     # The statements may be the same for another spec, on a database without tables: who approves means what they read.
     if run.get("generation") != metadata["generation"] or checksum != _due(body):
-        return _Answer(_FAILED, STALE)
+        return _Answer(FAILED, STALE)
     if checksum is None and rotation is None:
         return _Answer("skipped", NOTHING_TO_DO)
     wanted: dict[str, str | None] = {RECONCILE_AT: str(uuid4())}
@@ -118,13 +116,13 @@ async def _outcome(session: Session, approved: Body, wanted: Mapping[str, str | 
     if is_applied or (is_answered and reason == PlanReason.APPLIED):
         secret = status.get("secretName") or default_secret_name(metadata["name"])
         where = f"the credentials are in the Secret {secret} of namespace {session.namespace}"
-        return _Answer(_SUCCESS, where, status["lastAppliedSid"] if is_applied else status["sid"])
+        return _Answer(SUCCESS, where, status["lastAppliedSid"] if is_applied else status["sid"])
     kept = await _take_back(session, approved, wanted)
     if not is_answered:
-        return _Answer(_FAILED, f"{nobody_answered(session)}; {kept or WITHDRAWN}", "")
+        return _Answer(FAILED, f"{nobody_answered(session)}; {kept or WITHDRAWN}", "")
     if reason == PlanReason.PENDING_APPROVAL:
-        return _Answer(_FAILED, f"{STALE} {kept}".rstrip(), status["sid"])
-    return _Answer(_FAILED, f"{message}; {kept or WITHDRAWN}", status["sid"])
+        return _Answer(FAILED, f"{STALE} {kept}".rstrip(), status["sid"])
+    return _Answer(FAILED, f"{message}; {kept or WITHDRAWN}", status["sid"])
 
 
 def _place(annotation: str) -> str:
@@ -175,7 +173,7 @@ def _due(body: Body) -> str | None:
 def _applied_checksum(status: Body) -> str | None:
     """The checksum of the plan that was applied last; None where that failed, or is too long ago."""
     for run in status.get("history") or ():
-        if run["sid"] == status.get("lastAppliedSid") and run["status"] == _SUCCESS:
+        if run["sid"] == status.get("lastAppliedSid") and run["status"] == SUCCESS:
             checksum: str | None = run.get("checksum")
             return checksum
     return None

@@ -7,10 +7,7 @@ from uuid import uuid4
 from hoop_operator.api.problems import Problem, refusing_invalid
 from hoop_operator.api.resources import NOT_FOUND, Session, object_name
 from hoop_operator.api.waiting import ATTEMPTS, SETTLING_SECONDS, Body, ready, until
-from hoop_operator.api.wire import (
-    PlanRequest,
-    PlanResult,
-)
+from hoop_operator.api.wire import PlanRequest, PlanResult
 from hoop_operator.cluster import paths
 from hoop_operator.crd import (
     API_VERSION,
@@ -47,8 +44,8 @@ HTTP_API = {"app.kubernetes.io/managed-by": "hoop-api"}
 """The label of the plans that were made here, and go with their resource as long as they have no role."""
 
 _UNSETTLED = {PlanReason.RESOURCE_NOT_FOUND, PlanReason.RESOURCE_NOT_READY}
-_FAILED = Outcome.FAILED.value
-_SUCCESS = Outcome.SUCCESS.value
+FAILED = Outcome.FAILED.value
+SUCCESS = Outcome.SUCCESS.value
 
 
 async def plan(session: Session, resource: str, request: PlanRequest) -> PlanResult:
@@ -68,7 +65,7 @@ async def plan(session: Session, resource: str, request: PlanRequest) -> PlanRes
     except ValueError as error:
         raise Problem(400, f"role: {error}") from None
     if missing := _missing(request):
-        return PlanResult(sid="", resource_name=resource, role=role, status=_FAILED, message=missing)
+        return PlanResult(sid="", resource_name=resource, role=role, status=FAILED, message=missing)
     asked = str(uuid4())
     body, made = await _write(session, resource_object, request, asked)
     collection = paths.hoop_role_plans(session.namespace)
@@ -81,7 +78,7 @@ async def plan(session: Session, resource: str, request: PlanRequest) -> PlanRes
         )
     if not answered(body):
         return PlanResult(
-            sid="", resource_name=resource, role=role, status=_FAILED, message=_unanswered(session, body)
+            sid="", resource_name=resource, role=role, status=FAILED, message=_unanswered(session, body)
         )
     if problem := _refusal(body) or _of_another_name(body, resource, role):
         if made:
@@ -99,7 +96,7 @@ async def plan(session: Session, resource: str, request: PlanRequest) -> PlanRes
         sid=status["sid"],
         resource_name=resource,
         role=status.get("role") or role,
-        status=_SUCCESS if planned else _FAILED,
+        status=SUCCESS if planned else FAILED,
         message=_sql(status, rotates=rotation is not None) if planned else message,
     )
 

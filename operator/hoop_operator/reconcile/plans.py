@@ -208,7 +208,7 @@ class Plans:
             run,
             memory.resources.get(key),
             memory.registrations.get(key),
-            self._context.settings.watch_namespaces,
+            self._context.settings,
         )
 
     def _new_run(self, plan: Plan, trigger: str) -> Run:
@@ -236,8 +236,7 @@ class Plans:
     async def _resource_of(self, plan: Plan) -> Resource | None:
         """The plan's resource, asked for by name where no watch has brought it yet."""
         memory, key = self._context.memory, plan.resource_key
-        watched = self._context.settings.watch_namespaces
-        is_watched = not watched or key.namespace in watched
+        is_watched = self._context.settings.watches(key.namespace)
         if key in memory.resources or not (is_watched or plan.deleting):
             return memory.resources.get(key)
         # A resource taken for gone leaves its roles behind: whatever is not plainly absent is a failure here.

@@ -1,12 +1,11 @@
 """Which failed plans are tried again by a clock, and which are left to what wakes them."""
 
-from collections.abc import Sequence
-
 from hoop_operator.errors import PlanReason, ResourceReason
 from hoop_operator.reconcile.admission import deciding_selector
 from hoop_operator.reconcile.objects import Resource
 from hoop_operator.reconcile.register import Registration
 from hoop_operator.reconcile.run import Run
+from hoop_operator.settings import Settings
 
 WOKEN_BY_CHANGE = frozenset(
     {
@@ -22,7 +21,7 @@ WOKEN_BY_CHANGE = frozenset(
 
 
 def is_tried_again(
-    run: Run, resource: Resource | None, registration: Registration | None, watch_namespaces: Sequence[str]
+    run: Run, resource: Resource | None, registration: Registration | None, settings: Settings
 ) -> bool:
     """Whether a failed plan has to be tried again although nothing is seen to have changed.
 
@@ -32,15 +31,15 @@ def is_tried_again(
         How it failed.
     resource, registration
         Its resource and what that last came to, as far as they are known.
-    watch_namespaces
-        The operator's setting: the namespaces that are watched, none for all.
+    settings
+        The operator's.
     """
     plan, reason = run.plan, run.reason
     if reason not in WOKEN_BY_CHANGE or run.statements is not None:
         return True  # whatever was found to be wrong on the server may be put right there
     if reason is PlanReason.REFERENCE_NOT_ALLOWED:
         # Namespaces are not watched: their labels are asked for.
-        is_watched = not watch_namespaces or plan.resource_key.namespace in watch_namespaces
+        is_watched = settings.watches(plan.resource_key.namespace)
         return not is_watched or deciding_selector(plan, resource) is not None
     # A deleted plan whose admin credentials are gone is let go as soon as its namespace goes too.
     return (
